@@ -21,7 +21,7 @@ use wasm_toolchain::{
 };
 
 /// The methods that come with the program.
-const METHODS: [&str; 3] = ["mirror", "pgbackrest", "tarball"];
+const METHODS: [&str; 4] = ["command", "mirror", "pgbackrest", "tarball"];
 
 /// The variable that names a directory with ready components, each as NAME.wasm, which are then not built here.
 const READY: &str = "UNDERSTUDY_METHODS";
@@ -121,18 +121,18 @@ fn pick() -> Result<Toolchain, String> {
         None if rustup_has_target() => Ok(Toolchain::Rustup),
         None if debian_is_there() => Ok(Toolchain::Debian),
         Some(_) | None => Err(format!(
-            "the methods tarball, mirror and pgbackrest are included in a release build of understudy, and nothing here builds \
-             them for {TARGET}. Do one of these:\n\
+            "the methods tarball, mirror, pgbackrest and command are included in a release build of understudy, and nothing here \
+             builds them for {TARGET}. Do one of these:\n\
              \x20 rustup target add {TARGET}\n\
              \x20 apt-get install {} (Debian 12 has them in bookworm-security and bookworm-updates)\n\
-             \x20 set {READY} to a directory that holds tarball.wasm, mirror.wasm and pgbackrest.wasm\n\
+             \x20 set {READY} to a directory that holds tarball.wasm, mirror.wasm, pgbackrest.wasm and command.wasm\n\
              \x20 build with --no-default-features, for a program without methods, which finds them in its plugin path",
             DEBIAN_PACKAGES.join(" ")
         )),
     }
 }
 
-/// Tells cargo what the components were made from: the files of this project that the nested cargo names beside each component,
+/// Tells cargo which files the components were made from: the files of this project that the nested cargo lists for each component,
 /// and the manifests that belong to them.
 fn rerun_if_sources_change(root: &Path, folder: &Path) -> Result<(), String> {
     let mut files = BTreeSet::from([root.join("plugins/Cargo.toml"), root.join("plugins/Cargo.lock")]);
@@ -152,7 +152,7 @@ fn rerun_if_sources_change(root: &Path, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The files that a list in make's format names: all words behind the first colon, in which a backslash stands before a space.
+/// Returns the files in a dependency list in make's format: all words after the first colon. In a word, a backslash precedes a space.
 fn sources(list: &str) -> Vec<PathBuf> {
     let (_, files) = list.split_once(": ").unwrap_or_default();
     let joined = files.trim_end().replace("\\ ", "\0");

@@ -11,7 +11,7 @@ use crate::server::run;
 /// Which certificate a test server presents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerCertificate {
-    /// A valid certificate for 127.0.0.1.
+    /// A valid certificate for 127.0.0.1 and localhost.
     Right,
     /// A certificate for another host.
     Elsewhere,
@@ -19,7 +19,7 @@ pub enum ServerCertificate {
     Expired,
 }
 
-/// A private certificate authority in a folder of its own.
+/// A private certificate authority, with its own folder.
 #[derive(Debug)]
 pub struct Authority(PathBuf);
 
@@ -74,7 +74,7 @@ impl Authority {
             "req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &request,
         ])?;
         let (names, from, to) = match server {
-            ServerCertificate::Right => ("IP:127.0.0.1", "20200101000000Z", "20991231235959Z"),
+            ServerCertificate::Right => ("IP:127.0.0.1,DNS:localhost", "20200101000000Z", "20991231235959Z"),
             ServerCertificate::Elsewhere => ("DNS:elsewhere.example", "20200101000000Z", "20991231235959Z"),
             ServerCertificate::Expired => ("IP:127.0.0.1", "20200101000000Z", "20200201000000Z"),
         };

@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod barman;
 pub mod certificates;
 pub mod cluster;
 pub mod control_file;
 pub mod faults;
 pub mod files;
+pub mod node;
 pub mod patroni;
 pub mod patroni_cluster;
 pub mod pgbackrest;
@@ -15,8 +17,10 @@ pub mod primary;
 pub mod program;
 pub mod python;
 pub mod releases;
+pub mod remedies;
 pub mod replica_folder;
 pub mod scripted;
+pub mod scripted_server;
 pub mod server;
 pub mod stored;
 pub mod stores;

@@ -19,12 +19,13 @@ pub fn ensure_patroni() -> Result<PathBuf> {
     Ok(environment("patroni-venv", &requirements)?.join("bin/python"))
 }
 
-/// A running `tests/patroni/drive.py`, which reads a case and writes what Patroni did. Dropping the value ends the process.
+/// A running `tests/patroni/drive.py` or `read.py`, which reads a case and writes what Patroni did. Dropping the value ends it.
 #[derive(Debug)]
 pub struct Driver {
     process: Child,
     cases: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    script: &'static str,
 }
 
 impl Driver {
@@ -34,18 +35,29 @@ impl Driver {
     /// # Errors
     /// Fails as [`ensure_patroni`] does, and if the driver does not start.
     pub fn start(scratch: &Path, bin_dir: &Path) -> Result<Self> {
+        Self::spawn("drive.py", &[&scratch.join("patroni"), bin_dir])
+    }
+
+    /// Starts `tests/patroni/read.py`, which reads configurations as Patroni does.
+    ///
+    /// # Errors
+    /// Fails as [`ensure_patroni`] does, and if the script does not start.
+    pub fn reading() -> Result<Self> {
+        Self::spawn("read.py", &[])
+    }
+
+    fn spawn(script: &'static str, arguments: &[&Path]) -> Result<Self> {
         let mut process = Command::new(ensure_patroni()?)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("patroni/drive.py"))
-            .arg(scratch.join("patroni"))
-            .arg(bin_dir)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("patroni").join(script))
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("patroni/drive.py does not start")?;
+            .with_context(|| format!("patroni/{script} does not start"))?;
         let (Some(cases), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
-            bail!("patroni/drive.py has no pipes")
+            bail!("patroni/{script} has no pipes")
         };
-        Ok(Self { process, cases: Some(cases), answers: BufReader::new(answers) })
+        Ok(Self { process, cases: Some(cases), answers: BufReader::new(answers), script })
     }
 
     /// Runs a case, and returns what Patroni did.
@@ -53,13 +65,13 @@ impl Driver {
     /// # Errors
     /// Fails if the driver has ended. The driver prints the cause to standard error.
     pub fn run<T: DeserializeOwned>(&mut self, case: &impl Serialize) -> Result<T> {
-        let cases = self.cases.as_mut().context("patroni/drive.py is gone")?;
+        let cases = self.cases.as_mut().with_context(|| format!("patroni/{} is gone", self.script))?;
         serde_json::to_writer(&mut *cases, case)?;
         cases.write_all(b"\n")?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
         serde_json::from_str(&answer)
-            .with_context(|| format!("patroni/drive.py answered `{}`", answer.trim()))
+            .with_context(|| format!("patroni/{} answered `{}`", self.script, answer.trim()))
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::patroni::ensure_patroni;
-use crate::program::{component, project, understudy};
+use crate::program::{component, example, understudy};
 use crate::python::PYTHON;
 use crate::server::{BIN_DIR, Playground, REPLICATOR_PASSWORD, free_port, run, tail};
 
@@ -97,7 +97,7 @@ impl PatroniCluster {
         let user = playground.user();
         std::fs::copy(understudy()?, playground.path("understudy")).context("copy the program")?;
         let plugins = playground.directory("plugins")?;
-        for name in ["tarball", "hostile"] {
+        for name in ["tarball", "command", "hostile"] {
             let copy = plugins.join(format!("{name}.wasm"));
             std::fs::copy(component(name)?, &copy)?;
             user.own(&copy)?;
@@ -246,8 +246,6 @@ impl Member<'_> {
     /// # Errors
     /// Fails if the file no longer has the words that must be replaced.
     pub fn example(&self, file: &str) -> Result<String> {
-        let path = project().join("examples/patroni").join(file);
-        let mut text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let top = self.cluster.playground.path("").display().to_string();
         let top = top.trim_end_matches('/');
         let words: &[(&str, &str)] = &[
@@ -263,11 +261,7 @@ impl Member<'_> {
             ("ttl: 20", "ttl: 30"),
         ];
         let wanted = if file == "patroni.yml" { words } else { words.get(..2).unwrap_or_default() };
-        for (from, to) in wanted {
-            ensure!(text.contains(from), "{} has no `{from}` any more", path.display());
-            text = text.replace(from, to);
-        }
-        Ok(text)
+        example(&format!("patroni/{file}"), wanted)
     }
 
     /// Writes a file in the member's folder.

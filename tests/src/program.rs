@@ -18,7 +18,7 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
 }
 
-/// Returns the path of the program `understudy`, which was built beside this executable.
+/// Returns the path of the program `understudy`, which was built into the same target directory as this executable.
 ///
 /// # Errors
 /// Fails if the program was not built.
@@ -27,6 +27,21 @@ pub fn understudy() -> Result<PathBuf> {
     let beside =
         here.ancestors().skip(1).map(|folder| folder.join("understudy")).find(|program| program.is_file());
     beside.context("the program `understudy` is not built: run `cargo build --package understudy`")
+}
+
+/// Returns a file below `examples/` with these words replaced, one after the other: each first word by the second.
+///
+/// # Errors
+/// Fails if the file cannot be read or no longer has one of the words.
+pub fn example(file: &str, words: &[(&str, &str)]) -> Result<String> {
+    let path = project().join("examples").join(file);
+    let mut text =
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    for (from, to) in words {
+        ensure!(text.contains(from), "{} has no `{from}` any more", path.display());
+        text = text.replace(from, to);
+    }
+    Ok(text)
 }
 
 /// Returns the path of a component that `cargo xtask plugins` built.

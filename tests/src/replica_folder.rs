@@ -13,7 +13,7 @@ use crate::server::{Playground, run};
 use crate::user::ServerUser;
 
 /// A folder, owned by the server's user, with everything that belongs to one replica: data directory, WAL directory, tablespace
-/// directory, state, configuration. All replicas in a playground share the program and the plugins, which are beside their folders.
+/// directory, state, configuration. All replicas in a playground share the program and the plugins, which are in the playground itself.
 #[derive(Clone, Debug)]
 pub struct ReplicaFolder {
     folder: PathBuf,
@@ -87,6 +87,13 @@ impl Ended {
         let attempts = self.report["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
         attempts.iter().find(|attempt| attempt["method"] == method).unwrap_or(&Value::Null)
     }
+
+    /// Returns what the method's attempt was denied: each capability and thing, with the line that would allow it if there is one.
+    pub fn denials(&self, method: &str) -> Vec<(&str, &str, Option<&str>)> {
+        let denials = self.attempt(method)["denials"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let denial = |denial| (text(denial, "capability"), text(denial, "what"), denial["remedy"].as_str());
+        denials.iter().map(denial).collect()
+    }
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -112,13 +119,21 @@ impl ReplicaFolder {
             // open descriptor, and Linux does not execute a file that is open for writing (ETXTBSY).
             run(Command::new("/bin/cp").arg(understudy()?).arg(&replica.program))?;
             replica.user.directory(&replica.plugins)?;
-            for name in ["tarball", "mirror", "pgbackrest", "hostile"] {
-                let copy = replica.plugins.join(format!("{name}.wasm"));
-                std::fs::copy(component(name)?, &copy)?;
-                replica.user.own(&copy)?;
+            for name in ["tarball", "mirror", "pgbackrest", "command", "hostile", "caller", "catalogue"] {
+                replica.add_component(name)?;
             }
         }
         Ok(replica)
+    }
+
+    /// Copies a further component to the plugins of the playground.
+    ///
+    /// # Errors
+    /// Fails if the component is not built or cannot be copied.
+    pub fn add_component(&self, name: &str) -> Result<()> {
+        let copy = self.plugins.join(format!("{name}.wasm"));
+        std::fs::copy(component(name)?, &copy)?;
+        self.user.own(&copy)
     }
 
     /// Uses one state directory for all replicas of the playground, so that a component is compiled only once.

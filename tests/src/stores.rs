@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::node;
 use crate::program::project;
 use crate::python::{PYTHON, environment};
-use crate::server::{free_port, run, tail};
+use crate::server::{free_port, tail};
 
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(60);
@@ -45,29 +46,8 @@ pub fn ensure_servers() -> Result<PathBuf> {
     let lock = File::create(folder.join("lock"))?;
     lock.lock().context("waiting for another test that installs the servers of stores")?;
     environment("stores/venv", &here.join("requirements.txt"))?;
-    let node = folder.join("node");
-    install_unless_current(&here.join("package.json"), &node.join("installed.json"), || {
-        fs::create_dir_all(&node)?;
-        fs::copy(here.join("package.json"), node.join("package.json"))?;
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]);
-        run(npm.current_dir(&node)).map(drop)
-    })?;
+    node::packages("stores/node", &here.join("package.json"))?;
     Ok(folder)
-}
-
-/// Calls `install`, and then copies `wanted` to the file `made_for`. Does nothing if `made_for` has the same content as `wanted`.
-fn install_unless_current(
-    wanted: &Path,
-    made_for: &Path,
-    install: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    let wanted_text = fs::read_to_string(wanted)?;
-    if fs::read_to_string(made_for).is_ok_and(|text| text == wanted_text) {
-        return Ok(());
-    }
-    install().with_context(|| format!("installing what {} names", wanted.display()))?;
-    Ok(fs::write(made_for, wanted_text)?)
 }
 
 /// A running object store server.
@@ -177,6 +157,11 @@ impl StoreServer {
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns the folder with the server's files.

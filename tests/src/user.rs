@@ -37,6 +37,11 @@ impl ServerUser {
         }
     }
 
+    /// Returns the user of this process.
+    pub fn of_this_process() -> Self {
+        Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+
     /// Returns a command that runs as this user, in a clean environment and in a directory that the user may read.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());

@@ -1,4 +1,4 @@
-//! Tests of `basebackup` against a real primary: semantics rules 3, 18 to 21 and 27.
+//! Tests of `basebackup` against a real primary: loop rules 3, 18 to 21 and 27.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! Resources that the host uses on behalf of a component: whatever the component does, the program stays within its limits for memory
-//! and open files, reports the limit, and exits normally.
+//! Resources that the host uses on behalf of a component: regardless of what the component does, the program stays within its limits for
+//! memory and open files, reports the limit, and exits normally.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

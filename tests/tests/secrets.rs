@@ -1,4 +1,4 @@
-//! Secrets in the whole program: no log and no report contains a secret, whatever a plugin logs or a server responds.
+//! Secrets in the whole program: no log and no report contains a secret, even if a plugin logs it or a server returns it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -147,7 +147,7 @@ fn a_key_without_a_store_is_an_error_of_the_configuration() {
     let replica = primary.replica("replica", &["hostile"], "", &primary.hostile("nothing", grants)).unwrap();
     let ended = replica.create(&[]).unwrap();
     assert_eq!(ended.code(), Some(2), "{}", ended.output);
-    assert!(ended.output.contains("opens nothing: name the stores"), "{}", ended.output);
+    assert!(ended.output.contains("decrypts nothing: name the stores"), "{}", ended.output);
 }
 
 #[test]

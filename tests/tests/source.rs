@@ -1,4 +1,4 @@
-//! Queries a real source without showing its secrets: semantics rules 3 and 30.
+//! Queries a real source without showing its secrets: loop rules 3 and 30.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

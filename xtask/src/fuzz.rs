@@ -46,7 +46,7 @@ const MANIFEST: &str = r#"0{ "PostgreSQL-Backup-Manifest-Version": 1,
 "#;
 
 /// The seeds for the targets that read a text, by the name of the target.
-const TEXTS: [(&str, &str); 6] = [
+const TEXTS: [(&str, &str); 7] = [
     (
         "backup_label",
         "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\n\
@@ -62,6 +62,12 @@ const TEXTS: [(&str, &str); 6] = [
     (
         "configuration",
         "max_connections = 100 # few\nA = 'it''s \\101'\ninclude_dir 'conf.d'\npg_stat.x = on\n",
+    ),
+    (
+        "patroni",
+        "scope: &s b\nbootstrap: {dcs: {standby_cluster: {host: h, create_replica_methods: [m]}}}\npostgresql:\n  data_dir: /d\n  \
+         bin_dir: /b\n  authentication: {replication: {username: r, password: hunter2hunter2}}\n  create_replica_methods:\n    - m\n    - \
+         basebackup\n  m: {command: /x 'a b', no_leader: yes, mode: 0700, t: 1:30, s: *s}\n  basebackup:\n    - verbose\n    - waldir: /w\n",
     ),
     ("conninfo", "postgresql://user:p%40ss@a:1,[::1]:2/db?sslmode=require&application_name=x"),
 ];

@@ -9,6 +9,7 @@ mod demo;
 mod dist;
 mod docs;
 mod fuzz;
+mod guests;
 mod plugins;
 mod setup;
 mod test;
@@ -84,7 +85,10 @@ enum Task {
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::SetUp => setup::machine(),
-        Task::Plugins => plugins::build(),
+        Task::Plugins => {
+            plugins::build()?;
+            guests::build()
+        }
         Task::Demo => {
             setup::machine()?;
             plugins::build()?;
@@ -93,6 +97,7 @@ fn main() -> Result<()> {
         Task::Test { full } => {
             setup::machine()?;
             plugins::build()?;
+            guests::build()?;
             test::run(full)
         }
         Task::Docs { check } => {

@@ -1,5 +1,6 @@
 //! Builds the methods in `plugins/`, the test components in `tests/guests` and the methods in `examples/` for `wasm32-wasip2`, with
-//! rustup's target or with Debian's packages, whichever is available.
+//! rustup's target or with Debian's packages, whichever is available. The test components in other languages than Rust are built by the
+//! module `guests`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +13,12 @@ use anyhow::{Context, Error, Result, bail};
 use crate::wasm_toolchain::{
     TARGET, Toolchain, cargo, component_linker, install_component_linker, rustup_has_target,
 };
-use crate::{say, setup};
+use crate::{guests, say, setup};
 
 /// How long rustup may take to download the target (25 MB) before Debian's packages are tried.
 const RUSTUP_PATIENCE: Duration = Duration::from_secs(180);
 
-/// Builds every component into [`components`]. If nothing has changed, this takes a second or two.
+/// Builds every component that is written in Rust into [`components`]. If nothing has changed, this takes a second or two.
 pub(crate) fn build() -> Result<()> {
     let root = root();
     let toolchain = pick(&tools(&root))?;
@@ -139,7 +140,7 @@ fn tools(root: &Path) -> PathBuf {
 }
 
 /// Copies `component` to `target`, unless `target` has the same content already. A concurrent reader never sees a partial file.
-fn put(component: &Path, target: &Path) -> Result<()> {
+pub(crate) fn put(component: &Path, target: &Path) -> Result<()> {
     let new = fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
     if fs::read(target).is_ok_and(|old| old == new) {
         return Ok(());
@@ -155,7 +156,8 @@ fn remove_others(folder: &Path, built: &BTreeMap<String, PathBuf>) -> Result<()>
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if path.extension().is_some_and(|extension| extension == "wasm") && !built.contains_key(stem) {
+        let has_source = built.contains_key(stem) || guests::NAMES.contains(&stem);
+        if path.extension().is_some_and(|extension| extension == "wasm") && !has_source {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }

@@ -11,11 +11,13 @@ use crate::wasm_toolchain::{DEBIAN_PACKAGES, missing_packages};
 /// The packages with PostgreSQL 15, `pg_basebackup`, `pg_verifybackup`, `pg_amcheck` and the extension that `pg_amcheck` uses.
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
 
-/// Further packages for the build and the tests: a linker for Rust, Python's virtual environments, programs that take, compress, compare
-/// and measure backups, and etcd for Patroni.
+/// Further packages for the build and the tests: a linker for Rust, Python's virtual environments, what is needed to compile Barman's
+/// PostgreSQL driver, programs that take, compress, compare and measure backups, and etcd for Patroni.
 const TOOLS: &[&str] = &[
     "gcc",
     "libc6-dev",
+    "libpq-dev",
+    "python3-dev",
     "python3-venv",
     "brotli",
     "bzip2",
@@ -48,16 +50,30 @@ pub(crate) fn machine() -> Result<()> {
         bail!("{BIN_DIR}/pg_basebackup is missing although Debian's packages {POSTGRESQL:?} are installed");
     }
     servers_of_stores()?;
+    python_programs()?;
     tests::releases::ensure_all()
 }
 
 /// Installs the object store servers that the tests use below `target/`, from PyPI and npm's registry.
 fn servers_of_stores() -> Result<()> {
-    // Node's own packages include npm and conflict with Debian's, so this checks whether npm runs.
+    npm()?;
+    tests::stores::ensure_servers()?;
+    Ok(())
+}
+
+/// Installs Debian's npm if `npm` does not run. Does not check for the package, because npm may come from Node's own packages, which
+/// conflict with Debian's.
+pub(crate) fn npm() -> Result<()> {
     if Command::new("npm").arg("--version").output().is_err() {
         install(&["npm"])?;
     }
-    tests::stores::ensure_servers()?;
+    Ok(())
+}
+
+/// Installs Patroni and Barman, which the tests and the examples run, below `target/`, from PyPI.
+fn python_programs() -> Result<()> {
+    tests::patroni::ensure_patroni()?;
+    tests::barman::ensure_barman()?;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ struct Workspace {
     has_examples: bool,
 }
 
-const WORKSPACES: [Workspace; 3] = [
+const WORKSPACES: [Workspace; 4] = [
     Workspace { name: "the host", manifest: "Cargo.toml", target: "target", has_examples: false },
     Workspace {
         name: "the plugins",
@@ -31,6 +31,12 @@ const WORKSPACES: [Workspace; 3] = [
     Workspace {
         name: "the example of a method",
         manifest: "examples/hello-method/Cargo.toml",
+        target: "plugins/target",
+        has_examples: false,
+    },
+    Workspace {
+        name: "the example of a method that asks a service",
+        manifest: "examples/catalogue/Cargo.toml",
         target: "plugins/target",
         has_examples: false,
     },
@@ -107,7 +113,8 @@ impl Workspace {
         Ok(status.success())
     }
 
-    /// Returns the path of cargo-nextest's report. The report is in the workspace's own folder (`store.dir`), whatever `--target-dir` is.
+    /// Returns the path of cargo-nextest's report. The report is in the workspace's own folder (`store.dir`), even if `--target-dir` is
+    /// set.
     fn report(&self) -> PathBuf {
         project().join(self.manifest).with_file_name("target/nextest").join(PROFILE).join("junit.xml")
     }

@@ -11,7 +11,7 @@ use crate::{say, tools};
 /// guests of the tests belong to the plugins' workspace, so cargo-machete cannot judge these.
 const CRATES: [&str; 2] = ["host", "xtask"];
 
-/// Fails if a `Cargo.toml` of the host or of `xtask` names a crate that the sources beside it do not use.
+/// Fails if a `Cargo.toml` of the host or of `xtask` names a crate that its sources do not use.
 pub(crate) fn run() -> Result<()> {
     let machete = tools::machete()?;
     say("looking for dependencies that are not used");

@@ -88,7 +88,7 @@ mod tests {
         let (result, record) = Host::new(&datadir).run(|| Hello::create(&request, &Hello::plan(&request)?));
         assert_eq!(result, Ok(()));
         assert_eq!(record.files, 2);
-        // The host renames it once everything is checked.
+        // The host renames this file once everything is checked.
         let control = fs::read_to_string(datadir.join(understudy::UNFINISHED_CONTROL_FILE)).unwrap();
         assert_eq!(control, "2026-11-23");
     }

@@ -3,17 +3,32 @@
 //! A kernel enforces the rights that it knows. [`Domain::enter`] returns the version of Landlock's interface (the ABI) that the
 //! kernel has, and fails if the operator requires a later version.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+use rustix::process::{getppid, test_kill_process};
+
 use ::landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
-    PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
+    PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
 };
 
 pub use ::landlock::Scope;
 
 /// The ABI whose rights a domain restricts. An older kernel enforces those that it knows.
 const KNOWN: ABI = ABI::V7;
+
+/// The first ABI that restricts TCP connections, of Linux 6.7.
+pub const ABI_OF_TCP: u32 = 4;
+
+/// The first ABI that keeps signals within a domain, of Linux 6.12.
+pub const ABI_OF_SIGNALS: u32 = 6;
+
+/// The proof that this thread reaches no process outside its domain with a signal. Only [`Domain::enter_and_prove`] makes it, and only
+/// after it has seen the kernel refuse such a signal. It cannot leave the thread, because other threads may be outside the domain.
+#[derive(Debug)]
+pub struct SignalScope(PhantomData<*const ()>);
 
 /// What is allowed below a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +42,8 @@ pub enum Allowed {
     ChangeAndMakeSockets,
     /// To write to files that exist; for devices such as `/dev/null`.
     Write,
+    /// To execute and read files.
+    Execute,
 }
 
 /// A set of restrictions.
@@ -36,6 +53,7 @@ pub struct Domain {
     network: BitFlags<AccessNet>,
     scopes: BitFlags<Scope>,
     trees: Vec<(PathBuf, Allowed)>,
+    ports: Vec<u16>,
 }
 
 /// Why a thread could not be restricted.
@@ -70,6 +88,7 @@ impl Domain {
             network: AccessNet::from_all(KNOWN),
             scopes: Scope::from_all(KNOWN),
             trees: Vec::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -93,6 +112,13 @@ impl Domain {
         self
     }
 
+    /// Allows TCP connections to this port on any host, too. A kernel below ABI 4 does not restrict ports.
+    #[must_use]
+    pub fn with_connections_to(mut self, port: u16) -> Self {
+        self.ports.push(port);
+        self
+    }
+
     /// Restricts the calling thread, and every thread and process that it starts from now on, permanently. Returns the ABI that
     /// the kernel enforces, 0 if it has no Landlock.
     ///
@@ -100,16 +126,43 @@ impl Domain {
     /// [`LandlockError::Path`] and [`LandlockError::Ruleset`]; [`LandlockError::TooOld`] if the ABI is below `require`, in which
     /// case the thread may nevertheless be restricted.
     pub fn enter(&self, require: Option<u32>) -> Result<u32, LandlockError> {
+        self.restrict(require, true)
+    }
+
+    /// Does what [`Domain::enter`] does, and tries to prove that signals stay within the domain. The proof takes the parent of this
+    /// process, which is outside: before, it could be sent a signal, and after that it cannot.
+    ///
+    /// # Errors
+    /// The errors of [`Domain::enter`].
+    pub fn enter_and_prove(&self, require: Option<u32>) -> Result<(u32, Option<SignalScope>), LandlockError> {
+        let parent = getppid();
+        let reach = || parent.map(test_kill_process);
+        let before = reach();
+        // The kernel's audit need not record what is refused on purpose.
+        let abi = self.restrict(require, false)?;
+        let is_scoped = abi >= ABI_OF_SIGNALS && self.scopes.contains(Scope::Signal);
+        let is_refused = before == Some(Ok(())) && reach() == Some(Err(Errno::PERM));
+        Ok((abi, (is_scoped && is_refused).then_some(SignalScope(PhantomData))))
+    }
+
+    fn restrict(&self, require: Option<u32>, audit: bool) -> Result<u32, LandlockError> {
         let mut rules =
             Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(self.files)?;
         if !self.network.is_empty() {
             rules = rules.handle_access(self.network)?;
         }
         let mut rules = rules.scope(self.scopes)?.create()?;
+        if !audit {
+            rules = rules.log_same_exec(false)?;
+        }
         for (path, allowed) in &self.trees {
             let opened =
                 PathFd::new(path).map_err(|source| LandlockError::Path { path: path.clone(), source })?;
             rules = rules.add_rule(PathBeneath::new(opened, allowed.rights() & self.files))?;
+        }
+        // Without network rules every port is allowed already.
+        for port in self.ports.iter().filter(|_| !self.network.is_empty()) {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
         let (enforced, found) = match rules.restrict_self()?.landlock {
             LandlockStatus::NotEnabled => {
@@ -128,7 +181,7 @@ impl Domain {
 }
 
 impl Allowed {
-    /// Names each right, because the set of all rights would let root make device files.
+    /// Returns the rights. Lists each right, because the set of all rights would also let root create device files.
     fn rights(self) -> BitFlags<AccessFs> {
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
         let write = AccessFs::WriteFile | AccessFs::Truncate;
@@ -143,6 +196,7 @@ impl Allowed {
         match self {
             Self::Read => read,
             Self::Write => write,
+            Self::Execute => AccessFs::Execute | AccessFs::ReadFile,
             Self::Change => change,
             Self::ChangeAndMakeSockets => change | AccessFs::MakeSock,
         }
@@ -163,16 +217,14 @@ pub fn kernel_abi(require: Option<u32>) -> Result<u32, LandlockError> {
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
     use std::{fs, thread};
 
     use super::*;
 
     #[test]
     fn a_thread_opens_only_what_its_domain_allows_and_the_others_stay_free() {
-        if kernel_abi(None).unwrap() == 0 {
-            eprintln!("this kernel has no Landlock: nothing to try");
-            return;
-        }
+        assert!(kernel_abi(None).unwrap() > 0, "this test needs a kernel with Landlock");
         let scratch = tempfile::tempdir().unwrap();
         let (inside, readable, outside) =
             (scratch.path().join("inside"), scratch.path().join("readable"), scratch.path().join("outside"));
@@ -204,10 +256,7 @@ mod tests {
 
     #[test]
     fn a_read_only_domain_reads_everywhere_and_writes_only_where_it_is_allowed() {
-        if kernel_abi(None).unwrap() == 0 {
-            eprintln!("this kernel has no Landlock: nothing to try");
-            return;
-        }
+        assert!(kernel_abi(None).unwrap() > 0, "this test needs a kernel with Landlock");
         let scratch = tempfile::tempdir().unwrap();
         let (inside, outside) = (scratch.path().join("inside"), scratch.path().join("outside"));
         fs::create_dir(&inside).unwrap();
@@ -225,6 +274,46 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_thread_connects_only_to_the_ports_that_its_domain_allows() {
+        assert!(kernel_abi(None).unwrap() >= ABI_OF_TCP, "this test needs Landlock's ABI {ABI_OF_TCP}");
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (allowed, other) = (listen(), listen());
+        let [to_allowed, to_other] = [&allowed, &other].map(|listener| listener.local_addr().unwrap());
+        let connects = move |domain: Domain| {
+            thread::spawn(move || {
+                domain.enter(None).unwrap();
+                [to_allowed, to_other]
+                    .map(|to| TcpStream::connect(to).map(drop).map_err(|error| error.kind()))
+            })
+            .join()
+            .unwrap()
+        };
+        let denied = Err(ErrorKind::PermissionDenied);
+        assert_eq!(connects(Domain::deny_all().with_connections_to(to_allowed.port())), [Ok(()), denied]);
+        assert_eq!(connects(Domain::deny_all()), [denied, denied]);
+        assert_eq!(connects(Domain::deny_all().with_network()), [Ok(()), Ok(())]);
+    }
+
+    #[test]
+    fn that_signals_stay_within_a_domain_is_proven_only_where_the_domain_scopes_them() {
+        if kernel_abi(None).unwrap() < ABI_OF_SIGNALS {
+            eprintln!("this kernel's Landlock does not scope signals: nothing to try");
+            return;
+        }
+        let proven = |domain: Domain| {
+            thread::spawn(move || domain.enter_and_prove(None).unwrap().1.is_some()).join().unwrap()
+        };
+        assert!(proven(Domain::read_only().with_network()));
+        assert!(!proven(Domain { scopes: Scope::AbstractUnixSocket.into(), ..Domain::read_only() }));
+        // Within the domain the parent can be reached no more, so that a second domain proves nothing.
+        let again = thread::spawn(|| {
+            Domain::read_only().enter(None).unwrap();
+            Domain::read_only().enter_and_prove(None).unwrap().1.is_some()
+        });
+        assert!(!again.join().unwrap());
     }
 
     #[test]

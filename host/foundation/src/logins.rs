@@ -16,8 +16,8 @@ pub fn without_logins(text: &str) -> String {
     }
 }
 
-/// Returns the secrets in the address in a value: the user and password together, and the password alone. Returns nothing if the address
-/// has no password, because a user alone is not secret.
+/// Returns the secrets in the address in a value: the user and password together, and the password by itself. Returns nothing if the
+/// address has no password, because the name of a user is not secret.
 pub fn secrets_in(value: &str) -> Vec<&str> {
     let Some((begin, end)) = login(value) else { return Vec::new() };
     let login = &value[begin..end];
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_login_in_an_address_is_redacted_whatever_the_password_contains() {
+    fn the_login_in_an_address_is_redacted_even_if_the_password_has_special_characters() {
         for (text, shown) in [
             ("not `http://user:hunter2@h/`, or so", "not `http://<secret>@h/`, or so"),
             ("`http://u:hunter2@h`, nor `a://b:hunter2/d@e`", "`http://<secret>@e`"),

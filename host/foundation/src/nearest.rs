@@ -1,6 +1,6 @@
 //! The name that a misspelt name was probably meant to be.
 
-/// Returns the name among `known` that is nearest to `name`; `None` if none is near. Upper and lower case count as the same, and
+/// Returns the name among `known` that is nearest to `name`; `None` if none is similar. Upper and lower case count as the same, and
 /// so do `-` and `_`. A name is near if its Damerau-Levenshtein distance from `name` is at most one, plus one for each four letters
 /// of `name`. If no name is so near, the longest name that begins `name`, or that `name` begins, is returned: `user` for `username`.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

@@ -1,4 +1,4 @@
-//! Makes foreign text safe for a terminal, a log and JSON. This module alone decides which characters may be shown.
+//! Makes untrusted text safe for a terminal, a log and JSON. Only this module decides which characters may be shown.
 //!
 //! Text from a plugin, a server, a file name or restored data may be hostile until it has passed through this module. Two
 //! properties decide whether a character is shown: its general category (Unicode Standard, section 4.5), and whether renderers may
@@ -117,7 +117,7 @@ pub fn is_printable(text: &str) -> bool {
 }
 
 /// Returns the text as one line: line ends are escaped as `\n` and `\r`, every other character that may not be shown as `\u{..}`,
-/// and a tab becomes a space. Printable text stays as it is, so a second call changes nothing.
+/// and a tab becomes a space. Printable text is not changed, so a second call changes nothing.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |character, line| match character {
         '\t' => line.push(' '),

@@ -5,18 +5,20 @@
 //! - each line of a multi-line secret;
 //! - in base64 (standard or URL-safe, at any offset, with or without padding);
 //! - in hexadecimal;
-//! - each of the above, percent-encoded (whichever characters are encoded, with upper-case or lower-case digits, with `+` for a space) or
-//!   with the backslash escapes of JSON or Rust.
+//! - each of the above, percent-encoded (whichever characters are encoded, with upper-case or lower-case digits, with `+` for a space),
+//!   with the backslash escapes of JSON or Rust, or with the character references of HTML or XML;
+//! - the same with two of these encodings, one within the other.
 //!
 //! Does not find a secret that was truncated, wrapped across lines, or encoded in any other way. So redact first, then truncate and wrap.
 //!
 //! A short secret would also match inside ordinary words. So a secret of fewer than [`ANYWHERE`] bytes is redacted only as a whole word,
 //! and a secret of fewer than [`SHORTEST`] bytes only as a value.
 
+pub mod escapes;
 pub mod forms;
 #[cfg(test)]
 mod tests;
-mod views;
+pub mod views;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

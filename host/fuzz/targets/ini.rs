@@ -1,5 +1,5 @@
 //! Fuzzes the derivation of a key from a backup's info file: the derived key is a value in the file, and after blanking the file does not
-//! contain it, in whatever pieces the file is read.
+//! contain it, regardless of the pieces in which the file is read.
 
 #![no_main]
 

@@ -4,7 +4,7 @@
 //!
 //! The server's `scanf` is lenient: it ignores lines that it does not recognise, and may then consider a backup consistent too
 //! early. [`BackupLabel::parse`] accepts only what PostgreSQL writes, line by line, in its order. [`Start::parse`] is for a plan:
-//! it reads from any text the lines that say where a backup begins and what it is called.
+//! it reads from any text the lines with the start position and the name of a backup.
 //!
 //! The label and the time may be in any encoding.
 
@@ -27,7 +27,7 @@ const START_TIMELINE: &str = "START TIMELINE: ";
 const INCREMENTAL_FROM_LSN: &str = "INCREMENTAL FROM LSN: ";
 const INCREMENTAL_FROM_TLI: &str = "INCREMENTAL FROM TLI: ";
 
-/// Where a backup begins, and what it is called.
+/// The start position and the name of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Where replay begins.
@@ -62,7 +62,7 @@ pub enum Method {
 /// What a whole `backup_label` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupLabel {
-    /// Where the backup begins, and what it is called.
+    /// The start position and the name of the backup.
     pub start: Start,
     /// The position of the checkpoint's record.
     pub checkpoint: Lsn,

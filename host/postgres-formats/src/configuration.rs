@@ -114,7 +114,7 @@ fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// Parses an escape. Returns the byte that the escape stands for, and the length of the escape without its backslash.
+/// Parses an escape. Returns the byte that the escape represents, and the length of the escape without its backslash.
 fn unescaped(escaped: u8, text: &[u8]) -> (u8, usize) {
     match escaped {
         b'b' => (0x08, 1),

@@ -201,7 +201,7 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// Reads the first [`NEEDED`] bytes of a control file, whatever follows them.
+    /// Reads the first [`NEEDED`] bytes of a control file, and ignores the rest.
     ///
     /// # Errors
     /// [`ControlFileError::Short`], [`ControlFileError::ByteOrder`], [`ControlFileError::BeginningVersion`], and
@@ -307,7 +307,7 @@ impl ControlFile {
     }
 }
 
-/// Returns the same file with its latest checkpoint at `checkpoint` and a checksum that fits; every other byte stays as it is.
+/// Returns the same file with its latest checkpoint at `checkpoint` and a checksum that fits; all other bytes are unchanged.
 ///
 /// # Errors
 /// [`ControlFileError::Length`], [`ControlFileError::ByteOrder`], [`ControlFileError::Version`] and [`ControlFileError::Crc`].

@@ -19,7 +19,7 @@ pub struct Lsn(pub u64);
 pub struct NotAnLsn(String);
 
 impl Lsn {
-    /// Returns the position that lies `bytes` further on, or the highest position if there is none.
+    /// Returns the position plus `bytes`, or the highest position if the sum is too large.
     #[must_use]
     pub fn saturating_add(self, bytes: u64) -> Self {
         Self(self.0.saturating_add(bytes))

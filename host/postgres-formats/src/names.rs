@@ -16,7 +16,7 @@ pub const GLOBAL: &str = "global";
 pub const PG_CONTROL: &str = "pg_control";
 
 /// The control file, without which PostgreSQL does not start (`XLOG_CONTROL_FILE`); see [`crate::control_file`]. Only the host
-/// gives a file this name, as the last act of the seal.
+/// gives a file this name, as the last step of the seal.
 pub const CONTROL_FILE: &str = "global/pg_control";
 
 /// The name under which a method writes the control file; the host renames it at the seal. PostgreSQL has no file of this name.

@@ -124,7 +124,7 @@ pub enum WalFile {
 }
 
 impl WalFile {
-    /// Parses a name; `None` if the name is of no such kind.
+    /// Parses a name; `None` if the name does not have this form.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let mut parts = name.split(|byte| *byte == b'.');
         match (parts.next()?, parts.next(), parts.next(), parts.next()) {

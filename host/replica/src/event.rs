@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::Finding;
+use crate::usage::Usage;
 use crate::{Outcome, Plan, Rule, RunResult};
 
 /// Something that happened. Fields named `method` hold the name in the operator's list.
@@ -94,6 +95,13 @@ pub enum Event {
         /// What it requested and the line that would allow it.
         denial: Denial,
     },
+    /// The method asked something of the host, and the host has answered. Only made if a reader takes it ([`EventSink::takes_calls`]).
+    Called {
+        /// Which method.
+        method: String,
+        /// What it asked.
+        call: HostCall,
+    },
     /// A check of the host found something to report.
     Found {
         /// Which method.
@@ -118,6 +126,8 @@ pub enum Event {
         /// How long it took.
         #[serde(rename = "seconds", serialize_with = "seconds")]
         duration: Duration,
+        /// The resources that the attempt used, with their limits.
+        usage: Box<Usage>,
     },
     /// The run ended.
     RunEnded {
@@ -159,8 +169,12 @@ impl Event {
                 let denial = Denial { capability, what: change(what), remedy: remedy.map(change) };
                 Self::Denied { method, denial }
             }
+            Self::Called { method, mut call } => {
+                call.object = change(call.object);
+                Self::Called { method, call }
+            }
             Self::Found { method, finding } => Self::Found { method, finding: finding.map_texts(change) },
-            Self::AttemptEnded { method, outcome, message, rule, remedy, touched, duration } => {
+            Self::AttemptEnded { method, outcome, message, rule, remedy, touched, duration, usage } => {
                 Self::AttemptEnded {
                     method,
                     outcome,
@@ -169,6 +183,7 @@ impl Event {
                     remedy: remedy.map(change),
                     touched,
                     duration,
+                    usage,
                 }
             }
             Self::RunEnded { result, message } => Self::RunEnded { result, message: message.map(change) },
@@ -242,6 +257,10 @@ pub enum CapabilityKind {
 }
 
 impl CapabilityKind {
+    /// Every capability.
+    pub const ALL: [Self; 7] =
+        [Self::Read, Self::Write, Self::Store, Self::Key, Self::Network, Self::Program, Self::Environment];
+
     /// Returns the word that logs and reports use.
     pub fn word(self) -> &'static str {
         match self {
@@ -273,10 +292,57 @@ pub struct Denial {
     pub remedy: Option<String>,
 }
 
+/// Prints the denial as `read /mnt/other` or `the program restore`: leaves out the capability if `what` begins with its name.
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { capability, what, .. } = self;
+        let named = what.strip_prefix("the ").and_then(|rest| rest.strip_prefix(capability.word()));
+        if named.is_some_and(|rest| rest.starts_with(' ')) {
+            return f.write_str(what);
+        }
+        write!(f, "{capability} {what}")
+    }
+}
+
+/// A call of a method to the host, with the host's answer. For a file or stream that the method opened, all calls on it together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostCall {
+    /// The step of the call: `plan` or `create`.
+    pub step: Step,
+    /// The capability that the call needs; `None` if it needs none.
+    pub capability: Option<CapabilityKind>,
+    /// The interface and the function, such as `store.get`.
+    pub function: &'static str,
+    /// The object of the call: a path, an object in a store, or a name. Empty if the function has no object.
+    pub object: String,
+    /// How many calls this record stands for: 1, or for a file or stream the call that opened it and the calls on it.
+    pub calls: u64,
+    /// How many bytes were read from a file or store, or received from a server.
+    pub bytes_read: u64,
+    /// How many bytes were written to files or sent to a server.
+    pub bytes_written: u64,
+    /// From the call to its answer, or until what it opened was closed.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub duration: Duration,
+    /// `ok`, `denied`, `cancelled`, `trap`, or the word of the contract or of WASI for the error.
+    pub answer: &'static str,
+}
+
 /// Where events go. Called from any thread; must not block for long.
 pub trait EventSink: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);
+
+    /// Returns whether the sink wants [`Event::Called`]. There may be a great number of these events, so they are made only if a sink wants
+    /// them.
+    fn takes_calls(&self) -> bool {
+        false
+    }
+
+    /// Returns a text without the secrets that the sink removes from the texts of events.
+    fn redacted(&self, text: &str) -> String {
+        text.to_owned()
+    }
 }
 
 impl<F: Fn(Event) + Send + Sync> EventSink for F {

@@ -15,12 +15,12 @@ pub mod mounts;
 pub mod outcome;
 pub mod process;
 mod program_version;
-mod regular_file;
 pub mod rule;
 pub mod run;
 pub mod seal;
 pub mod source;
 pub mod state;
+pub mod usage;
 
 pub use create_replica::{
     Cancel, CancelReason, Job, ListedMethod, check_methods, create_replica, methods_to_try,
@@ -29,10 +29,11 @@ pub use directories::{Directories, TablespaceKey, TablespaceMap};
 pub use event::{CapabilityKind, Denial, Event, EventSink, Level};
 pub use foundation::printable;
 pub use foundation::redact::Redactor;
+use foundation::regular_file;
 pub use foundation::secret::Secret;
 pub use foundation::units::Bytes;
 pub use method::{Context, Failure, Method, Plan, Refusal, Request, SealRequests, Signal, Tablespace};
-pub use outcome::{Attempt, Outcome, Report, Result as RunResult};
+pub use outcome::{Attempt, Finding, Outcome, Report, Result as RunResult};
 pub use postgres_formats::Lsn;
 pub use rule::Rule;
 pub use run::Run;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::datadir::DataDirectory;
+use crate::outcome::Finding;
 use crate::rule::Rule;
 use crate::{Bytes, Directories, Lsn, Outcome, Run, Source};
 
@@ -17,7 +18,7 @@ pub trait Method: Send + Sync {
     /// Returns the name of the method in the operator's list.
     fn name(&self) -> &str;
 
-    /// Returns what the report says about the method's component; `None` for a method that is no component.
+    /// Returns what the report says about the method's component; `None` for a method that is not a component.
     fn component(&self) -> Option<ComponentFacts> {
         None
     }
@@ -28,14 +29,19 @@ pub trait Method: Send + Sync {
     /// Fails with a [`Refusal`] that names the rule and, if there is one, the line of configuration to change.
     async fn preflight(&self, request: &Request) -> Result<(), Refusal>;
 
+    /// Returns what the operator should know about the method after its preflight, such as that the kernel does not enforce a grant.
+    fn findings(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
     /// Returns what would be restored. Touches nothing.
     ///
     /// # Errors
-    /// Fails with [`Outcome::NotApplicable`] if there is nothing to restore. The data directory is as it was.
+    /// Fails with [`Outcome::NotApplicable`] if there is nothing to restore.
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure>;
 
-    /// Fills the data directory. Notices within 250 ms that `run` is cancelled, and returns, then too, only when nothing of the
-    /// method writes any more.
+    /// Fills the data directory. Notices within 250 ms if `run` is cancelled. Never returns while a thread or process of the method may
+    /// still write.
     ///
     /// # Errors
     /// Fails with a [`Failure`]. The loop removes what is in the directory then.
@@ -47,13 +53,13 @@ pub trait Method: Send + Sync {
 pub struct ComponentFacts {
     /// Its file, or that it is included in the program.
     pub path: String,
-    /// The name that it gives itself; `None` if it could not be loaded, as the next two.
+    /// The name that the component gives itself. This field and the next two are `None` if the component could not be loaded.
     pub name: Option<String>,
     /// Its version.
     pub version: Option<String>,
     /// `sha256:` and hexadecimal digits.
     pub digest: Option<String>,
-    /// What it is granted, by the names of the configuration. No secret is in it.
+    /// Its grants, by the names in the configuration. They contain no secrets.
     pub grants: BTreeMap<String, String>,
 }
 
@@ -88,8 +94,8 @@ pub struct Context {
     pub connstring: String,
 }
 
-/// What would be restored, as the method sees it. Compared with the source, the server's version, the operator's
-/// map and the space on disk before the data directory is touched.
+/// What the method would restore. Before the data directory is touched, the loop compares the plan with the source, the server's version,
+/// the operator's tablespace map and the free space.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// Names the backup for a person and for `create`.
@@ -113,7 +119,7 @@ pub struct Plan {
     pub files: Option<u64>,
     /// Every tablespace of the backup besides `pg_default` and `pg_global`.
     pub tablespaces: Vec<Tablespace>,
-    /// Whether `create` keeps what matches in a directory that holds data.
+    /// Whether `create` keeps old files in the data directory that match the backup.
     pub builds_on_existing: bool,
 }
 
@@ -152,7 +158,7 @@ pub struct Tablespace {
     pub oid: u32,
     /// Its name, if the backup records it.
     pub name: Option<String>,
-    /// The path that it had where the backup was taken.
+    /// Its path on the server that the backup was taken from.
     pub location: PathBuf,
 }
 
@@ -163,8 +169,8 @@ pub struct SealRequests {
     pub recovery_settings: Vec<(String, String)>,
     /// Signal files to write.
     pub signals: Vec<Signal>,
-    /// The slot of the source by which the method received WAL. With `configure_standby` the standby follows by it. Components cannot
-    /// request one.
+    /// The replication slot on the source through which the method received WAL. With `configure_standby`, the standby uses this slot.
+    /// Components cannot request a slot.
     pub standby_slot: Option<String>,
 }
 
@@ -181,7 +187,7 @@ pub enum Signal {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The rule that it breaks.
+    /// The rule that the method breaks.
     pub rule: Rule,
     /// What happened, to which file or setting.
     pub message: String,
@@ -204,7 +210,7 @@ impl Refusal {
         self
     }
 
-    /// Returns the refusal as one by policy, which has an exit code of its own.
+    /// Marks the refusal as one by policy, which has its own exit code.
     #[must_use]
     pub fn by_policy(mut self) -> Self {
         self.policy = true;

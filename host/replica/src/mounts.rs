@@ -6,13 +6,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Returns the path with its symbolic links resolved, also if its last components do not exist yet.
+/// Returns the absolute path with its symbolic links and `..` resolved, also if parts of it do not exist yet. A link to something that does
+/// not exist yet is resolved as well.
 pub fn real_path(path: &Path) -> PathBuf {
-    let there = |there: &Path| {
-        let beyond = path.strip_prefix(there).ok()?;
-        Some(there.canonicalize().ok()?.join(beyond))
-    };
-    path.ancestors().find_map(there).unwrap_or_else(|| path.to_owned())
+    // Only an empty path, or a current directory that was removed, has no absolute path.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    links_and_end(&absolute).pop().unwrap_or(absolute)
 }
 
 /// The most symbolic links that the kernel follows for one path (`MAXSYMLINKS`).
@@ -226,6 +225,31 @@ mod tests {
         assert_eq!(links_and_end(&path("to/../x")), [path("to"), path("deep/x")]);
         assert_eq!(links_and_end(&path("deep/here/x")), [path("deep/here"), path("to"), path("deep/down/x")]);
         assert_eq!(links_and_end(&path("loop")).len(), MOST_LINKS + 1);
+    }
+
+    #[test]
+    fn a_path_is_resolved_also_where_it_does_not_exist_yet() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        fs::create_dir_all(place.join("deep/down")).unwrap();
+        for (link, to) in [("to", "deep/down"), ("later", "not/yet")] {
+            std::os::unix::fs::symlink(to, place.join(link)).unwrap();
+        }
+        for (path, real) in [
+            ("deep/down", "deep/down"),
+            ("to", "deep/down"),
+            ("to/../x", "deep/x"),
+            ("to/new/../x", "deep/down/x"),
+            ("new/../deep/./down/x", "deep/down/x"),
+            ("new/../to/x", "deep/down/x"),
+            ("later/x", "not/yet/x"),
+        ] {
+            assert_eq!(real_path(&place.join(path)), place.join(real), "{path}");
+        }
+        assert_eq!(real_path(Path::new("x/..")), std::env::current_dir().unwrap().canonicalize().unwrap());
+        let mounts = Mounts::default();
+        let of = |path: &str| Location::of(&place.join(path), &mounts);
+        assert!(of("new/../deep/x").lies_in(&of("deep")));
     }
 
     const MOUNTS: &[u8] = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::rule::Rule;
+use crate::usage::Usage;
 use crate::{Denial, Level, Plan};
 
 /// How one attempt ended: the words of the report, the log and the manual.
@@ -123,6 +124,8 @@ pub struct Attempt {
     pub bytes: u64,
     /// Files that it wrote, as far as it reported them.
     pub files: u64,
+    /// The resources that it used, with their limits.
+    pub usage: Usage,
     /// Calls that no grant covered.
     pub denials: Vec<Denial>,
     /// What the method and the programs that it ran printed or logged, newest last; bounded.

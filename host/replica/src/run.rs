@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, EventSink, Level};
+use crate::usage::SharedUsage;
 
 /// One run of one method. The loop cancels it on a signal and when a timeout passes, and knows which of them it was;
 /// the method only has to stop.
@@ -16,6 +17,7 @@ pub struct Run {
     cancel: CancellationToken,
     events: Arc<dyn EventSink>,
     activity: Activity,
+    usage: SharedUsage,
 }
 
 /// When a method last read, wrote or finished something: a method that does none of these for too long is stalled. Clones share
@@ -49,7 +51,19 @@ impl Activity {
 impl Run {
     /// Returns a run of the method of this name.
     pub fn new(method: &str, cancel: CancellationToken, events: Arc<dyn EventSink>) -> Self {
-        Self { method: method.into(), cancel, events, activity: Activity::default() }
+        Self {
+            method: method.into(),
+            cancel,
+            events,
+            activity: Activity::default(),
+            usage: SharedUsage::default(),
+        }
+    }
+
+    /// Returns the same run with another token of cancellation.
+    #[must_use]
+    pub fn with_cancellation(self, cancel: CancellationToken) -> Self {
+        Self { cancel, ..self }
     }
 
     /// Returns the method's name.
@@ -77,9 +91,24 @@ impl Run {
         &self.activity
     }
 
+    /// Returns where the method adds what each of its calls used.
+    pub fn usage(&self) -> &SharedUsage {
+        &self.usage
+    }
+
+    /// Returns whether [`Event::Called`] is to be emitted.
+    pub fn takes_calls(&self) -> bool {
+        self.events.takes_calls()
+    }
+
     /// Emits an event.
     pub fn emit(&self, event: Event) {
         self.events.emit(event);
+    }
+
+    /// Returns a text without the secrets of the run. Events lose theirs by themselves; a text that is cut must lose them before.
+    pub fn redacted(&self, text: &str) -> String {
+        self.events.redacted(text)
     }
 
     /// Emits a log line about this method.

@@ -1,5 +1,5 @@
-//! The error of a host function: one type for every capability, in every version of the contract. Every text that a component gets
-//! from the host or a store passes through this module, which removes secrets.
+//! The error type of all host functions, for every capability and every version of the contract. Every text that a component gets
+//! from the host or from a store passes through this module, which removes secrets.
 
 use transfer::error::Kind;
 use wasmtime::component::{Resource, ResourceTableError};
@@ -16,7 +16,7 @@ const NAME: usize = 64;
 /// The result of a host function.
 pub(crate) type Answer<T> = Result<T, CallError>;
 
-/// An error as the component may see it: without secrets, and printable. Only [`State`] makes one.
+/// An error that a component may see: its text is printable and contains no secret. Only [`State`] creates such errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostError {
     kind: Kind,
@@ -69,7 +69,7 @@ impl From<wasmtime::Error> for CallError {
     }
 }
 
-/// A handle that the component does not have, or one too many, ends the component.
+/// The component ends with a trap if it uses a handle that it does not have, or opens more handles than it may.
 impl From<ResourceTableError> for CallError {
     fn from(error: ResourceTableError) -> Self {
         Self::Trap(error.into())
@@ -79,18 +79,19 @@ impl From<ResourceTableError> for CallError {
 impl State {
     /// Returns the data plane; `None` in `describe`, and for a component that cannot use it.
     pub(crate) fn plane(&self) -> Option<&Plane> {
-        // Every caller reads something from the plane or gives it work, which is activity.
+        // Every caller reads from the data plane or gives it work, and both count as activity.
         self.reporter.activity().mark();
         self.job.plane.as_ref()
     }
 
-    /// Denies what the operator did not grant under this name, with the line of configuration that would grant it, if there is one.
+    /// Denies access to the store, key or program `name`, which is not granted. The message has the configuration line that would
+    /// grant it, if such a line exists.
     pub(crate) fn not_granted(&self, capability: &dyn Capability, name: &str) -> HostError {
         let remedy = self.plane().and_then(|plane| capability.remedy(&plane.remedies, name));
         self.denied(capability, format!("the {} {}", capability.kind(), printable(name, NAME)), remedy)
     }
 
-    /// Denies `what`, with the line of configuration that would allow it, if there is one.
+    /// Denies `what`. `remedy` is the configuration line that would allow it, if such a line exists.
     pub(crate) fn denied(
         &self,
         capability: &dyn Capability,
@@ -99,7 +100,7 @@ impl State {
     ) -> HostError {
         let message = match &remedy {
             Some(line) => format!("no grant covers {what}; to allow it: {line}"),
-            None => format!("no grant covers {what}, and none would"),
+            None => format!("no grant covers {what}, and no grant can allow it"),
         };
         self.denied_with(capability, what, remedy, &message)
     }
@@ -126,7 +127,7 @@ impl State {
         HostError { kind, text: self.for_component(message) }
     }
 
-    /// Prepares a text for the component. Secrets are removed before the text is cut: the cut could leave the beginning of one.
+    /// Prepares a text for the component. Removes secrets before it shortens the text, because the cut could leave part of a secret.
     fn for_component(&self, text: &str) -> String {
         match self.plane() {
             Some(plane) => printable(&plane.without_secrets(text), LINE_CHARACTERS),
@@ -151,7 +152,7 @@ mod tests {
     use crate::files::Files;
     use crate::reporter::Reporter;
 
-    /// The state of a call of `describe`.
+    /// Returns the state of a `describe` call.
     fn state() -> State {
         let (events, _) = unbounded_channel();
         let files = Files::none(Remedies::new("", &Grants::default())).unwrap();
@@ -172,7 +173,7 @@ mod tests {
         let job = state.new_job(true).unwrap();
         assert!(is_denied(state.fetch_files(&job, vec![]).await));
         assert!(state.wait_for_job(&job, u32::MAX).await.unwrap().idle);
-        assert!(is_denied(state.run_program("sh")));
+        assert!(is_denied(state.run_program("sh".to_owned(), Vec::new()).await));
         let denied: Vec<_> =
             state.reporter.denials().into_iter().map(|denial| denial.capability.word()).collect();
         assert_eq!(denied, ["key", "store", "store", "store", "write", "program"]);

@@ -1,4 +1,4 @@
-//! Lets a component learn that the run is being cancelled, so that it can stop by itself. The host ends a component that does not.
+//! Tells a component that the run is being cancelled, so that the component can stop by itself. If it does not stop, the host ends it.
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;

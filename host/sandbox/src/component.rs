@@ -1,4 +1,5 @@
-//! Loads a component from its file: checks the file, compiles and describes the component unless the cache has it, and links it.
+//! Loads a component from its file: checks the file, compiles the component and calls its `describe` unless the cache has both results,
+//! and links the component.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -52,8 +53,8 @@ fn refuse(source: &ComponentSource, what: impl std::fmt::Display) -> Refusal {
     Refusal::new(Rule::Component, format!("{source}: {what}"))
 }
 
-/// Refuses a component that any user of this machine could replace, because it writes the server's data directory. A missing file is left
-/// to [`Bytecode::read`]. A component that is included in the program can be replaced only together with the program.
+/// Refuses a component file that any user of this machine may change, because the component writes the server's data directory. Accepts a
+/// missing file, which [`Bytecode::read`] refuses. A component that is included in the program can be replaced only with the program.
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `component`.
@@ -109,7 +110,7 @@ impl Bytecode {
         Ok(Self { held, size, digest: digest.finalize().into() })
     }
 
-    /// Returns the bytes; a file is read again. Only a compiler needs them, so `read` does not keep them.
+    /// Returns the bytes. Reads a file again, because `read` does not keep the bytes: only a compiler needs them.
     fn bytes(&self, source: &ComponentSource) -> Result<Vec<u8>, Refusal> {
         let mut file = match &self.held {
             Held::Included(bytes) => return Ok(bytes.to_vec()),
@@ -136,7 +137,7 @@ impl Bytecode {
 const HEADER_BYTES: usize = 8;
 
 impl Held {
-    /// Passes the bytes to `part`, piece by piece, and returns their number. Stops one byte after the size limit of a component.
+    /// Passes the bytes to `part`, piece by piece, and returns how many there were. Stops one byte after the size limit for components.
     fn each_part(&self, part: &mut dyn FnMut(&[u8])) -> io::Result<u64> {
         let file = match self {
             Self::Included(bytes) => {
@@ -180,7 +181,7 @@ fn check_header(bytes: &[u8]) -> Result<(), &'static str> {
 impl Loaded {
     /// Loads a component from the cache, or compiles it and calls `describe`. Then links it.
     ///
-    /// Must be called from a thread that is not restricted, because it may start the compiler. Blocks; `cancel` ends a compilation.
+    /// Call this from a thread without Landlock restrictions, because it may start the compiler. Blocks; `cancel` ends a compilation.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `component`, `interface version`, `import` or `describe`.
@@ -200,7 +201,7 @@ impl Loaded {
                     let exports = link(host, source, &component, contract, &inspection.imports)?;
                     return Ok(Self { inspection, exports });
                 }
-                Err(why) => tracing::warn!("{source}: its image in the cache is not used: {why}"),
+                Err(why) => tracing::warn!("{source}: ignoring the compiled image in the cache: {why}"),
             }
         }
         tracing::debug!("{source}: compiling sha256:{digest}");
@@ -217,7 +218,7 @@ impl Loaded {
             .map_err(|why| Refusal::new(Rule::InterfaceVersion, format!("{source}: {why}")))?;
         let exports = link(host, source, &component, contract, &imports)?;
         let refused = |why: String| Refusal::new(Rule::Describe, format!("{source}: {why}"));
-        tracing::debug!("{source}: asking sha256:{digest} what it is");
+        tracing::debug!("{source}: calling describe of sha256:{digest}");
         let described = call_describe(host, &*exports).map_err(refused)?;
         let description = describe::check(described)
             .map_err(|why| refused(format!("its description is invalid: {why}")))?;
@@ -234,7 +235,7 @@ impl Loaded {
     }
 }
 
-/// Checks an inspection from the cache again: a version of this program with other rules may have written it.
+/// Checks an inspection from the cache again, because a version of this program with other rules may have written it.
 ///
 /// # Errors
 /// Says why the inspection is not valid.
@@ -246,11 +247,11 @@ fn recheck(inspection: Inspection) -> Result<(Inspection, &'static Contract), St
     Ok((Inspection { description, ..inspection }, contract))
 }
 
-/// The message for a component with an import that the linker does not have.
+/// The message for a component that imports something which the linker does not have.
 const WITHOUT: &str = "has an import that this program does not have, or was built for another state of the contract, as 0.1.0 \
                        changes until it is released: build it again with this program's wit/";
 
-/// Links the imports of a component and finds the exports of the contract.
+/// Links the imports of a component and finds the functions of the contract that it exports.
 fn link(
     host: &Host,
     source: &ComponentSource,

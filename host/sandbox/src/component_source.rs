@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Where a component comes from. Shown as messages and the report name it.
+/// Where a component comes from. `Display` writes the name that messages and the report use.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ComponentSource {
-    /// A file, absolute.
+    /// The absolute path of a file.
     File(PathBuf),
     /// A component that is included in this program.
     Included {
@@ -26,7 +26,7 @@ impl fmt::Display for ComponentSource {
     }
 }
 
-/// As it is shown: nobody wants to read the bytes.
+/// Writes the same as `Display`, without the bytes of the component.
 impl fmt::Debug for ComponentSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "ComponentSource({self})")

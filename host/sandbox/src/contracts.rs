@@ -1,4 +1,4 @@
-//! The versions of the contract that this host supports. Components are recognized, linked and refused by this table.
+//! The versions of the contract that this host supports. The host uses this table to recognize, link and refuse components.
 
 use async_trait::async_trait;
 use replica::{Plan, Request};
@@ -65,7 +65,7 @@ pub(crate) trait Exports: Send + Sync {
 }
 
 impl Contract {
-    /// Finds the contract of a version such as `0.1.9`.
+    /// Finds the contract for a version such as `0.1.9`.
     pub(crate) fn of(version: &str) -> Option<&'static Self> {
         let is_patch = |contract: &&Self| {
             version.strip_prefix(contract.version).is_some_and(|patch| patch.starts_with('.'))
@@ -73,7 +73,7 @@ impl Contract {
         CONTRACTS.iter().find(is_patch)
     }
 
-    /// Finds the contract of the interface that a component exports, and the exact version.
+    /// Finds the contract, and the exact version, of the interface that a component exports.
     ///
     /// # Errors
     /// Says what the component exports instead.
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_of_the_contract_is_known_by_the_version_that_has_it() {
+    fn an_import_is_known_if_a_supported_version_of_the_contract_has_it() {
         assert_eq!(interface("understudy:method/keys@0.1.7"), Some("keys"));
         for import in ["understudy:method/keys@0.3.0", "understudy:method/keys", "acme:method/keys@0.1.0"] {
             assert_eq!(interface(import), None, "{import}");

@@ -6,7 +6,7 @@ use crate::inspection::{Description, Kind, OptionSpec};
 use crate::options;
 use crate::text::is_printable;
 
-/// How many options and needs a component may have, and how many choices an option or items a default.
+/// How many options and needs a component may have, how many choices an option, and how many items a default list.
 const OPTIONS: usize = 128;
 const NEEDS: usize = 64;
 const CHOICES: usize = 64;
@@ -18,7 +18,7 @@ const DEFAULT: usize = 4096;
 
 /// Checks a description: its sizes, its names, and that each default is a valid value of its option.
 ///
-/// Converts the defaults by the kind of the option, as the values of the operator.
+/// Converts each default by the kind of its option, in the same way as the values that the operator writes.
 ///
 /// # Errors
 /// Says what is wrong with the description.
@@ -69,8 +69,8 @@ fn default(option: &mut OptionSpec) -> Result<(), String> {
     use crate::OptionValue::{Integer, Text, Texts};
     let value = match (&option.kind, option.default.take()) {
         (_, None) => return Ok(()),
-        (Kind::Secret, Some(_)) => return Err("a secret has none".to_owned()),
-        // A component gives a default duration in milliseconds, as it gets durations.
+        (Kind::Secret, Some(_)) => return Err("a secret may not have a default".to_owned()),
+        // A component writes a default duration in milliseconds, the unit in which it also gets durations.
         (Kind::Duration, Some(Integer(milliseconds))) if milliseconds >= 0 => Integer(milliseconds),
         (_, Some(value)) => options::read(option, &value)?,
     };
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_is_converted_as_a_value_of_the_operator() {
+    fn a_default_is_converted_like_a_value_that_the_operator_writes() {
         let options = vec![
             option("block", Kind::Size, Some(OptionValue::Text("1MiB".to_owned()))),
             option("pause", Kind::Duration, Some(OptionValue::Integer(1500))),

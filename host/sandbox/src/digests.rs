@@ -1,5 +1,6 @@
 //! Digests. The host computes them with processor instructions that components cannot use.
 
+use replica::CapabilityKind;
 use transfer::digest::{Algorithm, Hasher};
 use transfer::keys::Key;
 use wasmtime::component::Resource;
@@ -20,14 +21,15 @@ impl State {
         Ok(())
     }
 
-    /// Adds the text of a derived key to a digest.
+    /// Adds a derived key, as text, to a digest.
     ///
     /// # Errors
     /// `Denied` for a key that was granted by name, and for CRC32C, which does not hide its input.
     pub(crate) fn hash_secret(&mut self, hasher: &Resource<Hasher>, key: &Resource<Key>) -> Answer<()> {
         let key = self.table.get(key)?.clone();
+        let call = self.reporter.call(CapabilityKind::Key, "digests.secret", || key.name.clone());
         let taken = self.table.get_mut(hasher)?.secret(&key);
-        Ok(taken.map_err(|error| self.denied(&Keys, error.message, None))?)
+        call.end(taken.map_err(|error| self.denied(&Keys, error.message, None).into()))
     }
 
     /// Returns the digest of all bytes that were added.

@@ -9,7 +9,7 @@ use wasmtime::{Config, Engine};
 use crate::state::State;
 use crate::{contracts, wasi};
 
-/// How often a running component yields to the host: the precision of the host's deadlines.
+/// How often a running component yields to the host. The host's deadlines are no more precise than this.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The engine and everything that components may import.

@@ -1,4 +1,4 @@
-//! Turns the end of a component's call into the outcome of the attempt.
+//! Determines the outcome of an attempt from how the component's call ended.
 
 use replica::{Denial, Failure, Outcome};
 use wasmtime::{Trap, WasmBacktrace};
@@ -8,7 +8,7 @@ use crate::guest_failure::GuestFailure;
 use crate::limits::LimitExceeded;
 use crate::text::printable;
 
-/// How many frames of a trap are shown, innermost first.
+/// How many stack frames of a trap a message shows, innermost first.
 const FRAMES: usize = 5;
 /// How many denials are repeated in a message. The events list all of them.
 const DENIALS: usize = 1;
@@ -17,6 +17,8 @@ const DENIALS: usize = 1;
 pub(crate) struct Circumstances {
     /// Why a write failed for lack of space; `None` if none did.
     pub(crate) full: Option<String>,
+    /// The limit that the component reached without being ended for it; `None` if it reached none.
+    pub(crate) reached: Option<String>,
     /// What the component was denied.
     pub(crate) denials: Vec<Denial>,
     /// Whether the component was asked to stop.
@@ -25,10 +27,19 @@ pub(crate) struct Circumstances {
     pub(crate) last_error: Option<String>,
 }
 
-/// Returns the failure of a component that returned one itself.
+impl Circumstances {
+    fn and_reached(&self, why: String) -> String {
+        match &self.reached {
+            Some(reached) => format!("{why}; {reached}"),
+            None => why,
+        }
+    }
+}
+
+/// Returns the failure of the attempt if the component itself returned a failure.
 ///
-/// A component has only `failed` for most failures. The host knows more: the outcome is `OutOfDisk` if a write failed for lack of
-/// space, else `Denied` if any call was denied. A component that says that it was cancelled, but was not asked to stop, has failed.
+/// A component returns `failed` for most failures, and the host knows more: the outcome is `OutOfDisk` if a write failed for lack of
+/// space, else `Denied` if any call was denied. A component that returns `cancelled` although nobody asked it to stop has failed.
 pub(crate) fn component_failure(ended: GuestFailure, circumstances: &Circumstances) -> Failure {
     match ended {
         GuestFailure::NotApplicable(why) => Failure::new(Outcome::NotApplicable, why),
@@ -46,18 +57,26 @@ fn failed(why: String, circumstances: &Circumstances) -> Failure {
     if let Some(full) = &circumstances.full {
         return Failure::new(Outcome::OutOfDisk, format!("{why}; {full}"));
     }
+    let why = circumstances.and_reached(why);
     if circumstances.denials.is_empty() {
         return Failure::new(Outcome::Failed, why);
     }
     Failure::new(Outcome::Denied, format!("{why}; {}", denials_text(&circumstances.denials)))
 }
 
-/// Returns the failure of a component whose call ended in a trap, at a limit or with an exit status.
+/// Returns the failure of the attempt if the component's call ended with a trap, at a limit or with an exit status.
 ///
 /// If a write failed for lack of space, that most likely caused the trap, so the outcome is `OutOfDisk`.
 pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumstances) -> Failure {
     if let Some(limit) = error.downcast_ref::<LimitExceeded>() {
-        return Failure::new(Outcome::OutOfMemory, format!("the method {limit} (grants.memory)"));
+        return match limit {
+            LimitExceeded::Memory { .. } | LimitExceeded::Machine | LimitExceeded::Tables { .. } => {
+                Failure::new(Outcome::OutOfMemory, format!("the method {limit} (grants.memory)"))
+            }
+            LimitExceeded::Cpu { .. } => {
+                Failure::new(Outcome::TimedOut, format!("the method {limit} (`cpu`)"))
+            }
+        };
     }
     if let Some(I32Exit(status)) = error.downcast_ref() {
         let exit = format!("the method ended itself with exit status {status}");
@@ -72,7 +91,7 @@ pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumsta
         None => printable(&error.root_cause().to_string(), 1000),
     };
     let trap = match error.downcast_ref() {
-        // An abort ends at `unreachable`, which adds nothing to the message.
+        // An abort executes the instruction `unreachable`. Naming it would not help a reader of the message.
         Some(Trap::UnreachableCodeReached) => String::new(),
         _ => format!("; it trapped: {what}"),
     };
@@ -80,6 +99,7 @@ pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumsta
         Some(error) => format!("{error}{trap}"),
         None => format!("the method trapped: {what}{}", frames(error)),
     };
+    let what = circumstances.and_reached(what);
     match (&circumstances.full, circumstances.denials.as_slice()) {
         (Some(full), _) => Failure::new(Outcome::OutOfDisk, format!("{what}; {full}")),
         (None, []) => Failure::new(Outcome::Trapped, what),
@@ -87,7 +107,7 @@ pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumsta
     }
 }
 
-/// Returns the failure of a run that the host could not set up, with every cause of `error`.
+/// Returns the failure of an attempt that the host could not set up, with every cause of `error`.
 pub(crate) fn host_failure(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
     let mut message = format!("{what}: {error}");
     let mut cause = error.source();
@@ -142,6 +162,7 @@ mod tests {
         };
         Circumstances {
             full: full.map(str::to_owned),
+            reached: None,
             denials: if denied { vec![denial] } else { vec![] },
             cancelled,
             last_error: None,
@@ -149,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_gets_its_outcome_from_what_the_host_knows() {
+    fn lack_of_space_and_denials_determine_the_outcome_of_a_failure() {
         let failed = |circumstances| component_failure(GuestFailure::Failed("no".to_owned()), &circumstances);
         assert_eq!(failed(circumstances(None, false, false)).outcome, Outcome::Failed);
         let denied = failed(circumstances(None, true, false));
@@ -182,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_has_nothing_to_restore_was_not_denied() {
+    fn not_applicable_and_retry_later_stay_the_outcome_after_a_denial() {
         let denied = circumstances(Some("full"), true, false);
         let outcome = |ended| component_failure(ended, &denied).outcome;
         assert_eq!(outcome(GuestFailure::NotApplicable("no backup".to_owned())), Outcome::NotApplicable);
@@ -199,11 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_names_a_limit_that_the_component_reached() {
+        let reached = || Circumstances {
+            reached: Some("it had 32 files open".to_owned()),
+            ..circumstances(None, false, false)
+        };
+        let failure = component_failure(GuestFailure::Failed("cannot open x".to_owned()), &reached());
+        assert_eq!(
+            (failure.outcome, failure.message.as_str()),
+            (Outcome::Failed, "cannot open x; it had 32 files open")
+        );
+        let trapped = sandbox_failure(&Trap::StackOverflow.into(), &reached());
+        assert!(trapped.message.ends_with("; it had 32 files open"), "{}", trapped.message);
+    }
+
+    #[test]
     fn a_trap_a_limit_and_an_exit_status_have_their_own_outcomes() {
         let outcome =
             |error: wasmtime::Error| sandbox_failure(&error, &circumstances(None, false, false)).outcome;
         assert_eq!(outcome(Trap::StackOverflow.into()), Outcome::Trapped);
         assert_eq!(outcome(LimitExceeded::Machine.into()), Outcome::OutOfMemory);
+        let granted = std::time::Duration::from_secs(10);
+        assert_eq!(outcome(LimitExceeded::Cpu { granted }.into()), Outcome::TimedOut);
         assert_eq!(outcome(I32Exit(1).into()), Outcome::Failed);
         let full =
             sandbox_failure(&Trap::UnreachableCodeReached.into(), &circumstances(Some("full"), false, false));

@@ -1,4 +1,4 @@
-//! What an operator granted to one method.
+//! The grants of one method.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -10,31 +10,50 @@ use replica::Bytes;
 use transfer::store::StoreConfig;
 
 use crate::capability::CAPABILITIES;
-use crate::{DiskBudget, KeyGrant};
+use crate::{DiskBudget, KeyGrant, LogBudget, ProgramGrant, Server, ServerGrant, Variables};
 
 /// What a method may use besides the data directory and the directories that the operator maps.
 #[derive(Clone, Debug)]
 pub struct Grants {
-    /// How much memory the component may hold at once, over all its memories and tables.
+    /// How much memory all linear memories and tables of the component may hold together.
     pub memory: Bytes,
-    /// How much memory the host may hold for one run of the component: queues, listings of files, windows of decoders, buffers.
+    /// How much memory the host may use for one run of the component: for queues, file listings, decoder windows and buffers.
     pub host_memory: Bytes,
     /// Directories that the component may read, as absolute paths.
     pub read: Vec<PathBuf>,
-    /// How much the component may write; `None`: as much as the file systems take.
+    /// How much the component may write; `None` if only the free space of the file systems limits it.
     pub disk: Option<DiskBudget>,
-    /// Places where backups are (`stores.NAME`), by the name that the component uses.
+    /// The stores with backups (`stores.NAME`), by the name that the component uses.
     pub stores: BTreeMap<String, StoreConfig>,
     /// Keys (`keys.NAME`), by the name that the component uses. The component never sees their bytes.
     pub keys: BTreeMap<String, KeyGrant>,
-    /// How fast the component may read from all stores together; `None`: no limit.
+    /// The variables of the component's environment.
+    pub environment: Variables,
+    /// The servers that the component may connect to.
+    pub network: BTreeMap<Server, ServerGrant>,
+    /// How many bytes the component may exchange with all servers together in one run.
+    pub network_bytes: Bytes,
+    /// Native programs that the component may run (`programs.NAME`), by the name that the component uses.
+    pub programs: BTreeMap<String, ProgramGrant>,
+    /// How fast the component may read from all stores together; `None` if there is no limit.
     pub rate: Option<BytesPerSecond>,
-    /// How many threads transfer files for the component, 1 to 64; `None`: as many as there are processors.
+    /// How many threads transfer files for the component, 1 to 64; `None` for one thread per processor.
     pub workers: Option<NonZeroUsize>,
+    /// How many files may be open for the component at once. The system's limit (`ulimit -n`) may be lower. Each thread that transfers
+    /// files uses some of these files.
+    pub open_files: u64,
+    /// How much the component may log and print in one attempt.
+    pub log: LogBudget,
 }
 
 /// The default of `host_memory`: one window of `zstd --long=27` (128 MiB), and 32 MiB for everything else.
 const HOST_MEMORY: Bytes = Bytes(160 << 20);
+
+/// The default of `network_bytes`.
+const NETWORK_BYTES: Bytes = Bytes(1 << 30);
+
+/// The default of `open_files`.
+const OPEN_FILES: u64 = 2048;
 
 impl Default for Grants {
     fn default() -> Self {
@@ -45,8 +64,14 @@ impl Default for Grants {
             disk: None,
             stores: BTreeMap::new(),
             keys: BTreeMap::new(),
+            environment: Variables::default(),
+            network: BTreeMap::new(),
+            network_bytes: NETWORK_BYTES,
+            programs: BTreeMap::new(),
             rate: None,
             workers: None,
+            open_files: OPEN_FILES,
+            log: LogBudget::default(),
         }
     }
 }
@@ -63,6 +88,17 @@ impl Grants {
         CAPABILITIES.iter().flat_map(|capability| capability.reads(self))
     }
 
+    /// Returns every directory of this machine that something of the method may write besides the data directory and the mapped places,
+    /// each with the key below `[method.NAME.grants]` that grants it.
+    pub fn writes(&self) -> impl Iterator<Item = (PathBuf, String)> {
+        CAPABILITIES.iter().flat_map(|capability| capability.writes(self))
+    }
+
+    /// Returns every file and directory that decides which code is executed natively for the method, each with what messages call it.
+    pub fn trusts(&self) -> impl Iterator<Item = (PathBuf, String)> {
+        CAPABILITIES.iter().flat_map(|capability| capability.trusts(self))
+    }
+
     /// Returns every grant for the report, by its name below `[method.NAME.grants]`, without secrets and credentials.
     pub(crate) fn for_report(&self) -> BTreeMap<String, String> {
         let mut entries: BTreeMap<_, _> =
@@ -70,6 +106,8 @@ impl Grants {
         let mut add = |name: &str, value: String| entries.insert(name.to_owned(), value);
         add("memory", self.memory.to_string());
         add("host_memory", self.host_memory.to_string());
+        add("open_files", self.open_files.to_string());
+        add("log", format!("bytes {}, lines {}", self.log.bytes, self.log.lines));
         if let Some(rate) = self.rate {
             add("rate", rate.to_string());
         }

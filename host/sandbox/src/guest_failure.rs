@@ -1,9 +1,9 @@
-//! The failure that a component returns: why it created no replica.
+//! The failure that a component returns if it did not create a replica.
 
 use crate::reporter::LINE_CHARACTERS;
 use crate::text::printable;
 
-/// Why a component says that it created no replica.
+/// The reason that a component gives for not creating a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GuestFailure {
     /// There is nothing to restore.

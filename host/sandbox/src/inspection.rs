@@ -1,10 +1,10 @@
-//! What a component says about itself, checked and bounded.
+//! A component's description of itself, after its checks.
 
 use serde::{Deserialize, Serialize};
 
 use crate::OptionValue;
 
-/// What is known about a component that was granted nothing.
+/// What can be known about a component without granting it anything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
     /// The name that the component gives itself.
@@ -17,7 +17,7 @@ pub struct Inspection {
     pub contract: String,
     /// What the component says about itself.
     pub description: Description,
-    /// Every interface that the component imports: an upper bound of what it can call. What it needs is in `description.needs`.
+    /// Every interface that the component imports. The component cannot call any other. It may need fewer: see `description.needs`.
     pub imports: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub struct Description {
     pub version: String,
     /// One sentence on what it does.
     pub summary: String,
-    /// The options that it reads, in its order.
+    /// The options that it reads, in the order in which it lists them.
     pub options: Vec<OptionSpec>,
     /// What it needs the operator to grant.
     pub needs: Vec<Need>,
@@ -78,13 +78,13 @@ pub enum Kind {
 /// Something that a component needs the operator to grant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
-    /// What it is.
+    /// What kind of thing it needs.
     pub kind: NeedKind,
     /// The component's name for it.
     pub name: String,
     /// Whether the component cannot work without it.
     pub required: bool,
-    /// What it is for.
+    /// Why the component needs it.
     pub reason: String,
 }
 
@@ -112,7 +112,7 @@ impl NeedKind {
     pub(crate) const ALL: [Self; 6] =
         [Self::Store, Self::Key, Self::Directory, Self::Network, Self::Program, Self::Environment];
 
-    /// Returns the word for the kind, as `inspect` prints it.
+    /// Returns the name of the kind, as `inspect` prints it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Store => "store",

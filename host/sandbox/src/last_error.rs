@@ -4,7 +4,7 @@
 /// How many characters of the error are reported.
 const CHARACTERS: usize = 1000;
 
-/// Words by which the report of an error is recognized among other output.
+/// Texts that mark a line of output as the message of an error.
 const ERRORS: [&str; 3] = ["Traceback (most recent call last)", "rror:", "xception"];
 
 /// Returns the error that ended a component, from its last lines on standard error. `None` if the lines contain no error.

@@ -1,5 +1,5 @@
-//! Replica methods that are WebAssembly components. Each run has its own thread, wasmtime store and Landlock domain. It sees the data
-//! directory, what the operator granted, and nothing else.
+//! Replica methods that are WebAssembly components. Each run has its own thread, wasmtime store and Landlock domain. A component can
+//! access the data directory and what the operator granted, and nothing else.
 //!
 //! A call from a component to the host goes through three layers. The module of the contract's version (`v0_1`) converts the contract's
 //! types to the host's and calls one function of the host. The capability (`capability`) checks the grant and the limits, and does the work
@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod answer;
+mod calls;
 mod cancellation;
 mod capability;
 mod component;
@@ -44,7 +45,10 @@ mod v0_1;
 mod v0_2;
 mod wasi;
 
-pub use capability::{DiskBudget, KeyGrant, not_enforced};
+pub use capability::{
+    ArgumentPattern, DiskBudget, EnvironmentValue, KeyGrant, NotAPattern, NotAServer, NotAVariable, PATRONI,
+    ProgramGrant, Resolve, Server, ServerGrant, SystemResolver, Variables,
+};
 pub use component_source::ComponentSource;
 /// Types that grants contain.
 pub use foundation::{
@@ -55,6 +59,7 @@ pub use grants::Grants;
 pub use image::{CompileBounds, Compiler, compiler_main};
 pub use inspection::{Description, Inspection, Kind, Need, NeedKind, OptionSpec};
 pub use method::ComponentMethod;
+pub use reporter::LogBudget;
 pub use sandbox::{Sandbox, SandboxError, TooManySecrets};
 pub use settings::{MethodSettings, OptionValue, SandboxSettings, Written};
 pub use transfer::store::{Credentials, Mistake, Renewal, Retry, StoreConfig, kinds, secrets_of_proxies};

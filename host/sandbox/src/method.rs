@@ -1,13 +1,18 @@
 //! A component as a replica method.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foundation::landlock::{ABI_OF_TCP, Allowed, Domain};
 use replica::method::ComponentFacts;
+use replica::usage::{Amount, ComponentUsage, SharedUsage, Time};
 use replica::{
-    Directories, Event, Failure, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests,
+    Directories, Event, Failure, Finding, Level, Method, Outcome, Plan, Refusal, Request, Rule, Run,
+    SealRequests,
 };
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -15,22 +20,26 @@ use transfer::budget::Budget;
 use transfer::job::Bounds;
 use wasmtime::Store;
 
-use crate::capability::{CAPABILITIES, Remedies, check_needs};
+use crate::calls::{Calls, WaitingRecords, weight};
+use crate::capability::{
+    CAPABILITIES, Connections, NetworkUse, ProgramCalls, ProgramRunner, Remedies, Tls, check_needs, network,
+    programs, uses_http,
+};
 use crate::component::{Loaded, refuse_if_everybody_may_change};
 use crate::contracts;
 use crate::failure::{self, Circumstances};
 use crate::files::{Access, Files, Place, Step};
 use crate::guest_failure::GuestFailure;
 use crate::last_error;
+use crate::limits::CpuBudget;
 use crate::options::{self, Setting};
 use crate::plane::{self, Plane};
-use crate::reporter::Reporter;
+use crate::reporter::{Logged, Reporter};
 use crate::run::{self, Left};
 use crate::sandbox::Sandbox;
 use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, WritesEnded};
 use crate::{Grants, MethodSettings, overlap, plan};
-use foundation::landlock::{Allowed, Domain};
 
 /// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
 /// within the 250 ms in which a cancel must be noticed.
@@ -41,10 +50,11 @@ pub struct ComponentMethod {
     sandbox: Sandbox,
     settings: Arc<MethodSettings>,
     remedies: Remedies,
+    network: NetworkUse,
     prepared: OnceCell<Arc<Prepared>>,
 }
 
-/// A component whose options and needs were checked. It stays what it was then, whatever becomes of its file.
+/// A component whose options and needs were checked. Later changes of its file have no effect.
 struct Prepared {
     loaded: Arc<Loaded>,
     settings: Vec<Setting>,
@@ -53,7 +63,8 @@ struct Prepared {
 impl ComponentMethod {
     pub(crate) fn new(sandbox: Sandbox, settings: MethodSettings) -> Self {
         let remedies = Remedies::new(&settings.name, &settings.grants);
-        Self { sandbox, settings: Arc::new(settings), remedies, prepared: OnceCell::new() }
+        let network = NetworkUse::new(&settings.grants, Arc::clone(&sandbox.inner.settings.resolver));
+        Self { sandbox, settings: Arc::new(settings), remedies, network, prepared: OnceCell::new() }
     }
 
     async fn prepared(&self) -> Result<Arc<Prepared>, Refusal> {
@@ -61,21 +72,21 @@ impl ComponentMethod {
             let (sandbox, settings) = (self.sandbox.clone(), Arc::clone(&self.settings));
             let remedies = self.remedies.clone();
             let cancel = CancellationToken::new();
-            // Who drops this future waits for no compiler any more.
+            // If this future is dropped, nobody waits for the compiler any more, so end it.
             let _ends_with_this_call = cancel.clone().drop_guard();
             let prepared =
                 tokio::task::spawn_blocking(move || prepare(&sandbox, &settings, &remedies, &cancel)).await;
             prepared.unwrap_or_else(|error| {
                 Err(Refusal::new(
                     Rule::Component,
-                    format!("a fault in the host while it was loaded: {error}"),
+                    format!("a fault in the host while it loaded the component: {error}"),
                 ))
             })
         };
         self.prepared.get_or_try_init(prepare).await.cloned()
     }
 
-    /// Calls the component on a new thread, and passes on its events meanwhile.
+    /// Calls the component on a new thread. Until the call ends, passes the events of the call on to `run`.
     async fn call<T: Send + 'static>(
         &self,
         step: Step,
@@ -95,14 +106,36 @@ impl ComponentMethod {
         if run.is_cancelled() {
             return Err(Failure::cancelled());
         }
-        // Again: what is there now may not have been there at the preflight.
+        // Checked again, because directories and links may have changed since the preflight.
         overlap::refuse(&request.directories, &self.settings.grants)
             .map_err(|refusal| Failure::new(Outcome::Rejected, refusal.message))?;
         let cancel = run.cancellation().child_token();
-        // Who drops this future has no use for the run any more.
+        // If this future is dropped, nobody waits for the run any more, so cancel it.
         let _ends_with_this_call = cancel.clone().drop_guard();
-        let (events, told) = unbounded_channel();
-        let quiet = WritesEnded::default();
+        let (events, received) = unbounded_channel();
+        let (quiet, waiting) = (WritesEnded::default(), Arc::new(WaitingRecords::default()));
+        let earlier = run.usage().get().unwrap_or_default();
+        let logged = Logged { lines: earlier.log_lines.used, bytes: earlier.log_bytes.used };
+        let redactor = self.sandbox.inner.settings.redactor.clone();
+        let mut reporter = Reporter::new(&self.settings.name, events)
+            .noting(run.activity())
+            .within(self.settings.grants.log, logged)
+            .redacting(redactor.clone());
+        if run.takes_calls() {
+            reporter = reporter.recording(Calls::new(step.of_an_attempt(), redactor, &waiting));
+        }
+        let directories = Arc::clone(&request.directories);
+        let (calls, orders) = ProgramCalls::new(request.context.clone(), Arc::clone(&directories));
+        let runner = ProgramRunner {
+            step,
+            directories,
+            directory: request.directory.clone(),
+            disk: self.settings.grants.disk,
+            require_landlock: self.sandbox.inner.settings.require_landlock,
+            guard: self.sandbox.inner.settings.guard.clone(),
+            run: run.clone().with_cancellation(cancel.clone()),
+            reporter: reporter.clone(),
+        };
         let work = Work {
             sandbox: self.sandbox.clone(),
             prepared,
@@ -110,7 +143,11 @@ impl ComponentMethod {
             step,
             settings: Arc::clone(&self.settings),
             remedies: self.remedies.clone(),
-            reporter: Reporter::new(&self.settings.name, events).noting(run.activity()),
+            network: self.network.clone(),
+            runtime: Handle::current(),
+            reporter,
+            usage: run.usage().clone(),
+            earlier,
             cancel: cancel.clone(),
             directories: Arc::clone(&request.directories),
             job: Job {
@@ -120,13 +157,23 @@ impl ComponentMethod {
                 postgresql_major: plan.and_then(|plan| plan.postgresql_major),
                 tablespaces: plan.map(|plan| plan.tablespaces.clone()).unwrap_or_default(),
                 filled: SealRequests::default(),
+                programs: Some(calls),
                 plane: None,
+                network: None,
             },
             quiet: quiet.clone(),
         };
         let thread =
             thread::run(&self.settings.name, &cancel, HUNG, &quiet, move || work.on_this_thread(call));
-        let ended = while_telling(run, told, thread).await;
+        // Ending a native program takes time, so the program may outlive the call that started it. Serve until both have ended.
+        let thread_ended = CancellationToken::new();
+        let thread = async {
+            let ended = thread.await;
+            thread_ended.cancel();
+            ended
+        };
+        let work = async { tokio::join!(thread, runner.serve(orders, &thread_ended)).0 };
+        let ended = pass_events_on_until(run, received, &waiting, work).await;
         let ended = ended.map_err(|lost| {
             let failure = Failure::new(Outcome::Failed, lost.to_string());
             match (lost, step) {
@@ -137,25 +184,37 @@ impl ComponentMethod {
             }
         })?;
         match ended {
-            // Whatever it would have been, the loop knows why it was cancelled.
+            // In a cancelled run the failure is the cancellation, whatever else failed. The loop knows the reason.
             Err(_) if run.is_cancelled() => Err(Failure::cancelled()),
             ended => ended,
         }
     }
 }
 
-/// Passes on the events of a run until the run has ended and every event is passed on.
-async fn while_telling<T>(run: &Run, mut told: UnboundedReceiver<Event>, ends: impl Future<Output = T>) -> T {
+/// Passes the events in `received` on to `run` until `ends` has ended and no event is left.
+async fn pass_events_on_until<T>(
+    run: &Run,
+    mut received: UnboundedReceiver<Event>,
+    waiting: &WaitingRecords,
+    ends: impl Future<Output = T>,
+) -> T {
+    let pass_on = |event| {
+        let record = if let Event::Called { call, .. } = &event { weight(call) } else { 0 };
+        run.emit(event);
+        if record > 0 {
+            waiting.take(record);
+        }
+    };
     let mut ends = std::pin::pin!(ends);
     let ended = loop {
         tokio::select! {
             biased;
-            Some(event) = told.recv() => run.emit(event),
+            Some(event) = received.recv() => pass_on(event),
             ended = &mut ends => break ended,
         }
     };
-    while let Ok(event) = told.try_recv() {
-        run.emit(event);
+    while let Ok(event) = received.try_recv() {
+        pass_on(event);
     }
     ended
 }
@@ -174,24 +233,24 @@ fn prepare(
     let checked = options::check(settings, &description.options)?;
     check_needs(description, &checked, &settings.grants, remedies)?;
     for capability in CAPABILITIES {
-        capability.check_grant(&settings.grants, remedies)?;
+        capability.check_grant(&settings.grants, remedies, &sandbox.inner.settings.redactor)?;
     }
     Ok(Arc::new(Prepared { loaded, settings: checked }))
 }
 
-/// Every directory that a run is given.
+/// Returns every directory that a step may access.
 fn places(step: Step, directories: &Directories, grants: &Grants) -> Vec<Place> {
     CAPABILITIES.iter().flat_map(|capability| capability.places(step, directories, grants)).collect()
 }
 
-/// Whether a component that imports this may use the data plane.
-fn is_on_the_data_plane(import: &str) -> bool {
+/// Returns whether a component that imports this interface may use the data plane.
+fn uses_data_plane(import: &str) -> bool {
     let uses =
         |name| CAPABILITIES.iter().any(|capability| capability.data_plane_interfaces().contains(&name));
     contracts::interface(import).is_some_and(uses)
 }
 
-/// What goes to the thread of one run.
+/// Everything that the thread of one run needs.
 struct Work {
     sandbox: Sandbox,
     prepared: Arc<Prepared>,
@@ -199,7 +258,14 @@ struct Work {
     step: Step,
     settings: Arc<MethodSettings>,
     remedies: Remedies,
+    network: NetworkUse,
+    /// The program's runtime, whose threads are not restricted.
+    runtime: Handle,
     reporter: Reporter,
+    /// What all calls of the attempt used so far.
+    usage: SharedUsage,
+    /// What the earlier calls of the attempt used.
+    earlier: ComponentUsage,
     cancel: CancellationToken,
     directories: Arc<Directories>,
     job: Job,
@@ -217,18 +283,29 @@ impl Work {
     ) -> Result<(T, Left), Failure> {
         let settings = Arc::clone(&self.settings);
         let grants = &settings.grants;
+        let bounds = bounds(grants);
         let files = Files::open(self.step, &self.places, grants.disk, self.remedies.clone())
             .map_err(|error| failure::host_failure("cannot give the method its directories", &error))?
-            .within(bounds(grants));
-        // Its threads must be there before this one is restricted, and are gone when it ends.
+            .within(bounds.clone());
+        let quota = files.quota.clone();
+        // The data plane's threads must start before Landlock restricts this thread. They end when the plane is dropped.
         self.job.plane = self.plane(&files)?;
+        self.job.network = Some(self.connections()?);
         for missing in files.missing() {
-            self.reporter
-                .host(Level::Debug, &format!("{missing} does not exist: the method finds nothing there"));
+            self.reporter.host(
+                Level::Debug,
+                &format!("{missing} does not exist, so the method cannot read anything there"),
+            );
         }
-        self.reporter
-            .host(Level::Debug, &restrict_to(&self.places, self.sandbox.inner.settings.require_landlock)?);
-        let state = State::new(files, grants.memory.0, self.reporter.clone(), self.cancel.clone(), self.job);
+        self.reporter.host(
+            Level::Debug,
+            &restrict_to(&self.places, grants, self.sandbox.inner.settings.require_landlock)?,
+        );
+        let plane = self.job.plane.as_ref().map(|plane| (plane.workers() as u64, plane.meter().clone()));
+        let (workers, meter) = plane.unwrap_or_default();
+        let cpu = CpuBudget::starting_now(settings.cpu, self.earlier.cpu.used);
+        let state =
+            State::new(files, grants, self.reporter.clone(), self.cancel.clone(), self.job).within(cpu);
         let stop = || async {
             self.cancel.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -237,8 +314,30 @@ impl Work {
         let (ended, left) = run::call(engine, state, &self.quiet, stop, async |store: &mut Store<State>| {
             call(&prepared.loaded, store, &prepared.settings).await
         });
+        let Logged { lines, bytes } = self.reporter.logged();
+        self.usage.add(&ComponentUsage {
+            cpu: Time { used: left.cpu, limit: settings.cpu },
+            memory: Amount::of(left.memory, grants.memory.0),
+            host_memory: Amount::of(bounds.memory.peak(), bounds.memory.most()),
+            open_files: Amount::of(bounds.files.peak(), bounds.files.most()),
+            workers: Amount::of(workers, grants.workers.map(|workers| workers.get() as u64)),
+            log_lines: Amount::of(lines - self.earlier.log_lines.used, grants.log.lines),
+            log_bytes: Amount::of(bytes - self.earlier.log_bytes.used, grants.log.bytes.0),
+            written_bytes: quota.bytes(),
+            written_files: quota.files(),
+            read_bytes: Amount::of(meter.bytes(), None),
+            requests: Amount::of(meter.requests(), None),
+            network_bytes: self.network.bytes(),
+            denials: Amount::of(self.reporter.denied_calls(), None),
+            programs: BTreeMap::new(),
+        });
+        let reached = files_reached(&bounds, grants);
+        if let Some(reached) = &reached {
+            self.reporter.host(Level::Warn, reached);
+        }
         let circumstances = Circumstances {
             full: left.full.clone(),
+            reached,
             denials: self.reporter.denials(),
             cancelled: self.cancel.is_cancelled(),
             last_error: last_error::find(&left.stderr),
@@ -253,10 +352,23 @@ impl Work {
 }
 
 impl Work {
-    /// The data plane of this run, where the component could use one.
+    /// Prepares the connections of this run. Reads the machine's certificate authorities if the component may use them.
+    fn connections(&self) -> Result<Connections, Failure> {
+        let imports = &self.prepared.loaded.inspection.imports;
+        let tls = if imports.iter().any(|import| uses_http(import)) {
+            Tls::of(&self.settings.grants)
+                .map_err(|error| failure::host_failure("cannot prepare TLS for the method", &error))?
+        } else {
+            Tls::default()
+        };
+        let (network, remedies) = (self.network.clone(), self.remedies.clone());
+        Ok(Connections::new(network, remedies, self.reporter.clone(), self.runtime.clone(), tls))
+    }
+
+    /// Starts the data plane of this run; `None` if the component cannot use one.
     fn plane(&self, files: &Files) -> Result<Option<Plane>, Failure> {
         let imports = &self.prepared.loaded.inspection.imports;
-        if !imports.iter().any(|import| is_on_the_data_plane(import)) {
+        if !imports.iter().any(|import| uses_data_plane(import)) {
             return Ok(None);
         }
         let target = match self.step {
@@ -275,25 +387,38 @@ impl Work {
     }
 }
 
-/// Files that a run has open at most, however many the program may have.
-const FILES: u64 = 2048;
-/// Files that stay for the host's own work, such as the seal and the log: so many, or a quarter of what there are.
+/// How many open files are reserved for the host's own work, such as the seal and the log. Reserves at most a quarter of the limit.
 const RESERVED_FILES: u64 = 64;
 
-/// What is held for one run at most. Files are counted from what the kernel lets this program open (`ulimit -n`): a run that took
-/// the last one would take it from the host.
+/// Returns the bounds of one run. The number of open files stays below the program's limit (`ulimit -n`), so that the host can still open
+/// other files.
 fn bounds(grants: &Grants) -> Bounds {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let open = std::fs::read_dir("/proc/self/fd").map_or(RESERVED_FILES, |open| open.count() as u64);
-    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(FILES);
+    let files = most.saturating_sub(open).saturating_sub(RESERVED_FILES.min(most / 4)).min(grants.open_files);
     Bounds { memory: Budget::memory(grants.host_memory.0), files: Budget::files(files) }
 }
 
-/// Restricts this thread to `places`, as far as they exist. Returns in words what the kernel enforces. It stops what an escape from
-/// WASI's own confinement would reach. It does not stop native code in this process, nor `stat`, `chmod` and `utimensat`, which
-/// Landlock does not know.
-fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure> {
-    let mut domain = Domain::deny_all();
+/// Returns the message for a component that asked for more open files than it may have; `None` if it did not.
+fn files_reached(bounds: &Bounds, grants: &Grants) -> Option<String> {
+    let most = bounds.files.most();
+    let set_by = if most < grants.open_files {
+        "as the limit of open files, `ulimit -n`, allows"
+    } else {
+        "`open_files` in its grants"
+    };
+    bounds.files.was_reached().then(|| {
+        format!("the method may have only {most} files open at once ({set_by}), and tried to open another")
+    })
+}
+
+/// Restricts this thread with Landlock to those of `places` that exist. Returns a sentence that says what the kernel enforces.
+///
+/// Landlock limits the damage if a component escapes from WASI's confinement. It does not stop native code in this process, and it
+/// does not cover `stat`, `chmod` and `utimensat`.
+fn restrict_to(places: &[Place], grants: &Grants, require: Option<u32>) -> Result<String, Failure> {
+    let ports = grants.ports();
+    let mut domain = ports.iter().fold(Domain::deny_all(), |domain, port| domain.with_connections_to(*port));
     for place in places.iter().filter(|place| place.path.is_dir()) {
         domain = match place.access {
             Access::Write => domain.with(&place.path, Allowed::Change),
@@ -302,7 +427,13 @@ fn restrict_to(places: &[Place], require: Option<u32>) -> Result<String, Failure
         };
     }
     match domain.enter(require) {
-        Ok(0) => Ok("this kernel has no Landlock: WASI alone keeps the method in its directories".to_owned()),
+        Ok(0) => {
+            Ok("this kernel has no Landlock: only WASI confines the method to its directories".to_owned())
+        }
+        Ok(abi) if abi < ABI_OF_TCP && !ports.is_empty() => Ok(format!(
+            "Landlock ABI {abi} is enforced on the method's thread, but does not restrict TCP: only WASI confines the method to the \
+             granted servers"
+        )),
         Ok(abi) => Ok(format!("Landlock ABI {abi} is enforced on the method's thread")),
         Err(error) => Err(failure::host_failure("cannot restrict the method's thread", &error)),
     }
@@ -331,6 +462,11 @@ impl Method for ComponentMethod {
         self.prepared().await.map(|_| ())
     }
 
+    fn findings(&self) -> Vec<Finding> {
+        let (grants, abi) = (&self.settings.grants, self.sandbox.inner.landlock);
+        [programs::findings(grants, abi), network::findings(grants, abi)].concat()
+    }
+
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {
         let asked = request.clone();
         let call = async move |loaded: &Loaded, store: &mut Store<State>, settings: &[Setting]| {
@@ -338,7 +474,7 @@ impl Method for ComponentMethod {
         };
         let (plan, _) = self.call(Step::Plan, request, None, run, call).await?;
         plan::check(&plan)
-            .map_err(|why| Failure::new(Outcome::Rejected, format!("the method's plan cannot be: {why}")))?;
+            .map_err(|why| Failure::new(Outcome::Rejected, format!("the method's plan is invalid: {why}")))?;
         Ok(plan)
     }
 

@@ -1,4 +1,4 @@
-//! The operator's options, checked against what a component describes.
+//! Checks the options that the operator set against those that the component describes.
 
 use foundation::logins::without_logins;
 use foundation::nearest::nearest;
@@ -17,7 +17,7 @@ pub(crate) struct Setting {
     pub(crate) value: OptionValue,
 }
 
-/// Reads the operator's options by what the component describes, and fills in the defaults.
+/// Reads the operator's options by the kinds that the component describes, and adds the defaults of the others.
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `option` that names everything that is wrong.
@@ -73,12 +73,12 @@ fn unknown(name: &str, specs: &[OptionSpec]) -> String {
         None if specs.is_empty() => format!("there is no option `{name}`: the method has none"),
         None => {
             let all: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
-            format!("there is no option `{name}`: there are {}", all.join(", "))
+            format!("there is no option `{name}`: the method has {}", all.join(", "))
         }
     }
 }
 
-/// A value as it may stand in the configuration.
+/// Returns an example of a value, as the configuration would have it.
 fn example(kind: &Kind) -> String {
     match kind {
         Kind::Text | Kind::Secret => "\"...\"".to_owned(),
@@ -91,7 +91,7 @@ fn example(kind: &Kind) -> String {
     }
 }
 
-/// Reads one value by its kind. An error says what would be right.
+/// Reads one value by the kind of its option. An error says which values the option takes.
 pub(crate) fn read(spec: &OptionSpec, value: &OptionValue) -> Result<OptionValue, String> {
     use OptionValue::{Flag, Integer, Number, Text, Texts, Untyped};
     let wants = |what: &str| Err(format!("{what}, not {}", shown(value)));
@@ -131,7 +131,7 @@ pub(crate) fn read(spec: &OptionSpec, value: &OptionValue) -> Result<OptionValue
             Ok,
         ),
         (Kind::Duration, _) => wants("write a duration with its unit, such as \"90s\""),
-        // Whether the key is granted is looked at with the needs. What is no name may be the secret itself, and is not shown.
+        // The check of the needs finds a key that is not granted. A text that is not a name may be the secret itself, so do not show it.
         (Kind::Secret, Text(name) | Untyped(name)) if is_name(name) => Ok(Text(name.clone())),
         (Kind::Secret, _) => {
             Err("write the name of a key of `grants.keys`, never the secret itself".to_owned())
@@ -139,16 +139,16 @@ pub(crate) fn read(spec: &OptionSpec, value: &OptionValue) -> Result<OptionValue
     }
 }
 
-/// Whether a text can be the name of a key (`keys.NAME` of the configuration).
+/// Returns whether a text can be the name of a key (`keys.NAME` in the configuration).
 fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     (1..=64).contains(&text.len()) && text.chars().all(allowed)
 }
 
-/// A value as a person would recognise it, without what may be long.
+/// Returns a short text for a value, for messages.
 fn shown(value: &OptionValue) -> String {
     match value {
-        // Before it is cut, which may take away the `@` that ends a password.
+        // Redact before shortening, because the cut could remove the `@` that ends a password.
         OptionValue::Text(text) | OptionValue::Untyped(text) => {
             quoted(&crate::text::printable(&without_logins(text), 60))
         }
@@ -159,7 +159,7 @@ fn shown(value: &OptionValue) -> String {
     }
 }
 
-/// A flag as it is written on a command line, PostgreSQL's spellings and Python's.
+/// Reads a boolean from the command line, in any spelling that PostgreSQL or Python accepts.
 fn flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "on" | "yes" | "1" => Some(true),
@@ -168,7 +168,7 @@ fn flag(text: &str) -> Option<bool> {
     }
 }
 
-/// A duration in milliseconds, in the spelling of every length of time of the configuration.
+/// Reads a duration, written as everywhere in the configuration, and returns milliseconds.
 fn milliseconds(text: &str) -> Option<i64> {
     i64::try_from(foundation::units::parse_duration(text).ok()?.as_millis()).ok()
 }
@@ -200,6 +200,7 @@ mod tests {
             component: std::path::PathBuf::from("/m.wasm").into(),
             options: options.to_vec(),
             written: Written::default(),
+            cpu: None,
             grants: Grants::default(),
         }
     }
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
+    fn the_message_for_a_wrong_value_says_what_to_write() {
         use OptionValue::{Integer, Number};
         for (kind, given, says) in [
             (Kind::Text, Integer(1), "write a string, not the number 1"),
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_said_at_once() {
+    fn one_refusal_names_all_wrong_options() {
         let specs = [
             OptionSpec { required: true, ..spec("directory", Kind::Text) },
             spec("parallel", Kind::Integer),
@@ -292,7 +293,7 @@ mod tests {
             "`paralel`: did you mean `parallel`?",
             "`parallel`: write a whole number",
             "`twice` is given twice",
-            "`zzz`: there are directory, parallel, twice",
+            "`zzz`: the method has directory, parallel, twice",
             "`directory` is missing: a doc",
         ] {
             assert!(refusal.message.contains(says), "{refusal}");
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn the_refusal_names_the_file_and_line_of_each_wrong_option() {
         let specs = [
             OptionSpec { required: true, ..spec("directory", Kind::Text) },
             spec("parallel", Kind::Integer),
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_filled_in_and_lists_add_up() {
+    fn defaults_are_added_and_repeated_list_options_are_joined() {
         let specs = [
             OptionSpec {
                 default: Some(OptionValue::Integer(4)),

@@ -13,17 +13,13 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use crate::reporter::{LINE_CHARACTERS, Reporter};
 use crate::text::printable;
 
-/// How many bytes one run may print to each of the two.
-pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
-/// How many lines one run may print to each of the two.
-pub(crate) const OUTPUT_LINES: usize = 10_000;
 /// How many of the newest lines are kept, and how many characters of each. They may hold the message of a panic or an exception.
 const LAST_LINES: usize = 16;
 const LAST_CHARACTERS: usize = 1000;
 /// How many bytes a component may write at once.
 const PERMIT: usize = 64 << 10;
 
-/// Standard output or standard error. All streams of one write to the same lines.
+/// Standard output or standard error. All streams that the component opens for it write to the same lines.
 #[derive(Clone)]
 pub(crate) struct Output {
     lines: Arc<Mutex<Lines>>,
@@ -32,31 +28,20 @@ pub(crate) struct Output {
 struct Lines {
     reporter: Reporter,
     origin: &'static str,
-    /// The current line, which has no line end yet; bounded by the length of a line.
+    /// The current line, which has no line end yet; at most as long as a line may be.
     line: Vec<u8>,
-    bytes: usize,
-    count: usize,
-    full: bool,
-    /// The newest lines that were reported.
+    /// The newest lines, whether or not they were reported.
     last: VecDeque<String>,
 }
 
 impl Output {
     /// Makes an output whose lines are reported with this origin, `stdout` or `stderr`.
     pub(crate) fn new(reporter: Reporter, origin: &'static str) -> Self {
-        let lines = Lines {
-            reporter,
-            origin,
-            line: Vec::new(),
-            bytes: 0,
-            count: 0,
-            full: false,
-            last: VecDeque::new(),
-        };
+        let lines = Lines { reporter, origin, line: Vec::new(), last: VecDeque::new() };
         Self { lines: Arc::new(Mutex::new(lines)) }
     }
 
-    /// Reports the last line if it has no line end. For the end of the run.
+    /// Reports the last line if it has no line end. Called at the end of the run.
     pub(crate) fn flush(&self) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if !lines.line.is_empty() {
@@ -77,20 +62,7 @@ impl Output {
 impl Lines {
     fn take(&mut self, bytes: &[u8]) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.full {
-                return;
-            }
-            self.bytes += part.len();
-            if self.bytes > OUTPUT_BYTES || self.count >= OUTPUT_LINES {
-                self.full = true;
-                let what = format!(
-                    "the method printed more than {OUTPUT_BYTES} bytes or {OUTPUT_LINES} lines on {}: the rest is dropped",
-                    self.origin
-                );
-                self.reporter.host(Level::Warn, &what);
-                return;
-            }
-            // A character has up to four bytes. Bytes beyond the bound of a line are dropped.
+            // A character has up to four bytes. Bytes beyond the maximum length of a line are dropped.
             let room = (LINE_CHARACTERS * 4).saturating_sub(self.line.len());
             self.line.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
@@ -103,12 +75,11 @@ impl Lines {
         let line = std::mem::take(&mut self.line);
         let text = String::from_utf8_lossy(&line);
         if !text.trim().is_empty() {
-            self.count += 1;
             self.last.push_back(printable(&text, LAST_CHARACTERS));
             if self.last.len() > LAST_LINES {
                 self.last.pop_front();
             }
-            self.reporter.line(Level::Info, self.origin, &text, Vec::new());
+            self.reporter.component_line(Level::Info, self.origin, &text, Vec::new());
         }
     }
 }
@@ -157,6 +128,7 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+    use crate::reporter::LogBudget;
 
     fn printed(parts: &[&[u8]]) -> Vec<(String, String)> {
         let (events, mut reported) = unbounded_channel();
@@ -182,11 +154,12 @@ mod tests {
 
     #[test]
     fn a_flood_of_output_ends_in_one_warning() {
-        let line = [b'x'; 1023];
-        let lines = printed(&vec![&[&line[..], b"\n"].concat()[..]; 2000]);
-        assert_eq!(lines.len(), OUTPUT_BYTES / 1024 + 1);
+        let line = [b'x'; 1024];
+        let lines = printed(&vec![&[&line[..], b"\n"].concat()[..]; 5000]);
+        let LogBudget { bytes, lines: most } = LogBudget::default();
+        assert_eq!(lines.len() as u64, bytes.0 / 1024 + 1);
         assert_eq!(lines.last().map(|(origin, _)| origin.as_str()), Some("host"));
-        assert_eq!(printed(&vec![&b"x\n"[..]; 2 * OUTPUT_LINES]).len(), OUTPUT_LINES + 1);
+        assert_eq!(printed(&vec![&b"x\n"[..]; 20_000]).len() as u64, most + 1);
     }
 
     #[test]

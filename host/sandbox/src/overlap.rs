@@ -1,22 +1,22 @@
-//! What a method may read must lie apart from what it may write: what it wrote itself would else come back as an object of a
-//! store, to be decrypted with a key that the operator granted.
+//! Checks that the directories which a method may read do not overlap those which it writes. Otherwise a method could write a file, read
+//! it back as an object of a store, and have it decrypted with a key that the operator granted.
 //!
-//! Two directories are compared by where their links lead, by device and inode of the directories that they lie in, and by
-//! where what is mounted there lies on its own file system: a directory that is bound to two places (`mount --bind`) is one.
+//! The comparison follows symbolic links, compares the device and inode of every parent directory, and looks up mount points, so that
+//! it recognizes a directory that is mounted in two places (`mount --bind`).
 
 use replica::mounts::{Location, Mounts};
 use replica::{Directories, Refusal, Rule};
 
 use crate::Grants;
 
-/// Refuses grants that overlap what the method writes: the data directory, and the places that the operator mapped.
+/// Refuses grants that overlap the data directory or a mapped place.
 ///
 /// # Errors
 /// A [`Refusal`] by policy that names both directories and what to change.
 pub(crate) fn refuse(directories: &Directories, grants: &Grants) -> Result<(), Refusal> {
     let mounts = Mounts::of_this_process();
     let written: Vec<_> = std::iter::once((directories.datadir.as_path(), "the data directory"))
-        .chain(directories.mapped().map(|path| (path, "a mapped place")))
+        .chain(directories.mapped().map(|path| (path, "the mapped place")))
         .map(|(path, what)| (Location::of(path, &mounts), path, what))
         .collect();
     for (granted, how) in grants.reads() {
@@ -25,8 +25,7 @@ pub(crate) fn refuse(directories: &Directories, grants: &Grants) -> Result<(), R
             continue;
         };
         let message = format!(
-            "{} is granted by `{how}`, and {what}, {}, in which the method writes, is the same place or lies within it, or the \
-             other way round: grant a directory that lies apart from it",
+            "`{how}` lets the method read {}, which overlaps {what} {}, where the method writes: grant a directory that lies apart from it",
             granted.display(),
             path.display()
         );
@@ -47,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_is_read_lies_above_at_or_below_what_is_written() {
+    fn a_granted_directory_may_not_contain_equal_or_lie_in_a_written_one() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path();
         for name in ["data/deep", "wal", "fast", "backups"] {
@@ -85,7 +84,7 @@ mod tests {
             }
         }
         refuse(&directories, &read(Path::new("/"))).unwrap_err();
-        // What a URL makes of other spellings of a path.
+        // Other spellings of the path in a URL.
         for url in ["/d%61ta", "\\data", "/backups/link/../../data", "/data%2Fdeep/", "/./data"] {
             let spelt = Path::new(&format!("{}{url}", root.display())).to_owned();
             refuse(&directories, &store(&spelt)).unwrap_err();
@@ -94,7 +93,7 @@ mod tests {
             refuse(&directories, &read(&root.join(name))).unwrap();
             refuse(&directories, &store(&root.join(name))).unwrap();
         }
-        // A data directory that is a link, or not there yet.
+        // The data directory is a link, or does not exist yet.
         let linked = Directories { datadir: root.join("link"), ..directories.clone() };
         refuse(&linked, &read(&root.join("data"))).unwrap_err();
         let absent = Directories { datadir: root.join("absent/data"), ..directories };

@@ -10,7 +10,7 @@ use crate::text::is_printable;
 const BACKUP: usize = 256;
 /// How many tablespaces a backup may have.
 pub(crate) const TABLESPACES: usize = 10_000;
-/// How many bytes a tablespace's name may have. PostgreSQL's are shorter (NAMEDATALEN).
+/// How many bytes a tablespace's name may have. PostgreSQL allows fewer (NAMEDATALEN).
 const NAME: usize = 256;
 /// How many bytes a tablespace's path may have: PATH_MAX.
 const LOCATION: usize = 4096;
@@ -44,7 +44,7 @@ pub(crate) fn check(plan: &Plan) -> Result<(), String> {
     for tablespace in &plan.tablespaces {
         let oid = tablespace.oid;
         if oid == 0 || !oids.insert(oid) {
-            return Err(format!("its tablespace {oid} has no object identifier of its own"));
+            return Err(format!("the object identifier {oid} of a tablespace is 0 or is used twice"));
         }
         if tablespace
             .name
@@ -94,8 +94,8 @@ mod tests {
             (Plan { postgresql_major: Some(0), ..plan() }, "major version is 0"),
             (Plan { start_lsn: Some(Lsn(2)), stop_lsn: Some(Lsn(1)), ..plan() }, "before it starts"),
             (Plan { tablespaces: many, ..plan() }, "more than 10000"),
-            (Plan { tablespaces: vec![tablespace(1, "/a"), tablespace(1, "/b")], ..plan() }, "of its own"),
-            (Plan { tablespaces: vec![tablespace(0, "/a")], ..plan() }, "of its own"),
+            (Plan { tablespaces: vec![tablespace(1, "/a"), tablespace(1, "/b")], ..plan() }, "used twice"),
+            (Plan { tablespaces: vec![tablespace(0, "/a")], ..plan() }, "is 0"),
             (Plan { tablespaces: vec![tablespace(1, "relative")], ..plan() }, "absolute path"),
             (Plan { tablespaces: vec![tablespace(1, "/a\nb")], ..plan() }, "absolute path"),
             (

@@ -1,26 +1,25 @@
-//! Reports the events of a run: log lines, progress and denials, each with a bound.
+//! Reports the events of a run: log lines, progress and denials. The number and size of each are bounded.
 //!
-//! Events go through a channel to the thread that drives the run. A reader of the event stream may open files or start threads, and
-//! on the method's own thread Landlock would restrict both.
+//! A channel carries the events to the thread that drives the run. The event sinks must not run on the method's thread: they may
+//! open files or start threads, and Landlock would restrict both.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use replica::event::HostCall;
+use replica::process::Line;
 use replica::run::Activity;
-use replica::{Denial, Event, Level};
+use replica::{Bytes, CapabilityKind, Denial, Event, Level, Redactor};
 use tokio::sync::mpsc::UnboundedSender;
 use transfer::store::Notice;
 
-use crate::text::printable;
+use crate::calls::{self, Call, Calls, Ongoing};
+use crate::text::printable_without;
 
-/// How many lines a component may log in one run.
-pub(crate) const LOG_LINES: u32 = 10_000;
-/// How many characters all its log lines may have together.
-pub(crate) const LOG_CHARACTERS: usize = 4 << 20;
 /// How many characters one line may have, whatever its origin.
 pub(crate) const LINE_CHARACTERS: usize = 4096;
-/// How many fields a line may have, and how many characters a field's name and value.
+/// How many fields a line may have, and how many characters a field's name and a field's value.
 const FIELDS: usize = 16;
 const FIELD_NAME: usize = 64;
 const FIELD_VALUE: usize = 1024;
@@ -31,14 +30,21 @@ const PHASE_CHARACTERS: usize = 200;
 pub(crate) const DENIALS: usize = 100;
 /// How many characters the text of a denial may have.
 const DENIAL_CHARACTERS: usize = 1024;
-/// The least time between two events about retries of one store. Without it many objects that fail together would flood the log.
+/// The minimum time between two events about retries of one store. Otherwise many objects that fail together would flood the log.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How many characters each text of such an event may have.
+/// How many characters each text in an event about retries may have.
 const RETRY_CHARACTERS: usize = 1024;
-/// For how many stores the time of the last such event is remembered.
+/// For how many stores the reporter remembers when it last reported a retry.
 const RETRYING_STORES: usize = 64;
-/// The least time between two events of progress.
+/// The minimum time between two progress events.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
+
+/// How much a component has logged and printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) lines: u64,
+    pub(crate) bytes: u64,
+}
 
 /// Sends the events of one run, within bounds. Cheap to clone.
 #[derive(Clone)]
@@ -47,12 +53,35 @@ pub(crate) struct Reporter {
     events: UnboundedSender<Event>,
     reported: Arc<Mutex<Reported>>,
     activity: Activity,
+    log: LogBudget,
+    /// Removes secrets from texts before they are cut. What passes an event on removes them from the rest.
+    redactor: Redactor,
+    /// Records the calls of the component; `None` if nobody takes the records.
+    calls: Option<Arc<Calls>>,
+}
+
+/// How much a method may log and print in one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBudget {
+    /// How many bytes all lines together may have.
+    pub bytes: Bytes,
+    /// How many lines there may be.
+    pub lines: u64,
+}
+
+impl Default for LogBudget {
+    fn default() -> Self {
+        Self { bytes: Bytes(4 << 20), lines: 10_000 }
+    }
 }
 
 #[derive(Default)]
 struct Reported {
-    lines: u32,
-    characters: usize,
+    /// The lines that the component logged and printed in the attempt, and their bytes.
+    logged: Logged,
+    /// Whether a line was dropped. After the first one, all further lines are dropped too.
+    log_is_full: bool,
+    denied_calls: u64,
     phases: u32,
     phase: String,
     denied: HashSet<Denial>,
@@ -69,19 +98,92 @@ struct Reported {
 }
 
 impl Reporter {
-    /// Makes a reporter for the method of this name. The receiver may be gone: the events of `describe` are dropped.
+    /// Makes a reporter for the method with this name. If the receiver is gone, as in `describe`, the events are dropped.
     pub(crate) fn new(method: &str, events: UnboundedSender<Event>) -> Self {
-        Self { method: method.into(), events, reported: Arc::default(), activity: Activity::default() }
+        Self {
+            method: method.into(),
+            events,
+            reported: Arc::default(),
+            activity: Activity::default(),
+            log: LogBudget::default(),
+            redactor: Redactor::new(),
+            calls: None,
+        }
     }
 
-    /// Returns the same reporter, which records the activity of the component in `activity`.
+    /// Bounds the component's log by `log`. Earlier calls of the attempt logged `already`.
+    #[must_use]
+    pub(crate) fn within(self, log: LogBudget, already: Logged) -> Self {
+        self.reported().logged = already;
+        Self { log, ..self }
+    }
+
+    /// Returns the same reporter, which removes the secrets that `redactor` knows from each text before it cuts it.
+    #[must_use]
+    pub(crate) fn redacting(self, redactor: Redactor) -> Self {
+        Self { redactor, ..self }
+    }
+
+    fn shown(&self, text: &str, limit: usize) -> String {
+        printable_without(&self.redactor, text, true, limit)
+    }
+
+    /// Returns the same reporter, which records the component's calls.
+    #[must_use]
+    pub(crate) fn recording(self, calls: Calls) -> Self {
+        Self { calls: Some(Arc::new(calls)), ..self }
+    }
+
+    /// Begins the record of a call to `function`, which needs this capability. Calls `object` only if calls are recorded.
+    pub(crate) fn call(
+        &self,
+        capability: impl Into<Option<CapabilityKind>>,
+        function: &'static str,
+        object: impl FnOnce() -> String,
+    ) -> Call {
+        Call::begin(self, self.calls.as_ref(), capability.into(), function, object)
+    }
+
+    /// Begins the record of a call that is answered while the component calls other functions.
+    pub(crate) fn ongoing(
+        &self,
+        capability: CapabilityKind,
+        function: &'static str,
+        object: impl FnOnce() -> String,
+    ) -> Ongoing {
+        Ongoing::begin(self, self.calls.as_ref(), capability, function, object)
+    }
+
+    /// Returns the records of calls; `None` if no event sink wants them.
+    pub(crate) fn calls(&self) -> Option<&Arc<Calls>> {
+        self.calls.as_ref()
+    }
+
+    /// Reports the record of a call. Waits while too many records wait.
+    pub(crate) fn called(&self, call: HostCall) {
+        let Some(calls) = &self.calls else { return };
+        calls.waiting().add(&call, || self.events.is_closed());
+        self.send(Event::Called { method: self.method.to_string(), call });
+    }
+
+    /// Returns what the component has logged and printed in the attempt.
+    pub(crate) fn logged(&self) -> Logged {
+        self.reported().logged
+    }
+
+    /// Returns how many calls were denied, repeated ones included.
+    pub(crate) fn denied_calls(&self) -> u64 {
+        self.reported().denied_calls
+    }
+
+    /// Makes the reporter record the component's activity in `activity`.
     #[must_use]
     pub(crate) fn noting(self, activity: &Activity) -> Self {
         Self { activity: activity.clone(), ..self }
     }
 
-    /// Returns the record of the component's activity: a call that reads, writes or looks something up, and bytes that are moved. Log
-    /// lines, reads of the clock and checks for cancellation do not count: a component can make any number of them without progress.
+    /// Returns the record of the component's activity. Calls that read, write or look something up count as activity, as do transferred
+    /// bytes. Log lines, reads of the clock and checks for cancellation do not, because a component can make them without any progress.
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
     }
@@ -97,13 +199,12 @@ impl Reporter {
 
     /// Reports a log line from `origin`: `host`, `plugin`, `stdout` or `stderr`. The caller bounds the number of lines.
     pub(crate) fn line(&self, level: Level, origin: &str, message: &str, fields: Vec<(String, String)>) {
-        self.send(Event::Log {
-            method: Some(self.method.to_string()),
-            level,
-            origin: origin.to_owned(),
-            message: printable(message, LINE_CHARACTERS),
-            fields,
-        });
+        self.printable_line(level, origin, self.shown(message, LINE_CHARACTERS), fields);
+    }
+
+    fn printable_line(&self, level: Level, origin: &str, message: String, fields: Vec<(String, String)>) {
+        let (method, origin) = (Some(self.method.to_string()), origin.to_owned());
+        self.send(Event::Log { method, level, origin, message, fields });
     }
 
     /// Reports a log line of the host about this run.
@@ -111,42 +212,73 @@ impl Reporter {
         self.line(level, "host", message, Vec::new());
     }
 
-    /// Reports a line that the component logged. Lines beyond the bound are dropped, with one warning.
+    /// Reports a line that a native program printed, within the budget of what the component logs.
+    pub(crate) fn program(&self, name: &str, line: &Line) {
+        self.component_line_of(Level::Info, &format!("program {name}"), Vec::new(), || {
+            let text = String::from_utf8_lossy(&line.bytes);
+            printable_without(&self.redactor, &text, line.is_whole, LINE_CHARACTERS)
+        });
+    }
+
+    /// Reports a line that the component logged.
     pub(crate) fn log(&self, level: Level, message: &str, fields: Vec<(String, String)>) {
-        let fields: Vec<_> = fields
-            .into_iter()
-            .take(FIELDS)
-            .map(|(name, value)| (printable(&name, FIELD_NAME), printable(&value, FIELD_VALUE)))
-            .collect();
-        let characters = message.len().min(LINE_CHARACTERS)
-            + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        let full = {
+        let fields = fields.into_iter().take(FIELDS);
+        let fields =
+            fields.map(|(name, value)| (self.shown(&name, FIELD_NAME), self.shown(&value, FIELD_VALUE)));
+        self.component_line(level, "plugin", message, fields.collect());
+    }
+
+    /// Reports a line that the component logged or printed. Lines beyond the budget are dropped, with one warning.
+    pub(crate) fn component_line(
+        &self,
+        level: Level,
+        origin: &str,
+        message: &str,
+        fields: Vec<(String, String)>,
+    ) {
+        self.component_line_of(level, origin, fields, || self.shown(message, LINE_CHARACTERS));
+    }
+
+    /// The same for a message that `message` makes printable, which is called only if the log is not full.
+    fn component_line_of(
+        &self,
+        level: Level,
+        origin: &str,
+        fields: Vec<(String, String)>,
+        message: impl FnOnce() -> String,
+    ) {
+        if self.reported().log_is_full {
+            return;
+        }
+        let message = message();
+        let bytes =
+            message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let LogBudget { bytes: most_bytes, lines: most_lines } = self.log;
+        let fits = {
             let mut reported = self.reported();
-            if reported.lines > LOG_LINES {
-                return;
+            let Logged { lines, bytes: logged } = reported.logged;
+            let with_this = Logged { lines: lines + 1, bytes: logged.saturating_add(bytes as u64) };
+            let fits = with_this.lines <= most_lines && with_this.bytes <= most_bytes.0;
+            if fits {
+                reported.logged = with_this;
+            } else {
+                reported.log_is_full = true;
             }
-            reported.lines += 1;
-            reported.characters += characters;
-            if reported.characters > LOG_CHARACTERS {
-                reported.lines = LOG_LINES + 1;
-            }
-            reported.lines > LOG_LINES
+            fits
         };
-        if full {
-            self.host(
-                Level::Warn,
-                &format!(
-                    "the method logged more than {LOG_LINES} lines or {LOG_CHARACTERS} characters: the rest of its log is dropped"
-                ),
-            );
+        if fits {
+            self.printable_line(level, origin, message, fields);
         } else {
-            self.line(level, "plugin", message, fields);
+            let what = format!(
+                "the method logged more than {most_lines} lines or {most_bytes} (`log` in its grants): the rest of its log is dropped"
+            );
+            self.host(Level::Warn, &what);
         }
     }
 
     /// Reports what the component works on now.
     pub(crate) fn phase(&self, name: &str) {
-        let name = printable(name, PHASE_CHARACTERS);
+        let name = self.shown(name, PHASE_CHARACTERS);
         let full = {
             let mut reported = self.reported();
             if reported.phase == name || reported.phases > PHASES {
@@ -176,7 +308,7 @@ impl Reporter {
         self.progress(false);
     }
 
-    /// Adds to what is done.
+    /// Adds bytes and files to the progress.
     pub(crate) fn done(&self, bytes: u64, files: u64) {
         if (bytes, files) != (0, 0) {
             self.activity.mark();
@@ -190,7 +322,7 @@ impl Reporter {
         self.progress(false);
     }
 
-    /// Reports the last progress if it was held back. For the end of the run.
+    /// Reports the latest progress if it was not reported yet. Called at the end of the run.
     pub(crate) fn flush(&self) {
         self.progress(true);
     }
@@ -229,19 +361,32 @@ impl Reporter {
         let Notice { store, about, attempt, cause, next_try_in } = notice;
         self.send(Event::Retrying {
             method: self.method.to_string(),
-            store: printable(&store, RETRY_CHARACTERS),
-            about: printable(&about, RETRY_CHARACTERS),
+            store: self.shown(&store, RETRY_CHARACTERS),
+            about: self.shown(&about, RETRY_CHARACTERS),
             attempt,
-            cause: printable(&cause, RETRY_CHARACTERS),
+            cause: self.shown(&cause, RETRY_CHARACTERS),
             next_try_in,
         });
     }
 
     /// Reports a call that no grant covers. The same denial is reported once.
-    pub(crate) fn denied(&self, mut denial: Denial) {
-        denial.what = printable(&denial.what, DENIAL_CHARACTERS);
+    pub(crate) fn denied(&self, denial: Denial) {
+        if let Some(calls) = &self.calls
+            && !calls.note_denial()
+        {
+            // The denied call has no record of its own, so make one.
+            let of = (denial.capability, denial.capability.word());
+            calls::ended(self, calls, of, &denial.what, calls::DENIED, |_| {});
+        }
+        self.denied_in_record(denial);
+    }
+
+    /// Reports the same of a call whose own record says that it was denied ([`Ongoing`]).
+    pub(crate) fn denied_in_record(&self, mut denial: Denial) {
+        denial.what = self.shown(&denial.what, DENIAL_CHARACTERS);
         let dropped = {
             let mut reported = self.reported();
+            reported.denied_calls += 1;
             if reported.denied.contains(&denial) || reported.denials_dropped {
                 return;
             }
@@ -256,7 +401,7 @@ impl Reporter {
         if dropped {
             self.host(
                 Level::Warn,
-                &format!("the method was denied more than {DENIALS} things: the rest is not reported"),
+                &format!("the method was denied more than {DENIALS} different requests: further denials are not reported"),
             );
         } else {
             self.send(Event::Denied { method: self.method.to_string(), denial });
@@ -270,107 +415,4 @@ impl Reporter {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-    use super::*;
-    use replica::CapabilityKind;
-
-    fn reporter() -> (Reporter, UnboundedReceiver<Event>) {
-        let (events, reported) = unbounded_channel();
-        (Reporter::new("m", events), reported)
-    }
-
-    fn drain(mut reported: UnboundedReceiver<Event>) -> Vec<Event> {
-        std::iter::from_fn(|| reported.try_recv().ok()).collect()
-    }
-
-    #[test]
-    fn a_flood_of_log_lines_ends_in_one_warning() {
-        let (reporter, reported) = reporter();
-        for _ in 0..LOG_LINES + 50 {
-            reporter.log(Level::Info, "x", Vec::new());
-        }
-        let reported = drain(reported);
-        assert_eq!(reported.len(), LOG_LINES as usize + 1);
-        assert!(
-            matches!(reported.last(), Some(Event::Log { origin, level: Level::Warn, .. }) if origin == "host")
-        );
-    }
-
-    #[test]
-    fn long_log_lines_are_cut_and_their_sum_is_bounded() {
-        let (reporter, reported) = reporter();
-        let line = "x".repeat(1 << 20);
-        for _ in 0..3000 {
-            reporter.log(Level::Info, &line, Vec::new());
-        }
-        let reported = drain(reported);
-        assert!(reported.len() <= LOG_CHARACTERS / LINE_CHARACTERS + 1);
-        for event in reported {
-            let Event::Log { message, .. } = event else { panic!("{event:?}") };
-            assert!(message.chars().count() <= LINE_CHARACTERS + 1);
-        }
-    }
-
-    #[test]
-    fn the_same_denial_is_reported_once_and_the_number_of_denials_is_bounded() {
-        let (reporter, reported) = reporter();
-        for number in 0..2 * DENIALS {
-            let denial =
-                Denial { capability: CapabilityKind::Read, what: format!("/{number}"), remedy: None };
-            reporter.denied(denial.clone());
-            reporter.denied(denial);
-        }
-        assert_eq!(drain(reported).len(), DENIALS + 1);
-        assert_eq!(reporter.denials().len(), DENIALS);
-    }
-
-    #[test]
-    fn the_first_retry_of_a_store_is_reported_at_once_and_later_ones_are_throttled() {
-        let (reporter, reported) = reporter();
-        for number in 0..10_000 {
-            for store in ["s3://one", "s3://two"] {
-                reporter.retrying(Notice {
-                    store: store.to_owned(),
-                    about: number.to_string(),
-                    attempt: 1,
-                    cause: "x".repeat(2 * RETRY_CHARACTERS),
-                    next_try_in: None,
-                });
-            }
-        }
-        let reported = drain(reported);
-        assert!((2..100).contains(&reported.len()), "{}", reported.len());
-        for event in &reported {
-            let Event::Retrying { cause, .. } = event else { panic!("{event:?}") };
-            assert!(cause.chars().count() <= RETRY_CHARACTERS + 1);
-        }
-    }
-
-    #[test]
-    fn progress_adds_up_is_throttled_and_its_last_state_is_reported() {
-        let (reporter, reported) = reporter();
-        for _ in 0..100_000 {
-            reporter.done(3, 1);
-        }
-        reporter.flush();
-        reporter.flush();
-        let reported = drain(reported);
-        assert!(reported.len() < 1000, "{}", reported.len());
-        assert!(matches!(reported.last(), Some(Event::Progress { bytes: 300_000, files: 100_000, .. })));
-    }
-
-    #[test]
-    fn phases_are_bounded_and_a_repeated_one_is_reported_once() {
-        let (reporter, reported) = reporter();
-        reporter.phase("same");
-        reporter.phase("same");
-        for number in 0..2 * PHASES {
-            reporter.phase(&number.to_string());
-        }
-        let reported = drain(reported);
-        assert_eq!(reported.len(), PHASES as usize + 1);
-        assert!(matches!(reported.last(), Some(Event::Log { level: Level::Warn, .. })));
-    }
-}
+mod tests;

@@ -21,6 +21,8 @@ pub struct Sandbox {
 pub(crate) struct Inner {
     pub(crate) host: Host,
     pub(crate) settings: SandboxSettings,
+    /// The ABI version of the kernel's Landlock; 0 if the kernel has no Landlock.
+    pub(crate) landlock: u32,
     images: Images,
     /// The loaded components by the digest of their bytes. `describe` runs once for each.
     loaded: Mutex<HashMap<[u8; 32], Arc<Loaded>>>,
@@ -37,9 +39,9 @@ pub enum SandboxError {
     Engine(String),
 }
 
-/// A method has more secrets than can be kept out of the log.
+/// A method has more secrets than the redactor can hold.
 #[derive(Debug, thiserror::Error)]
-#[error("its grants cannot be kept secret: {0}")]
+#[error("its grants have too many secrets to keep out of the log: {0}")]
 pub struct TooManySecrets(String);
 
 impl Sandbox {
@@ -49,7 +51,7 @@ impl Sandbox {
     /// [`SandboxError::Landlock`] if the kernel offers less than `settings` require, [`SandboxError::Engine`] if the engine does not work
     /// on this machine.
     pub fn new(settings: SandboxSettings) -> Result<Self, SandboxError> {
-        match landlock::kernel_abi(settings.require_landlock) {
+        let landlock = match landlock::kernel_abi(settings.require_landlock) {
             Err(error @ LandlockError::TooOld { .. }) => {
                 return Err(SandboxError::Landlock(error.to_string()));
             }
@@ -57,17 +59,18 @@ impl Sandbox {
                 return Err(SandboxError::Landlock(error.to_string()));
             }
             // Without a requirement, each run logs what the kernel enforces.
-            Err(_) | Ok(_) => {}
-        }
+            Err(_) => 0,
+            Ok(abi) => abi,
+        };
         let host = Host::new().map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
         let images = Images::new(&settings, &host.engine);
-        Ok(Self { inner: Arc::new(Inner { host, settings, images, loaded: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { host, settings, landlock, images, loaded: Mutex::default() }) })
     }
 
     /// Returns the method that runs the component of `settings`. The component is not read before [`replica::Method::preflight`].
     ///
     /// # Errors
-    /// Fails if the grants have more secrets than can be kept out of the log.
+    /// Fails if the grants have more secrets than the redactor can hold.
     pub fn method(&self, settings: MethodSettings) -> Result<ComponentMethod, TooManySecrets> {
         for secret in settings.grants.secrets() {
             self.inner.settings.redactor.add(secret).map_err(|error| TooManySecrets(error.to_string()))?;
@@ -75,8 +78,8 @@ impl Sandbox {
         Ok(ComponentMethod::new(self.clone(), settings))
     }
 
-    /// Returns what a component says about itself. Compiles the component and calls `describe`, with everything denied, unless the cache
-    /// has both. Blocks, so it must be called from a thread that may block.
+    /// Returns what a component says about itself. Unless the cache has the result, compiles the component and calls `describe` with
+    /// everything denied. Call this from a thread that may block.
     ///
     /// # Errors
     /// The refusals of a preflight that concern the component itself: the rules `component`, `interface version`, `import` and

@@ -1,37 +1,51 @@
-//! What the operator decides: the settings of the sandbox itself, and of one method.
+//! The operator's settings for the sandbox, and for one method.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use replica::Redactor;
+use replica::process::GuardExecutable;
 use serde::{Deserialize, Serialize};
 
-use crate::{Compiler, ComponentSource, Grants};
+use crate::{Compiler, ComponentSource, Grants, Resolve, SystemResolver};
 
-/// Settings of the sandbox that hold for every method.
+/// Settings of the sandbox that apply to every method.
 #[derive(Clone, Debug)]
 pub struct SandboxSettings {
-    /// The least Landlock ABI that the kernel must offer (`require_landlock = N`): 1 to 7. None: what the kernel
-    /// offers is used, and the log says which it was. Debian 12 has 2, Linux 6.7 has 4, Linux 6.12 has 6.
+    /// The lowest Landlock ABI that the kernel must offer (`require_landlock = N`): 1 to 7. If this is `None`, the sandbox uses what
+    /// the kernel offers, and logs the ABI. Debian 12 has 2, Linux 6.7 has 4, Linux 6.12 has 6.
     pub require_landlock: Option<u32>,
-    /// Knows every secret of the run. The sandbox adds those that it is given and those that it derives, and takes them out
-    /// of every text that a component is told; who shows the events takes them out of those.
+    /// Removes every secret of the run from texts. The sandbox adds the secrets that it gets or derives, and redacts every text for a
+    /// component. The event sinks redact the events.
     pub redactor: Redactor,
-    /// What turns components into machine code.
+    /// How components are compiled to machine code.
     pub compiler: Compiler,
-    /// The directory in which compiled components are kept with what they said of themselves; made where it is missing. None:
-    /// nothing is kept. It must be this user's alone, or it is not used.
+    /// The directory in which compiled components and their descriptions are cached. It is created if it is missing, and ignored if
+    /// other users can access it. `None` if nothing is cached.
     pub cache: Option<PathBuf>,
+    /// Resolves the names of the servers that methods connect to.
+    pub resolver: Arc<dyn Resolve>,
+    /// The executable that becomes the guard of a native program.
+    pub guard: GuardExecutable,
 }
 
 impl SandboxSettings {
-    /// Nothing but a compiler.
+    /// Returns settings with this compiler and defaults otherwise.
     pub fn new(compiler: Compiler) -> Self {
-        Self { require_landlock: None, redactor: Redactor::default(), compiler, cache: None }
+        Self {
+            require_landlock: None,
+            redactor: Redactor::default(),
+            compiler,
+            cache: None,
+            resolver: Arc::new(SystemResolver),
+            guard: GuardExecutable::this(),
+        }
     }
 }
 
-/// One method that is a component, as the operator configured it.
+/// The configuration of one method that is a component.
 #[derive(Clone, Debug)]
 pub struct MethodSettings {
     /// Its name in the operator's list, which is also the name of its section: `[method.NAME]`.
@@ -40,23 +54,25 @@ pub struct MethodSettings {
     pub component: ComponentSource,
     /// `[method.NAME.options]`, in the operator's order. Checked against what the component describes.
     pub options: Vec<(String, OptionValue)>,
-    /// Where the options stand, for what is said of them.
+    /// Where the options are written, for messages about them.
     pub written: Written,
+    /// How much processor time one attempt may use on the component's own thread (`cpu`); `None` if there is no limit.
+    pub cpu: Option<Duration>,
     /// `[method.NAME.grants]`.
     pub grants: Grants,
 }
 
-/// Where a method's section and its options stand: `FILE:LINE:COLUMN`, or a flag.
+/// Where a method's section and its options are written: `FILE:LINE:COLUMN`, or a flag.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
     /// The section; `None` if the method has none.
     pub section: Option<String>,
-    /// Each option, by its name.
+    /// The place of each option, by the option's name.
     pub options: BTreeMap<String, String>,
 }
 
 impl Written {
-    /// Puts the place of an option before what is wrong with it, or that of the section where the option is missing.
+    /// Prefixes a message about an option with the place of the option, or with the place of the section if the option is missing.
     pub(crate) fn at(&self, option: &str, message: String) -> String {
         match self.options.get(option).or(self.section.as_ref()) {
             Some(place) => format!("{place}: {message}"),
@@ -79,6 +95,6 @@ pub enum OptionValue {
     Flag(bool),
     /// A list of strings.
     Texts(Vec<String>),
-    /// Text from a command line, which has no types: read by the kind that the component describes.
+    /// Text from a command line, which has no types. It is converted to the kind that the component describes.
     Untyped(String),
 }

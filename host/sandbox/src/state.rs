@@ -1,6 +1,7 @@
 //! The state of one wasmtime store: everything that a component can reach during one call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use replica::source::SourceFacts;
 use replica::{Directories, SealRequests, Tablespace};
@@ -9,9 +10,12 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
 };
+use wasmtime_wasi_http::WasiHttpCtxView;
 
+use crate::Grants;
+use crate::capability::{CAPABILITIES, Connections, Http, ProgramCalls, Sockets};
 use crate::files::{Files, Step};
-use crate::limits::MemoryBudget;
+use crate::limits::{CpuBudget, MemoryBudget};
 use crate::output::Output;
 use crate::plane::{Plane, WithdrawnJobs};
 use crate::reporter::Reporter;
@@ -26,36 +30,49 @@ pub(crate) struct State {
     pub(crate) wasi: WasiCtx,
     pub(crate) table: ResourceTable,
     pub(crate) memory: MemoryBudget,
+    pub(crate) cpu: CpuBudget,
     pub(crate) files: Files,
     pub(crate) reporter: Reporter,
     pub(crate) cancel: CancellationToken,
     pub(crate) job: Job,
+    pub(crate) sockets: Sockets,
+    http: Http,
     stdout: Output,
     stderr: Output,
 }
 
-/// What the interfaces of the contract read from the host and record in it.
+/// The data that the host functions of the contract read and write during one call.
 #[derive(Default)]
 pub(crate) struct Job {
-    /// Which call this is; `None` for `describe`.
+    /// The step that this call belongs to; `None` for `describe`.
     pub(crate) step: Option<Step>,
     /// The operator's directories.
     pub(crate) directories: Option<Arc<Directories>>,
     /// The facts that the host read from the source.
     pub(crate) source: Option<SourceFacts>,
-    /// The major version of the plan, in `create-replica`.
+    /// PostgreSQL's major version according to the plan; set only in `create-replica`.
     pub(crate) postgresql_major: Option<u32>,
-    /// The tablespaces of the plan, in `create-replica`.
+    /// The tablespaces in the plan; set only in `create-replica`.
     pub(crate) tablespaces: Vec<Tablespace>,
     /// What the method requests for the seal.
     pub(crate) filled: SealRequests,
+    /// Sends orders to run native programs; `None` for `describe`.
+    pub(crate) programs: Option<ProgramCalls>,
     /// The stores, keys and jobs of the run; `None` for `describe`, and for a component that imports none of their interfaces.
     pub(crate) plane: Option<Plane>,
+    /// The connections of the step; `None` for `describe`.
+    pub(crate) network: Option<Connections>,
 }
 
 impl State {
-    /// Ends the jobs that the component left running. When this returns, none of them writes any more. Dropping the returned jobs may
-    /// take long.
+    /// Returns what the host read from the source, and records that `function` asked for it.
+    pub(crate) fn source_facts(&self, function: &'static str) -> Option<&SourceFacts> {
+        self.reporter.call(None, function, String::new).ok();
+        self.job.source.as_ref()
+    }
+
+    /// Ends the jobs that the component left running. When this function returns, none of these jobs writes any more. Dropping the
+    /// returned jobs may take a long time.
     pub(crate) async fn end(&mut self) -> WithdrawnJobs {
         match &mut self.job.plane {
             Some(plane) => plane.end(&self.reporter).await,
@@ -63,15 +80,24 @@ impl State {
         }
     }
 
-    /// Makes the state for `plan` and `create-replica`, with real clocks and random numbers.
+    /// Makes the state for `plan` and `create-replica`, with real clocks and random numbers, and with what was granted.
     pub(crate) fn new(
         files: Files,
-        memory: u64,
+        grants: &Grants,
         reporter: Reporter,
         cancel: CancellationToken,
         job: Job,
     ) -> Self {
-        Self::with(WasiCtxBuilder::new(), files, memory, reporter, cancel, job)
+        let mut wasi = WasiCtxBuilder::new();
+        for capability in CAPABILITIES {
+            capability.set_up(grants, &mut wasi);
+        }
+        Self::with(wasi, files, grants.memory.0, reporter, cancel, job)
+    }
+
+    /// Sets the budget of processor time.
+    pub(crate) fn within(self, cpu: CpuBudget) -> Self {
+        Self { cpu, ..self }
     }
 
     /// Makes the state for `describe`, in which clocks and random numbers are the same in every run.
@@ -96,28 +122,40 @@ impl State {
     ) -> Self {
         let (stdout, stderr) =
             (Output::new(reporter.clone(), "stdout"), Output::new(reporter.clone(), "stderr"));
-        // Nothing else is set: the component has no arguments, no environment, no standard input and no address that it may
-        // use. The thread belongs to the run alone, so it may block.
+        // Only the capabilities change these defaults: no arguments, no standard input, and no address to connect to. The thread may
+        // block because it serves only this run.
         wasi.allow_blocking_current_thread(true)
             .max_random_size(RANDOM_BYTES)
-            .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .stdout(stdout.clone())
             .stderr(stderr.clone());
+        match &job.network {
+            Some(connections) => connections.allow(&mut wasi),
+            None => drop(wasi.allow_tcp(false)),
+        }
+        let http = Http::new(job.network.clone());
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         Self {
             wasi: wasi.build(),
             table,
             memory: MemoryBudget::new(memory),
+            cpu: CpuBudget::starting_now(None, Duration::ZERO),
             files,
             reporter,
             cancel,
             job,
+            sockets: Sockets::default(),
+            http,
             stdout,
             stderr,
         }
+    }
+
+    /// Returns `wasi:http` for one call.
+    pub(crate) fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.http.view(&mut self.table)
     }
 
     /// Returns the last lines that the component printed to standard error.
@@ -125,7 +163,7 @@ impl State {
         self.stderr.last_lines()
     }
 
-    /// Reports what was held back: lines without a line end, and the last progress.
+    /// Reports lines without a line end and the latest progress.
     pub(crate) fn flush(&self) {
         self.stdout.flush();
         self.stderr.flush();
@@ -143,12 +181,12 @@ impl WasiView for State {
 struct FixedClock;
 
 impl HostWallClock for FixedClock {
-    fn resolution(&self) -> std::time::Duration {
-        std::time::Duration::from_nanos(1)
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
     }
 
-    fn now(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
+    fn now(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use replica::Redactor;
+
 pub(crate) use foundation::printable::is_printable;
 
-/// Returns `text` as one line of at most `limit` of its characters. Line ends and tabs become spaces, invisible characters and control
-/// characters are escaped ([`foundation::printable`]), and a text that is too long ends in an ellipsis.
+/// Returns at most the first `limit` characters of `text`, as one line. Line ends and tabs become spaces, invisible and control
+/// characters are escaped ([`foundation::printable`]), and a text that was shortened ends in an ellipsis.
 pub(crate) fn printable(text: &str, limit: usize) -> String {
     let text = text.trim_end_matches(['\n', '\r']);
     // Cut first, so that a huge text is not copied.
@@ -13,12 +15,27 @@ pub(crate) fn printable(text: &str, limit: usize) -> String {
     foundation::printable::printable_within(&text[..end].replace(['\n', '\r', '\t'], " "), limit)
 }
 
+/// How many bytes of a text are searched for secrets before it is shown. The rest is dropped.
+const SEARCHED: usize = 64 << 10;
+
+/// Does the same as [`printable`], without the secrets that `redactor` knows. They are removed before the text is cut: the cut could leave
+/// the beginning of one. `is_whole` says whether `text` is all of what was written.
+pub(crate) fn printable_without(redactor: &Redactor, text: &str, is_whole: bool, limit: usize) -> String {
+    let searched = &text[..text.floor_char_boundary(SEARCHED)];
+    let redacted = redactor.redact(searched);
+    if (!is_whole || searched.len() < text.len()) && redacted.chars().nth(limit).is_none() {
+        // So many secrets were in it that its end, which may be the beginning of another one, would be shown.
+        return printable(&format!("[a text of more than {SEARCHED} bytes is left out]"), limit);
+    }
+    printable(&redacted, limit)
+}
+
 /// Returns `text` as a quoted string of TOML. TOML has all escapes of JSON.
 pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Returns `name` as a key of TOML, quoted if it is not a bare key.
+/// Returns `name` as a TOML key, quoted if it is not a bare key.
 pub(crate) fn key(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if bare { name.to_owned() } else { quoted(name) }
@@ -58,7 +75,22 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_quoted_only_if_it_must_be() {
+    fn a_secret_is_removed_before_a_text_is_cut_and_nothing_shows_the_beginning_of_one() {
+        let redactor = Redactor::new();
+        redactor.add(&foundation::secret::Secret::new("sw0rdfish-of-the-sea")).unwrap();
+        let shown = |text: &str| printable_without(&redactor, text, true, 100);
+        for padding in 80..=100 {
+            let text = shown(&format!("{}sw0rdfish-of-the-sea", "x ".repeat(padding / 2)));
+            assert!(!text.contains("sw"), "{padding}: {text}");
+        }
+        let many = "sw0rdfish-of-the-sea".repeat(2 * SEARCHED / 20);
+        let text = printable_without(&redactor, &many, true, SEARCHED);
+        assert_eq!(text, "[a text of more than 65536 bytes is left out]");
+        assert_eq!(printable_without(&redactor, "x", false, 100), text);
+    }
+
+    #[test]
+    fn a_name_is_quoted_only_if_it_is_not_a_bare_key() {
         assert_eq!(key("pg-backrest_2"), "pg-backrest_2");
         assert_eq!(key("my method"), "\"my method\"");
         assert_eq!(quoted("a\"b\\c"), r#""a\"b\\c""#);

@@ -19,24 +19,22 @@ pub(crate) enum Lost {
     /// The host panicked.
     #[error("a fault in the host ended the run: {0}")]
     Panicked(String),
-    /// A system call does not return.
+    /// A system call of the run does not return.
     #[error(
         "the method's thread hangs in a system call, as on a network file system that does not answer; \
          it was given up and may write once more when the call returns"
     )]
     Hung,
     /// The run writes nothing any more, but its thread has not ended.
-    #[error(
-        "the method was ended and nothing of it writes any more; giving back the memory that it held took too long to wait for"
-    )]
+    #[error("the method has ended and does not write any more; freeing its memory took too long to wait for")]
     Ending,
     /// No thread could be started.
     #[error("cannot start a thread: {0}")]
     NotStarted(String),
 }
 
-/// A flag: nothing of a run writes any more, neither its component nor a job of its data plane. After that the run only frees memory,
-/// which may take long after a long queue.
+/// A flag which says that neither the component nor a job of its data plane writes any more. After that, the run only frees memory,
+/// which may take a long time if many tasks were queued.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WritesEnded(Arc<AtomicBool>);
 
@@ -101,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_in_the_host_is_an_answer_and_not_the_end_of_the_process() {
+    async fn a_panic_on_the_thread_is_returned_as_an_error() {
         let cancel = CancellationToken::new();
         let lost = run::<()>("test", &cancel, HUNG, &WritesEnded::default(), || panic!("a bug")).await;
         assert_eq!(lost, Err(Lost::Panicked("a bug".to_owned())));
@@ -142,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_that_hangs_is_waited_for_until_it_is_cancelled() {
+    async fn run_waits_for_a_hanging_thread_until_it_is_cancelled() {
         let cancel = CancellationToken::new();
         let (release, waits) = mpsc::channel::<()>();
         let releases = tokio::spawn(async move {

@@ -1,5 +1,5 @@
-//! Links all of WASI 0.2, because components import interfaces that they never call. Calls that are not granted return an error. Files,
-//! the network and the environment are linked by their capabilities.
+//! Links all of WASI 0.2, because components import interfaces that they never call. A call that no grant covers returns an error. The
+//! modules of the capabilities link files, the network and the environment.
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};

@@ -1,6 +1,6 @@
 //! A budget for one run of a component: bytes of memory, or open files.
 //!
-//! Code charges the budget before it allocates or opens something, and keeps the [`Charge`] beside it. Dropping the charge gives
+//! Code charges the budget before it allocates or opens something, and keeps the [`Charge`] together with it. Dropping the charge gives
 //! the amount back. Sizes are those of the heap: capacities rather than lengths, with the structures around them and the
 //! allocator's overhead. One charge covers one item, buffer or block of a listing.
 
@@ -28,6 +28,10 @@ struct Inner {
     resource: Resource,
     most: u64,
     held: AtomicU64,
+    /// The most that was in use at once.
+    peak: AtomicU64,
+    /// How many charges were refused.
+    refused: AtomicU64,
     /// How many [transient](Budget::charge_transient) charges exist.
     transient: AtomicUsize,
     /// Locked from the moment a transient charge is taken until it is counted.
@@ -64,6 +68,8 @@ impl Budget {
             resource,
             most,
             held: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             transient: AtomicUsize::new(0),
             transient_lock: Mutex::new(()),
             waiting: AtomicUsize::new(0),
@@ -82,6 +88,16 @@ impl Budget {
         self.inner.held.load(Ordering::Relaxed)
     }
 
+    /// Returns the most that was in use at once.
+    pub fn peak(&self) -> u64 {
+        self.inner.peak.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the limit was reached: something was refused because too little was free.
+    pub fn was_reached(&self) -> bool {
+        self.inner.refused.load(Ordering::Relaxed) > 0
+    }
+
     /// Charges `amount` for `what`, which the error names.
     ///
     /// # Errors
@@ -93,7 +109,8 @@ impl Budget {
 
     /// Charges `amount` even beyond the limit: for what every run needs, if a component has no influence on its size.
     pub fn charge_anyway(&self, amount: u64) -> Charge {
-        self.inner.held.fetch_add(amount, Ordering::Relaxed);
+        let before = self.inner.held.fetch_add(amount, Ordering::Relaxed);
+        self.inner.peak.fetch_max(before.saturating_add(amount), Ordering::Relaxed);
         Charge { budget: self.clone(), amount, transient: false }
     }
 
@@ -170,7 +187,9 @@ impl Budget {
     /// Fails with the amount in use if that and `amount` exceed `most`.
     fn take_up_to(&self, amount: u64, most: u64) -> Result<(), u64> {
         let more = |held: u64| held.checked_add(amount).filter(|more| *more <= most);
-        self.inner.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(drop)
+        let before = self.inner.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)?;
+        self.inner.peak.fetch_max(before.saturating_add(amount), Ordering::Relaxed);
+        Ok(())
     }
 
     fn give_back(&self, amount: u64) {
@@ -189,6 +208,7 @@ impl Budget {
 
     fn full(&self, amount: u64, held: u64, what: &str) -> Error {
         let most = self.inner.most;
+        self.inner.refused.fetch_add(1, Ordering::Relaxed);
         let message = match self.inner.resource {
             Resource::Memory => format!(
                 "{what} would take {amount} bytes of the host's memory for this run, of which {held} of {most} are in use: \
@@ -196,7 +216,7 @@ impl Budget {
             ),
             Resource::Files => format!(
                 "{what} would open {amount} more of the {most} files that this run may have open, of which {held} are: \
-                 close some, or raise the limit of open files (`ulimit -n`)"
+                 close some, or raise `open_files` in the method's grants, and the limit of open files (`ulimit -n`) if that is lower"
             ),
         };
         Error::new(Kind::Limit, message)

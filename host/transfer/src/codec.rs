@@ -76,7 +76,7 @@ impl Codec {
     /// window, the decoder needs at most [`DECODER_OVERHEAD`] bytes.
     ///
     /// # Errors
-    /// As [`Codec::decode`]; also `Limit`, from this function or the reader, if `allowance` has too little memory.
+    /// The errors of [`Codec::decode`]; also `Limit`, from this function or the reader, if `allowance` has too little memory.
     pub fn decode_within(
         self,
         stored: Box<dyn Read + Send>,

@@ -14,6 +14,7 @@ pub mod job;
 mod key_texts;
 pub mod keys;
 pub mod listing;
+pub mod meter;
 pub mod pipeline;
 pub mod plane;
 pub mod rate;

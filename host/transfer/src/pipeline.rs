@@ -29,7 +29,7 @@ impl Pipeline {
         self.decrypt.is_none() && self.decompress.is_none()
     }
 
-    /// Returns whether both pipelines decode in the same way, whatever the names of their keys.
+    /// Returns whether both pipelines decode in the same way. Ignores the names of their keys.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let with =
             |pipeline: &Self| pipeline.decrypt.as_ref().map(|(key, format)| (key.secret.clone(), *format));
@@ -65,7 +65,7 @@ impl Pipeline {
     /// Returns a reader of the plain bytes for a plugin. If the pipeline decrypts, keys in the text are blanked.
     ///
     /// # Errors
-    /// As [`Pipeline::decode`].
+    /// The errors of [`Pipeline::decode`].
     pub fn decode_to_read(
         &self,
         stored: Box<dyn Read + Send>,
@@ -82,7 +82,7 @@ impl Pipeline {
     /// that holds keys, the reader fails with `Denied`: no such text belongs into a data directory.
     ///
     /// # Errors
-    /// As [`Pipeline::decode`].
+    /// The errors of [`Pipeline::decode`].
     pub fn decode_to_keep(
         &self,
         stored: Box<dyn Read + Send>,

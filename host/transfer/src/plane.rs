@@ -55,7 +55,7 @@ struct BlockingThreads {
 }
 
 impl DataPlane {
-    /// Starts every thread that the data plane will ever have of its own.
+    /// Starts all threads of the data plane. It never starts others later.
     ///
     /// `workers`: `None` for one per core (at least 2, at most [`MOST_WORKERS`]). `rate`: the limit of bytes per second of all
     /// reads together.

@@ -14,6 +14,7 @@ mod answer;
 mod body;
 mod cloud;
 mod codes;
+mod config;
 mod credential_detector;
 mod directory;
 mod etag;
@@ -29,7 +30,7 @@ mod transport;
 use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,11 +39,13 @@ use tokio::sync::Semaphore;
 
 use crate::budget::Budget;
 use crate::error::{Error, Kind};
+use crate::meter::Meter;
 use crate::rate::Rate;
-use foundation::secret::Secret;
 
 pub use access::Renewal;
 pub use body::{Body, CHUNK};
+pub use config::{CONCURRENCY, Credentials, PLAN_RETRY_FOR, StoreConfig};
+pub use credential_detector::{CredentialDetector, SHORTEST_TOKEN};
 pub(crate) use directory::this_thread_may_block;
 pub use etag::Etag;
 pub use kinds::Mistake;
@@ -50,138 +53,14 @@ pub use proxy::secrets_of_proxies;
 pub use retry::{Notice, Notices, Retry};
 
 use access::{Access, Current};
-use credential_detector::CredentialDetector;
 use key::{KeyLimit, Prefix};
 use retry::{Failure, Tries};
 
 /// The most objects in a page of a listing.
 pub const PAGE: usize = 1000;
 
-/// The default limit of concurrent requests.
-pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(16).unwrap();
-
-/// The default time that a read in `plan` may go without progress. Short, because the run waits for the plan, and a plan can be repeated
-/// without loss.
-pub const PLAN_RETRY_FOR: Duration = Duration::from_secs(20);
-
 /// After this time without a response a [`Notice`] is sent.
 const SILENCE: Duration = Duration::from_secs(5);
-
-/// A store as the operator configured it: `stores.NAME = { url = "s3://bucket/prefix", ... }`.
-#[derive(Clone, Debug)]
-pub struct StoreConfig {
-    /// `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `http(s)://host/path`.
-    pub url: String,
-    /// The settings for this kind of store (`region`, `endpoint`, `allow_http`, ...), by their names in the configuration.
-    pub options: Vec<(String, String)>,
-    /// The credentials with which the store is read.
-    pub credentials: Credentials,
-    /// The certificates, in PEM, of the only authorities that are trusted for the server: the contents of `ca_file`. `None` if the
-    /// authorities are trusted that this machine trusts.
-    pub authorities: Option<String>,
-    /// The limit of concurrent requests; [`CONCURRENCY`] by default.
-    pub concurrency: NonZeroUsize,
-    /// How transient failures are retried.
-    pub retry: Retry,
-    /// The other origins to which a web server may redirect, each `HOST:PORT` ([`StoreConfig::is_redirect`]).
-    pub redirects: Vec<String>,
-    /// Replaces [`Retry::at_most`] in `plan` if it is shorter.
-    pub plan_retry_for: Duration,
-    /// Reads the credentials again when the store does not accept them any more; `None` if they never change.
-    pub renewal: Option<Arc<dyn Renewal>>,
-}
-
-impl StoreConfig {
-    /// Makes the configuration of a store with this URL and defaults for everything else.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            options: Vec::new(),
-            credentials: Credentials::None,
-            authorities: None,
-            concurrency: CONCURRENCY,
-            retry: Retry::default(),
-            redirects: Vec::new(),
-            plan_retry_for: PLAN_RETRY_FOR,
-            renewal: None,
-        }
-    }
-
-    /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that [`Credentials`]
-    /// have. Credentials that the chain gets from a service of the cloud are not among them.
-    pub fn secrets_of_environment(
-        &self,
-        environment: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Vec<(String, Secret)> {
-        kinds::secrets_of_environment(self, environment)
-    }
-
-    /// Returns the files with secrets that the environment names for this store if it asks the provider chain.
-    pub fn secret_files_of_environment(
-        &self,
-        environment: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Vec<PathBuf> {
-        kinds::secret_files_of_environment(self, environment)
-    }
-
-    /// Returns everything that is wrong with this store as far as it can be known without a request and without reading a file.
-    pub fn mistakes(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Mistake> {
-        kinds::mistakes(self, environment)
-    }
-
-    /// Returns whether a text is an origin to which a web server may redirect: `HOST:PORT`, an IPv6 address in brackets.
-    pub fn is_redirect(text: &str) -> bool {
-        http::Origin::parse(text).is_some()
-    }
-
-    /// Shortens the times for `plan`: retries end sooner, and one attempt may use at most half of the time, so that a second one
-    /// fits.
-    #[must_use]
-    pub fn for_plan(mut self) -> Self {
-        self.retry.at_most = self.retry.at_most.min(self.plan_retry_for);
-        self.retry.idle = self.retry.idle.min(self.retry.at_most / 2);
-        self
-    }
-
-    /// Returns the directory of a `file://` store, decoded from the URL as for opening it. `None` for other kinds, and for a URL
-    /// that names no directory.
-    pub fn directory(&self) -> Option<PathBuf> {
-        self.url.starts_with("file://").then(|| kinds::directory(&self.url).ok()).flatten()
-    }
-
-    /// Returns whether this store is accessed over TLS, so that `ca_file` applies.
-    pub fn speaks_tls(&self) -> bool {
-        kinds::speaks_tls(self)
-    }
-}
-
-/// The credentials with which a store is read.
-#[derive(Clone, Debug, Default)]
-pub enum Credentials {
-    /// No credentials: requests are not signed.
-    #[default]
-    None,
-    /// The credentials that the provider chain finds in the environment of the program or gets from a service on the machine
-    /// (`credentials = "auto"`).
-    Auto,
-    /// These secrets, by their names in the configuration (`access_key_id`, `token`, ...).
-    Given(Vec<(String, Secret)>),
-}
-
-impl Credentials {
-    /// Returns the secrets in the configuration; none for the other variants.
-    pub fn given(&self) -> &[(String, Secret)] {
-        match self {
-            Self::None | Self::Auto => &[],
-            Self::Given(secrets) => secrets,
-        }
-    }
-
-    /// Returns whether the provider chain is asked.
-    pub fn is_auto(&self) -> bool {
-        matches!(self, Self::Auto)
-    }
-}
 
 /// A range of an object: `length` stored bytes from `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,6 +153,7 @@ pub struct Store {
     inner: Arc<Inner>,
     rate: Option<Arc<Rate>>,
     notices: Option<Notices>,
+    meter: Meter,
 }
 
 struct Inner {
@@ -301,7 +181,7 @@ impl Store {
     /// Opens a store as [`Store::open`] does, in another environment than that of the program.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// The errors of [`Store::open`].
     pub fn open_in(
         config: &StoreConfig,
         environment: &dyn Fn(&str) -> Option<OsString>,
@@ -331,7 +211,7 @@ impl Store {
         let longest_key = access.current().backend.longest_key();
         let detector = access.detector();
         let inner = Inner { name, prefix, longest_key, access, permits, retry, detector };
-        Self { inner: Arc::new(inner), rate: None, notices: None }
+        Self { inner: Arc::new(inner), rate: None, notices: None, meter: Meter::default() }
     }
 
     /// Limits the bytes per second that are read from this store, together with everything else that shares the rate.
@@ -344,6 +224,12 @@ impl Store {
     #[must_use]
     pub fn with_notices(self, notices: Notices) -> Self {
         Self { notices: Some(notices), ..self }
+    }
+
+    /// Counts its requests and bytes with this meter.
+    #[must_use]
+    pub fn with_meter(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Returns the store's URL or path for messages, without credentials and query.
@@ -370,7 +256,7 @@ impl Store {
         let about = format!("the objects below `{prefix}`");
         let page = loop {
             let Current { backend, renewals } = self.inner.access.current();
-            match self.with_permit(&about, &tries, backend.scan(&whole, after.as_deref())).await {
+            match self.request(&about, &tries, backend.scan(&whole, after.as_deref())).await {
                 Ok(page) => break page,
                 Err(failure) => {
                     self.wait_before_retry(&about, &mut tries, renewals, failure).await.map_err(failed)?;
@@ -407,7 +293,7 @@ impl Store {
         let mut tries = Tries::new(self.inner.retry);
         loop {
             let Current { backend, renewals } = self.inner.access.current();
-            match self.with_permit(key, &tries, backend.head(&whole)).await {
+            match self.request(key, &tries, backend.head(&whole)).await {
                 Ok(object) => {
                     let object = Object { key: key.to_owned(), ..object };
                     self.inner.detector.check_object(&object).map_err(|error| self.inner.on(key, error))?;
@@ -434,6 +320,17 @@ impl Store {
 }
 
 impl Store {
+    /// Makes a request as [`Store::with_permit`] does, and counts it.
+    async fn request<T>(
+        &self,
+        about: &str,
+        tries: &Tries,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.meter.request();
+        self.with_permit(about, tries, request).await
+    }
+
     /// Runs `request` with a permit, and sends a notice after a long time without a response. The backend limits the time itself,
     /// because only it knows how many requests it makes.
     async fn with_permit<T>(

@@ -24,7 +24,7 @@ pub trait Budget: Send + Sync {
     /// Allows creating a file, directory or link in the file system of `place`.
     ///
     /// # Errors
-    /// As [`Budget::write`].
+    /// The errors of [`Budget::write`].
     fn make(&self, place: &File) -> io::Result<()>;
 
     /// Records that a write within the budget failed because the file system is full.

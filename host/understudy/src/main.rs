@@ -13,5 +13,7 @@ fn main() -> ExitCode {
     if let Some(ended) = sandbox::compiler_main(std::env::args_os()) {
         return ended;
     }
+    // The descriptors that the starter of this program left open are for no program that this one starts.
+    foundation::descriptors::keep_from_programs();
     understudy::run(std::env::args_os(), &|name| std::env::var_os(name))
 }

@@ -39,7 +39,7 @@ fn stat(pid: Pid) -> Option<Stat> {
 
 impl Parents {
     /// Finds the parent of this process, and the parents of that one as long as they belong to the process group of this process.
-    /// Patroni starts processes within its own group; an interactive shell gives each command a group of its own.
+    /// Patroni starts processes within its own group; an interactive shell creates a new group for each command.
     pub fn of_this_process() -> Self {
         let mut parents = Self { found: Vec::new(), problem: None, gone: false };
         let own = getpid();
@@ -47,7 +47,7 @@ impl Parents {
         let group = stat(own).and_then(|own| own.group);
         let (mut child, mut next) = (own, getppid());
         // The init process adopts a process whose parent has ended. Only then does a process that inherited its group have another
-        // group than init. A process that leads a group of its own always has another one, which says nothing about its parent.
+        // group than init. A process that leads its own group always has another group than init, so this says nothing about its parent.
         if next == Some(Pid::INIT) && group != Some(own) {
             parents.gone = stat(Pid::INIT).is_some_and(|init| init.group != group);
         }

@@ -1,4 +1,4 @@
-//! Where plugins are looked up by name (semantics rule 6).
+//! Where plugins are looked up by name (loop rule 6).
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
 //! Dropping root: before any method runs, and before any thread exists, the program becomes the user that PostgreSQL runs as
-//! (semantics rule 30). That user owns the files that the program creates, and no other user may read them.
+//! (loop rule 30). That user owns the files that the program creates, and no other user may read them.
 
 use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;

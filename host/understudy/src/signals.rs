@@ -1,5 +1,5 @@
 //! SIGINT and SIGTERM. The first signal cancels the run; each further one logs what the program waits for. No signal skips the
-//! clean-up, without which the data directory would not be safe to leave (semantics rules 27 and 28).
+//! clean-up, without which the data directory would not be safe to leave (loop rules 27 and 28).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

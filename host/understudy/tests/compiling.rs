@@ -142,7 +142,7 @@ fn a_file_that_is_not_a_component_is_refused_with_the_cause() {
     // A complete file with a section that no component has.
     fs::write(&path, [b"\0asm\x0d\0\x01\0".to_vec(), section(0x7f, vec![0])].concat()).unwrap();
     let refusal = sandbox(CompileBounds::default()).inspect(&path).unwrap_err();
-    let says = format!("{}: is not a component that this program takes: ", path.display());
+    let says = format!("{}: is not a component that this program supports: ", path.display());
     assert!(refusal.message.starts_with(&says) && refusal.message.len() > says.len() + 10, "{refusal}");
 }
 
@@ -273,6 +273,7 @@ async fn a_compiler_ends_when_its_caller_is_cancelled() {
         component: slow.into(),
         options: Vec::new(),
         written: sandbox::Written::default(),
+        cpu: None,
         grants: Grants::default(),
     };
     let bounds = CompileBounds { image: Bytes((200 << 20) + 7), ..CompileBounds::default() };
@@ -313,7 +314,7 @@ fn the_hidden_argument_of_the_compiler_fails_without_its_parent() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");
     let first = output.stderr.lines().next().unwrap().unwrap();
-    assert_eq!(first, "it cannot be confined: the parent is gone");
+    assert_eq!(first, "cannot start the compiler: the parent is gone");
 }
 
 /// A temporary directory that the user of the run owns, with a configuration of the method `tarball`.
@@ -368,7 +369,8 @@ impl TarballSetup {
 fn only_the_first_run_compiles_a_component_and_asks_it_for_its_description() {
     let setup = TarballSetup::new();
     let says = |log: &str| {
-        ["compiling sha256:", "asking sha256:", "was compiled before"].map(|words| log.contains(words))
+        ["compiling sha256:", "calling describe of sha256:", "was compiled before"]
+            .map(|words| log.contains(words))
     };
     let first = setup.log();
     assert_eq!(says(&first), [true, true, false], "{first}");
@@ -403,7 +405,7 @@ fn a_directory_of_compiled_components_that_others_may_change_is_not_used_and_log
     let components = setup.root.path().join("state/components");
     fs::set_permissions(&components, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let log = setup.log();
-    assert!(log.contains("are not kept in") && log.contains("others may write to it (mode 0777)"), "{log}");
+    assert!(log.contains("as a cache") && log.contains("others may write to it (mode 0777)"), "{log}");
     assert!(log.contains("compiling sha256:"), "{log}");
 }
 

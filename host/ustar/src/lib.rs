@@ -2,9 +2,9 @@
 //! more (PostgreSQL's src/port/tar.c). It refuses members that PostgreSQL does not write, and names that would leave the directory
 //! into which the archive is unpacked. The error names the member.
 //!
-//! This is a crate of its own because the host, which unpacks archives, and the methods, which read the first members for a plan,
-//! must accept and refuse the same archives. So it also builds for `wasm32-wasip2`, and knows neither stores nor plugins nor the
-//! file system: bytes go in, members come out.
+//! This is a separate crate because the host, which unpacks archives, and the methods, which read the first members for a plan,
+//! must accept and refuse the same archives. So it also builds for `wasm32-wasip2`, and uses no stores, plugins or
+//! file system: it reads bytes and returns the members.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]

@@ -144,7 +144,7 @@ impl Walk<'_> {
         let first = name.split('/').next().unwrap_or(&name);
         if DATA.contains(&first) || matches!(name.as_str(), names::PG_VERSION | names::BACKUP_LABEL) {
             return Err(Failure::failed(format!(
-                "{} is a link, and what it leads to would be missing: put the files themselves in its place",
+                "{} is a link, and the replica would lack the files behind it: replace the link by these files",
                 path.display()
             )));
         }
@@ -153,10 +153,10 @@ impl Walk<'_> {
             Leads::ToFolder(folder) => format!("a link to the folder {}", folder.display()),
             Leads::Nowhere => "a link that leads nowhere".to_owned(),
             Leads::Out(Some(target)) => format!("a link out of the copy, to {}", target.display()),
-            Leads::Out(None) => "a link out of what is granted".to_owned(),
+            Leads::Out(None) => "a link to a place that is not granted".to_owned(),
         };
         let what = match is_of_the_configuration(&name) {
-            true => format!("{what}; PostgreSQL reads it when it starts: put the file itself in its place"),
+            true => format!("{what}; PostgreSQL reads it when it starts: replace the link by the file"),
             false => what,
         };
         self.skip(&path, &what);

@@ -1,5 +1,5 @@
-//! Reads the texts that pgBackRest writes beside backups and archives: INI with JSON values (pgBackRest's src/common/ini.c) and a checksum
-//! of the whole text (src/info/info.c). A text is read only once and line by line, because a manifest may have gigabytes.
+//! Reads the text files that pgBackRest stores with backups and archives: INI with JSON values (pgBackRest's src/common/ini.c) and a
+//! checksum of the whole text (src/info/info.c). A text is read only once and line by line, because a manifest may have gigabytes.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -166,11 +166,7 @@ struct Names {
 impl Names {
     fn section(&mut self, section: &str) -> Result<(), String> {
         // The section `backrest` has two parts, at the beginning and at the end.
-        if section == "backrest" {
-            Ok(())
-        } else {
-            self.add((section, ""), "is a section that was there already")
-        }
+        if section == "backrest" { Ok(()) } else { self.add((section, ""), "repeats a section") }
     }
 
     fn name(&mut self, section: &str, name: &str) -> Result<(), String> {
@@ -178,7 +174,7 @@ impl Names {
         if matches!(section, "target:file" | "target:path") {
             return Ok(());
         }
-        self.add((section, name), "is of a name that was there already")
+        self.add((section, name), "repeats a name of this section")
     }
 
     fn add(&mut self, what: (&str, &str), twice: &str) -> Result<(), String> {

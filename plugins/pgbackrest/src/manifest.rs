@@ -57,7 +57,7 @@ pub(crate) struct Head {
     pub(crate) archive_stop: Option<String>,
     pub(crate) lsn_start: Option<Lsn>,
     pub(crate) lsn_stop: Option<Lsn>,
-    /// Whether a file is stored as blocks, which is not supported. The setting `backup-block-incr` alone does not matter.
+    /// Whether a file is stored as blocks, which is not supported. The setting `backup-block-incr` by itself does not matter.
     pub(crate) has_blocks: bool,
     pub(crate) has_raw_bundles: bool,
     pub(crate) system_identifier: Option<u64>,

@@ -90,8 +90,9 @@ pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<U
         && system_identifier != control.control.system_identifier
     {
         let found = control.control.system_identifier;
-        return Err(chosen
-            .failed(format!("is of the cluster {system_identifier} and lists the control file of {found}")));
+        return Err(chosen.failed(format!(
+            "is from the cluster {system_identifier}, but its pg_control is from the cluster {found}"
+        )));
     }
     if looks_for_objects {
         check_longest(chosen)?;
@@ -156,13 +157,13 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
         return Err(chosen.failed(format!("begins at {start} and ends at {stop}")));
     }
     let Some(cluster) = chosen.cluster() else {
-        return Err(chosen.failed("is of a cluster that backup.info does not know"));
+        return Err(chosen.failed("is from a cluster that backup.info does not list"));
     };
     if head.system_identifier != Some(cluster.system_identifier)
         || head.version.as_ref() != Some(&cluster.version)
     {
         return Err(chosen.failed(format!(
-            "is of another cluster than backup.info says, which is {} of PostgreSQL {}",
+            "is not from the cluster that backup.info gives: {} of PostgreSQL {}",
             cluster.system_identifier, cluster.version
         )));
     }

@@ -132,7 +132,7 @@ impl Datadir {
     /// Writes `PG_VERSION`. Call this before writing any other file: a Patroni that starts during the run reads `PG_VERSION` only once.
     ///
     /// # Errors
-    /// As [`Datadir::create_file`].
+    /// The errors of [`Datadir::create_file`].
     pub fn write_version(&self, major: u32) -> Result<(), Failure> {
         self.write(PG_VERSION, &mut format!("{major}\n").as_bytes()).map(drop)
     }
@@ -140,8 +140,8 @@ impl Datadir {
     /// Creates the file `name` with all bytes that `from` returns, and returns the number of bytes.
     ///
     /// # Errors
-    /// As [`Datadir::create_file`]. Also fails if reading or writing fails; [`Failure::Cancelled`] if the run is cancelled. An error from
-    /// `from` is returned without a path, unless the error itself contains one.
+    /// The errors of [`Datadir::create_file`]. Also fails if reading or writing fails; [`Failure::Cancelled`] if the run is cancelled. An
+    /// error from `from` is returned without a path, unless the error itself contains one.
     pub fn write(&self, name: &str, from: &mut dyn Read) -> Result<u64, Failure> {
         let mut file = self.create_file(name)?;
         let mut buffer = self.buffer.borrow_mut();

@@ -86,6 +86,7 @@ pub mod log;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
 mod plan;
+pub mod program;
 pub mod progress;
 mod remove;
 mod request;
@@ -94,7 +95,7 @@ pub mod store;
 pub mod transfer;
 mod value;
 
-/// The bindings generated from `wit/`, for functions that this crate does not wrap (programs). Except on `wasm32`, they panic.
+/// The bindings generated from `wit/`, for functions that this crate does not wrap. Except on `wasm32`, they panic.
 #[allow(
     missing_docs,
     unreachable_pub,

@@ -1,7 +1,7 @@
-//! What a method would restore.
+//! The plan of a method.
 
-/// What would be restored. The host compares it with the source, the server's version, the operator's map and the free space before it
-/// touches the data directory. A method should fill every field that it knows; `None` means unknown.
+/// What the method would restore. Before the host touches the data directory, it compares the plan with the source, the server's version,
+/// the operator's tablespace map and the free space. A method should set every field that it knows; `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The name of the backup, for a person and for [`crate::Method::create`].

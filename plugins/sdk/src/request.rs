@@ -77,10 +77,10 @@ impl Request {
         Ok(self.get(name)?.unwrap_or(false))
     }
 
-    /// Returns the absolute path of the data directory, under which the method also sees it.
+    /// Returns the absolute path of the data directory. The path is the same in the method's file system.
     ///
     /// # Errors
-    /// Fails if the operator set `no_params`: the request then has no data directory.
+    /// Fails if the operator set `no_params`, because the request then has no data directory.
     pub fn datadir(&self) -> Result<&Path, Failure> {
         match &self.context {
             Some(context) => Ok(Path::new(&context.datadir)),

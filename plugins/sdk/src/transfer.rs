@@ -34,7 +34,7 @@ use crate::{Error, Failure, cancelled};
 pub use crate::digests::{Algorithm, Digest};
 pub use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
 
-/// The most items in one call to the host.
+/// How many items one call to the host may have.
 const BATCH: usize = 4096;
 
 /// How many milliseconds [`Job::finish`] waits before it checks for cancellation again.
@@ -76,8 +76,8 @@ impl Job {
     /// Adds one file. The host gets the files in batches of 4096 and starts on each batch at once.
     ///
     /// # Errors
-    /// Fails if the host refuses the batch, such as for a path that leaves the data directory or an unknown origin; then no file of the
-    /// batch is fetched. Also fails if an earlier file has failed, so that the method does not continue in vain.
+    /// Fails if the host refuses the batch, such as for a path that leaves the data directory or an unknown origin. The host then fetches
+    /// no file of the batch. Also fails if an earlier file has failed, because the restore cannot succeed any more.
     pub fn fetch(&mut self, item: Fetch) -> Result<(), Failure> {
         self.waiting.push(item);
         if self.waiting.len() < BATCH {
@@ -90,7 +90,7 @@ impl Job {
     /// Adds one archive. The host compares its files with `listing`, if given, while it writes them.
     ///
     /// # Errors
-    /// As [`Job::fetch`].
+    /// The errors of [`Job::fetch`].
     pub fn unpack(&mut self, item: &Unpack, listing: Option<&mut Listing>) -> Result<(), Failure> {
         self.submit()?;
         let listing = match listing {
@@ -106,7 +106,7 @@ impl Job {
     /// Sends the host the files that are waiting for a full batch.
     ///
     /// # Errors
-    /// As [`Job::fetch`].
+    /// The errors of [`Job::fetch`].
     pub fn submit(&mut self) -> Result<(), Failure> {
         if self.waiting.is_empty() {
             return Ok(());
@@ -119,7 +119,7 @@ impl Job {
     /// Waits until the job is idle, but at most `at_most_ms` milliseconds, and returns its status.
     ///
     /// # Errors
-    /// As [`Job::fetch`]; [`Failure::Cancelled`] if the run is cancelled.
+    /// The errors of [`Job::fetch`]; [`Failure::Cancelled`] if the run is cancelled.
     pub fn wait(&mut self, at_most_ms: u32) -> Result<Status, Failure> {
         self.submit()?;
         cancelled()?;
@@ -136,8 +136,9 @@ impl Job {
     /// Waits until everything is done. Cancels the job at the first failure.
     ///
     /// # Errors
-    /// [`Failure::RetryLater`] if every failed item may succeed later, else [`Failure::Failed`]. Both have the first three messages of the
-    /// host, which name the object or file. [`Failure::Cancelled`] if the run is cancelled. When this returns, all workers have stopped.
+    /// [`Failure::RetryLater`] if every failed item may succeed later, else [`Failure::Failed`]. Both contain the host's first three
+    /// messages, which name the object or file. [`Failure::Cancelled`] if the run is cancelled. When this function returns, all workers
+    /// have stopped.
     pub fn finish(mut self) -> Result<Status, Failure> {
         let ended = self.until_idle();
         if ended.is_err() {
@@ -156,7 +157,7 @@ impl Job {
         }
     }
 
-    /// Fails if an item has failed so far.
+    /// Fails if an item has already failed.
     fn check_outcomes(&mut self) -> Result<(), Failure> {
         if let Some(failure) = &self.on_failure {
             return Err(failure.clone());
@@ -245,7 +246,7 @@ impl Listing {
     /// Returns up to `max` of the listed files that no unpacked archive has contained so far.
     ///
     /// # Errors
-    /// As [`Listing::add`].
+    /// The errors of [`Listing::add`].
     pub fn missing(&mut self, max: u32) -> Result<Vec<String>, Error> {
         self.submit()?;
         Ok(self.inner.missing(max))

@@ -48,7 +48,7 @@ pub(crate) fn summary(place: &Place, object: &Object) -> Result<Summary, Failure
 /// Reads the manifest and passes its files to the host.
 ///
 /// # Errors
-/// As [`summary`]. Also fails if the manifest lists a file twice, or a file outside the data directory.
+/// The errors of [`summary`]. Also fails if the manifest lists a file twice, or a file outside the data directory.
 pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failure> {
     let (mut listing, mut base_bytes, mut tablespace_bytes) = (Listing::new(), 0_u64, BTreeMap::new());
     let mut version = None;

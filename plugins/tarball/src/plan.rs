@@ -94,7 +94,7 @@ fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup,
         let (oid, location) = (missing.oid, &missing.location);
         return Err(backup.base.failed(
             place,
-            format!("has the tablespace {oid} of {location}, and {oid}.tar is missing beside it"),
+            format!("has the tablespace {oid} at {location}, but the backup has no {oid}.tar"),
         ));
     }
     for (oid, archive) in &backup.tablespaces {
@@ -111,8 +111,8 @@ fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
     let summary = match &backup.manifest {
         Some(object) => Some(manifest::summary(place, object)?),
         None => {
-            let beside = place.shown(&backup.base.object.key);
-            log::warn!("there is no backup_manifest beside {beside}: files cannot be checked");
+            let base_archive = place.shown(&backup.base.object.key);
+            log::warn!("the folder of {base_archive} has no backup_manifest: files cannot be checked");
             None
         }
     };
@@ -155,12 +155,14 @@ fn add_manifest(
     if !summary.wal_ranges.is_empty() && !begins_here {
         let start = label.start_lsn;
         return Err(Failure::failed(format!(
-            "{manifest} belongs to another backup: none of its WAL begins at {start} as {base} says"
+            "{manifest} belongs to another backup: none of its WAL ranges begins at {start}, where the backup in {base} begins"
         )));
     }
     match (summary.system_identifier, plan.system_identifier) {
         (Some(listed), Some(found)) if listed != found => {
-            return Err(Failure::failed(format!("{manifest} is of the cluster {listed}, {base} of {found}")));
+            return Err(Failure::failed(format!(
+                "{manifest} is from the cluster {listed}, but {base} is from the cluster {found}"
+            )));
         }
         (Some(listed), _) => plan.system_identifier = Some(listed),
         (None, _) => {}
@@ -172,8 +174,8 @@ fn add_manifest(
     Ok(())
 }
 
-/// Returns how many bytes and files of WAL are restored. For a plain archive that is all of it; for a compressed archive, or for WAL in
-/// base.tar, it is the least that the manifest needs.
+/// Returns how many bytes and files of WAL are restored. For an uncompressed pg_wal.tar, counts the whole archive. For a compressed one, or
+/// for WAL in base.tar, counts only the WAL that the manifest requires, so more may be restored.
 fn wal(backup: &Backup, summary: &Summary) -> (u64, u64) {
     let listed = summary.wal_bytes(USUAL_SEGMENT).unwrap_or(0);
     match &backup.wal {

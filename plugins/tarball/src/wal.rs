@@ -31,7 +31,7 @@ pub(crate) fn check(
     let wal = datadir.wal_directory();
     let Some(first) = first_segment(wal)? else {
         log::warn!(
-            "{} holds no WAL (it was taken with -X none): the replica needs all from {} on from the source or an archive",
+            "{} has no WAL (it was taken with -X none): the replica must get all WAL from {} on from the source or an archive",
             place,
             label.start_lsn
         );
@@ -40,11 +40,11 @@ pub(crate) fn check(
     let in_archive = |error: WalError| match error {
         WalError::Io { segment, error } => match Failure::from(error) {
             Failure::Failed(why) => {
-                archive.failed(place, format!("brought WAL that cannot be read: {segment}: {why}"))
+                archive.failed(place, format!("has WAL that cannot be read: {segment}: {why}"))
             }
             other => other,
         },
-        error => archive.failed(place, format!("brought WAL that is not whole: {error}")),
+        error => archive.failed(place, format!("has incomplete WAL: {error}")),
     };
     let mut segments = Folder(wal);
     let beginning = File::open(wal.join(&first)).at(wal.join(&first))?;
@@ -96,7 +96,7 @@ fn check_cluster(
     if wal == own {
         return Ok(());
     }
-    Err(base.failed(place, format!("is of the cluster {own}, and the WAL beside it of {wal}")))
+    Err(base.failed(place, format!("is from the cluster {own}, but its WAL is from the cluster {wal}")))
 }
 
 /// Returns the name of the first segment in `wal`; `None` if there are no segments.

@@ -50,6 +50,7 @@ fn host() -> Result<()> {
         directory: Some(directory.clone()),
         guard: GuardExecutable::this(),
         grace: Duration::from_secs(1),
+        confinement: None,
     };
     let run = Run::new("test", CancellationToken::new(), Arc::new(|_: Event| {}));
     let mut started = false;

@@ -257,7 +257,7 @@ impl Stanza {
         Ok(backups.iter().filter_map(|backup| Some(backup["label"].as_str()?.to_owned())).collect())
     }
 
-    /// Restores a backup with pgBackRest into `<playground>/<name>/data`, beside the folders of the tablespaces, and returns that
+    /// Restores a backup with pgBackRest into `<playground>/<name>/data`, next to the folders of the tablespaces, and returns that
     /// folder. `kind` is pgBackRest's `--type`: `standby`, or `preserve` to keep the configuration of the backup.
     ///
     /// # Errors

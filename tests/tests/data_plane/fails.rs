@@ -40,7 +40,7 @@ impl BackupInBucket {
         FaultProxy::start(port(&self.server), decide).unwrap()
     }
 
-    /// Starts a proxy that takes this action on every request for the object.
+    /// Starts a proxy that applies this action to every request for the object.
     fn always(&self, object: &'static str, action: Action) -> FaultProxy {
         self.proxy(move |request| if request.target.contains(object) { action } else { Action::Forward })
     }

@@ -1,7 +1,7 @@
-//! The real `basebackup` with stubs of PostgreSQL's programs. The stub of `pg_basebackup` does what a case says.
+//! Runs the real method `basebackup` with stubs for PostgreSQL's programs. The stub for `pg_basebackup` does what the test case says.
 //!
-//! The stub of `pg_basebackup` runs under its guard, restricted by Landlock, and can write only to the data directory. It reads what
-//! to do from a file beside the stub. It prints what it finds, and the test receives this output as events.
+//! The stub for `pg_basebackup` runs under its guard, restricted by Landlock, and can write only to the data directory. It reads its
+//! instructions from a file in its own directory. It prints what it finds, and the test receives this output as events.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

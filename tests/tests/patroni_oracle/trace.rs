@@ -1,4 +1,4 @@
-//! What a run did, in the same form for Patroni and this project's loop.
+//! The trace of a run: what the run did, in the same form for Patroni and this project's loop.
 
 use std::collections::BTreeSet;
 

@@ -35,6 +35,8 @@ async fn run_and_kill_guard(script: &str) {
 async fn rule_27_killing_the_guard_ends_the_program_and_its_children() {
     run_and_kill_guard("trap '' TERM HUP; echo ready; while :; do sleep 1; done").await;
     run_and_kill_guard("trap '' TERM HUP; (while :; do sleep 1; done) & (while :; do sleep 1; done) & sleep 0.3; echo ready; wait").await;
+    // A child in a session of its own, whose parent has ended.
+    run_and_kill_guard("trap '' TERM HUP; (setsid sh -c 'trap \"\" TERM HUP; echo ready; while :; do sleep 1; done' $0 &) & while :; do sleep 1; done").await;
 }
 
 #[tokio::test]

@@ -57,6 +57,7 @@ pub(crate) fn shell(script: &str, mark: &str) -> NativeProgram {
         directory: None,
         guard: GuardExecutable::at(env!("CARGO_BIN_EXE_guard")),
         grace: GRACE,
+        confinement: None,
     }
 }
 

@@ -63,7 +63,7 @@ fn a_standby_without_the_password_of_its_source_is_reported_with_the_setting() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
-    // A source that requires no password needs no passfile, whatever passfiles exist.
+    // A source that requires no password needs no passfile, so other passfiles do not matter.
     for (name, own) in [("trusted-none", None), ("trusted-other", Some("other.invalid:1:*:other:x\n"))] {
         let own = own.map(|line| write_private(&primary, &format!("own-of-{name}"), line));
         let replica = with_passfile(&primary, name, own.as_deref());

@@ -53,9 +53,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     server.stop()?;
     Ok(format!(
         "## Against pg_basebackup\n\n\
-         The same cluster of {cluster} MB, running and idle, its files in the page cache: `pg_basebackup --format=plain \
-         --checkpoint=fast` over loopback, which syncs what it wrote and checks nothing but pages' checksums, against creating the \
-         replica from a tar backup of it.\n\n{table}",
+         A running, idle cluster of {cluster} MB, whose files are in the page cache. `pg_basebackup --format=plain \
+         --checkpoint=fast` copies it over loopback, syncs the copy, and checks only the checksums of pages. Understudy creates the \
+         replica from a tar backup of the same cluster.\n\n{table}",
         cluster = bench.extent.cluster / 1_000_000,
     ))
 }

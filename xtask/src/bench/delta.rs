@@ -128,9 +128,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     }
     Ok(format!(
         "## A copy that is there already\n\n\
-         `mirror` with a cold copy of {cluster} MB on disk and a data directory in tmpfs that was made from it, in which nothing, \
-         files of 1 % of the bytes or every file changed since. Both sides are in the page cache. `rsync --archive --delete` \
-         compares size and time; with `--checksum` it reads both sides. Ratios are to `cat` of both sides.\n\n{table}\n{verdict}",
+         `mirror` restores a cold copy of {cluster} MB on disk to a data directory in tmpfs that was made from the copy. Since then, no \
+         file, files with 1 % of the bytes, or all files have changed. Both sides are in the page cache. `rsync --archive --delete` \
+         compares sizes and times; with `--checksum` it reads both sides. The ratios compare with `cat` of both sides.\n\n{table}\n{verdict}",
         cluster = bench.extent.cluster / 1_000_000,
     ))
 }

@@ -61,8 +61,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     }
     Ok(format!(
         "## {files} files of 8 KiB\n\n\
-         A small cluster with so many more files in the folder of a database, as `pg_basebackup --format=tar` wrote them, all in \
-         its manifest. Understudy checks each; `tar` alone does not, so it stands here with and without `pg_verifybackup`.\n\n\
+         A tar backup of a small cluster with this many additional files in the folder of a database. The manifest lists all of them. \
+         Understudy checks each file. `tar` does not, so it is measured with and without `pg_verifybackup`.\n\n\
          {table}\n{verdicts}"
     ))
 }

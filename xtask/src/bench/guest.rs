@@ -29,9 +29,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         page::rows(&mut table, format.name, &runs, 0);
     }
     Ok(format!(
-        "## What the data plane is worth\n\n\
-         The same backups of {cluster} MB, target in tmpfs: once a component carries every byte through its memory, decompresses, \
-         checks and writes it through WASI; once it plans and the host moves the bytes.\n\n{table}",
+        "## The data plane compared with decoding in the component\n\n\
+         The same backups of {cluster} MB are restored in two ways, with the target in tmpfs. In the first, a component reads, decompresses, \
+         checks and writes every byte through WASI. In the second, the component only plans, and the host transfers the files.\n\n{table}",
         cluster = bench.extent.cluster / 1_000_000,
     ))
 }

@@ -117,7 +117,8 @@ struct Bench<'a> {
     extent: Extent,
 }
 
-/// Runs these measurements (all if none is named), and writes each result into BENCHMARKS.md. The results of a quick run are only printed.
+/// Runs these measurements (all of them if the list is empty), and writes each result into BENCHMARKS.md. The results of a quick run are
+/// only printed.
 pub(crate) fn run(
     what: &[What],
     quick: bool,

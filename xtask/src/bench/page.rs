@@ -33,7 +33,7 @@ fn path() -> PathBuf {
     project().join("BENCHMARKS.md")
 }
 
-/// Returns the name of a section. A measurement on disk alone has a separate section.
+/// Returns the name of a section. A measurement that is made only on disk has a separate section.
 pub(crate) fn name(what: What, target: Option<TargetMedium>) -> String {
     let on_disk = if target == Some(TargetMedium::Disk) { " on disk" } else { "" };
     format!("{}{on_disk}", what.name())

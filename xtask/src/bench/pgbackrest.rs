@@ -82,11 +82,11 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let (codecs, in_all) = codecs(bench)?;
     Ok(format!(
         "## A pgBackRest repository\n\n\
-         Full backups of a cluster of {cluster} MB, half of it noise, half what pgbench makes, as pgBackRest wrote them at its \
-         own levels, in the page cache. `pgbackrest restore` with two processes, and once with one, which is its default, \
-         against the whole of `understudy create` with two threads that move bytes: with the backup's write-ahead log, which \
-         pgBackRest leaves to `restore_command`, the checks of the seal and its sync; its component was compiled before. Both check \
-         every file's SHA-1.\n\n{codecs}\n{delta}\n{files}\n{peak}",
+         Full backups of a cluster of {cluster} MB, half of it noise and half pgbench's tables. pgBackRest wrote them with its default \
+         compression levels, and they are in the page cache. `pgbackrest restore` runs with two processes, and once with one, which is \
+         its default. `understudy create` runs with two threads that transfer files. Its time includes the backup's WAL, which \
+         pgBackRest leaves to `restore_command`, and the checks and the sync of the seal, but not the compilation of the component. \
+         Both check the SHA-1 of every file.\n\n{codecs}\n{delta}\n{files}\n{peak}",
         cluster = bench.extent.cluster / 1_000_000,
         delta = delta(bench)?,
         files = files(bench)?,

@@ -9,7 +9,7 @@ use super::measure::race;
 use super::tarball::{Then, ZSTD, tools};
 use super::{Bench, page};
 
-/// The wanted upper limit in bytes for the peak memory, whatever the size of the backup.
+/// The target for the peak memory in bytes, regardless of the size of the backup.
 const PEAK: u64 = 96 << 20;
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
@@ -63,11 +63,12 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let ((slowest, fastest), (least, most)) = (span(&rates), span(&ratios));
     Ok(format!(
         "## How time and memory grow\n\n\
-         Backups with zstd of clusters that hold copies of the relations of the cluster above, half noise, half pgbench's, as \
-         further files; the target in tmpfs. Beside it what it takes of the time that `zstd`, `tar` and `sync` take, which check nothing: how \
-         fast memory is to be had changes with how much of it is wanted.\n\n{table}\n\
-         - Peak memory: {peak} MiB; below {limit} MiB is wanted at every size: {met}.\n\
-         - Time is linear in size where the rate stays: it is {slowest:.0} to {fastest:.0} MB a second, {least:.2} to {most:.2} of the tools' time.\n",
+         The backups are compressed with zstd. The larger clusters have additional copies of the relations of the cluster above, half of \
+         which are noise and half pgbench's tables. The target is in tmpfs. The column after the times has the ratio to the time that \
+         `zstd`, `tar` and `sync` need, which check nothing. The ratio is shown because the speed of tmpfs depends on the size.\n\n{table}\n\
+         - The peak memory is {peak} MiB. The target for every size is less than {limit} MiB: {met}.\n\
+         - If time is linear in size, the rate is constant. The rate is {slowest:.0} to {fastest:.0} MB a second, {least:.2} to {most:.2} of \
+         the tools' time.\n",
         peak = page::mebibytes(highest),
         limit = PEAK >> 20,
     ))

@@ -162,12 +162,11 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     }
     Ok(format!(
         "## A tar backup, in every compression\n\n\
-         A backup of a cluster of {cluster} MB as `pg_basebackup --format=tar` wrote it at its own level ({sizes}), half of it \
-         noise, half what pgbench makes. The tools: decompress into `tar --extract`, then `pg_verifybackup` (every file and the \
-         write-ahead log), then `sync` of the target's file system. Understudy: `understudy create`, the whole process, with the \
-         same checks, the seal and its sync; the component was compiled by an earlier run. The backup is in \
-         the page cache for both. A target in memory is in tmpfs; one on disk is on the checkout's, whose speed varies with what \
-         its host does.\n\n{table}\n{verdicts}",
+         A backup of a cluster of {cluster} MB, half of it noise and half pgbench's tables, which `pg_basebackup --format=tar` wrote with its \
+         default compression levels ({sizes}). The tools decompress into `tar --extract`, then run `pg_verifybackup` (for every file and the \
+         WAL), and then `sync` the target's file system. For Understudy, the whole process of `understudy create` is measured, with the \
+         same checks and with the seal and its sync; an earlier run has compiled the component. The backup is in the page cache for both. \
+         A target in memory is in tmpfs. A target on disk is on the checkout's disk, whose speed varies.\n\n{table}\n{verdicts}",
         cluster = bench.extent.cluster / 1_000_000,
     ))
 }

@@ -58,7 +58,8 @@ fn control(depends: &str, kibibytes: u64) -> String {
         \x20WebAssembly component in a sandbox: it can use the data directory and what the\n\
         \x20configuration grants, and nothing else of the machine.\n\
         \x20.\n\
-        \x20This package has the program and the methods tarball, mirror and pgbackrest.\n"
+        \x20This package has the program and the methods tarball, mirror, pgbackrest\n\
+        \x20and command.\n"
     )
 }
 
@@ -74,6 +75,6 @@ mod tests {
             assert!(field || line.starts_with(' '), "{line:?}");
         }
         assert!(control.contains("\nDepends: libc6 (>= 2.34)\n"), "{control}");
-        assert!(control.ends_with("pgbackrest.\n"), "{control}");
+        assert!(control.ends_with("command.\n"), "{control}");
     }
 }

@@ -20,7 +20,7 @@ use tree::Tree;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The methods that are shipped with the program.
-const METHODS: [&str; 3] = ["mirror", "pgbackrest", "tarball"];
+const METHODS: [&str; 4] = ["command", "mirror", "pgbackrest", "tarball"];
 
 /// Builds the archive and the package. With `try_it`, installs the package in a fresh Debian and creates a replica there.
 pub(crate) fn run(try_it: bool) -> Result<()> {
@@ -76,7 +76,7 @@ fn fill(tree: &Tree, program: &Program, zsh: &str) -> Result<()> {
         tree.file(&format!("lib/understudy/plugins/{name}"), &bytes)?;
     }
     tree.file_zipped("share/man/man1/understudy.1.gz", &program.prints(&["man"])?)?;
-    for verb in ["create", "check", "inspect", "completions"] {
+    for verb in ["create", "check", "inspect", "patroni", "completions"] {
         let page = program.prints(&["man", verb])?;
         tree.file_zipped(&format!("share/man/man1/understudy-{verb}.1.gz"), &page)?;
     }

@@ -109,6 +109,44 @@ fn a_secret_with_the_escapes_of_json_or_rust_is_redacted() {
     }
 }
 
+/// Returns the text with every character as a character reference except letters and digits.
+fn references(text: &str, written: impl Fn(char) -> String) -> String {
+    text.chars()
+        .map(|char| if char.is_ascii_alphanumeric() { char.to_string() } else { written(char) })
+        .collect()
+}
+
+#[test]
+fn a_secret_with_character_references_is_redacted() {
+    let redactor = knowing(&[SECRET.as_bytes()]);
+    let decimal = references(SECRET, |char| format!("&#{};", u32::from(char)));
+    let hexadecimal = references(SECRET, |char| format!("&#x{:04x};", u32::from(char)));
+    let five = SECRET.replace('&', "&amp;").replace('"', "&quot;").replace('>', "&gt;");
+    let named =
+        five.replace('/', "&sol;").replace('+', "&plus;").replace('\\', "&bsol;").replace('?', "&quest;");
+    for text in [&decimal, &hexadecimal, &five, &named] {
+        assert_eq!(redactor.redact(&format!("<p>{text}</p>")), "<p><secret></p>", "{text}");
+    }
+}
+
+#[test]
+fn a_secret_in_two_encodings_one_within_the_other_is_redacted() {
+    let redactor = knowing(&[SECRET.as_bytes()]);
+    let encodings: [fn(&str) -> String; 3] = [
+        |text| percent(text, "", false),
+        |text| {
+            serde_json::to_string(text).unwrap().trim_matches('"').replace('/', "\\/").replace('&', "\\u0026")
+        },
+        |text| references(text, |char| format!("&#x{:X};", u32::from(char))),
+    ];
+    for inner in encodings {
+        for outer in encodings {
+            let text = outer(&inner(SECRET));
+            assert_eq!(redactor.redact(&text), REDACTED, "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_secret_in_hexadecimal_is_redacted() {
     let redactor = knowing(&[b"hunter22"]);
@@ -205,9 +243,27 @@ fn more_secrets_than_the_bound_are_refused_and_the_others_stay_known() {
 #[test]
 fn broken_escapes_are_left_as_they_are() {
     let redactor = knowing(&[b"secret words"]);
-    for text in
-        ["100%", "%", "%4", "%zz", "\\", "\\u", "\\u12", "\\u{", "\\u{110000}", "\\x", "\\ud800", "+", "a\\"]
-    {
+    for text in [
+        "&",
+        "&amp",
+        "&#",
+        "&#x;",
+        "&#xzz;",
+        "&none;",
+        "100%",
+        "%",
+        "%4",
+        "%zz",
+        "\\",
+        "\\u",
+        "\\u12",
+        "\\u{",
+        "\\u{110000}",
+        "\\x",
+        "\\ud800",
+        "+",
+        "a\\",
+    ] {
         assert_eq!(redactor.redact(text), text);
         assert_eq!(
             redactor.redact(&format!("{text} secret words {text}")),

@@ -56,7 +56,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Returns device and inode, which identify a file whatever its name.
+    /// Returns device and inode, which identify a file independently of its name.
     pub fn identity(&self) -> (u64, u64) {
         (self.device, self.inode)
     }

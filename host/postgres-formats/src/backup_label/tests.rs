@@ -116,7 +116,7 @@ fn the_lenient_parser_accepts_labels_that_the_strict_parser_refuses() {
 }
 
 #[test]
-fn a_label_that_says_nothing_or_nonsense_is_refused_whoever_reads() {
+fn an_empty_or_invalid_label_is_refused_by_both_modes() {
     for (from, to) in [
         ("START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n", ""),
         ("0/2000028", "0/x"),

@@ -1,4 +1,4 @@
-//! The operator's WAL directory and tablespace map as arguments of `pg_basebackup`. Semantics rule 20.
+//! The operator's WAL directory and tablespace map as arguments of `pg_basebackup`. Loop rule 20.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,15 +1,16 @@
-//! The native fallback: `pg_basebackup`. Semantics rules 18 to 21.
+//! The native fallback: `pg_basebackup`. Loop rules 18 to 21.
 
 mod mapping;
 mod option_table;
 mod options;
+mod output;
 mod preflight;
 mod progress;
 mod slot;
 mod start_guard;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::datadir::{DataDirectory, EmptyScope};
 use crate::event::Level;
-use crate::process::{Ending, GRACE, GuardExecutable, Line, LineUse, NativeProgram, ProcessError, Status};
+use crate::process::{Ending, GRACE, GuardExecutable, Line, NativeProgram, ProcessError, Status};
 use crate::source::SourceFacts;
 use crate::{
-    Event, Failure, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests, Source, Tablespace,
+    Failure, Method, Outcome, Plan, Refusal, Request, Rule, Run, SealRequests, Source, Tablespace,
     TablespaceKey,
 };
 pub use options::{BasebackupOption, BasebackupOptions, OptionValue};
-use slot::SlotToCreate;
+use slot::{SlotToCreate, UsedSlot};
 use start_guard::StartGuard;
 
 /// The method's name, under which Patroni knows it too.
@@ -42,9 +43,6 @@ const TRIES: u32 = 2;
 /// How long Patroni waits between two tries.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How many of the program's last lines a failure repeats.
-const LAST_LINES: usize = 3;
-
 /// The method `basebackup`: runs `pg_basebackup` from the operator's `bin_dir`, as Patroni does.
 #[derive(Clone, Debug)]
 pub struct Basebackup {
@@ -53,6 +51,33 @@ pub struct Basebackup {
     pause: Duration,
     require_landlock: Option<u32>,
     guard: GuardExecutable,
+}
+
+/// What is known before the program runs.
+struct Prepared {
+    program: PathBuf,
+    major: u32,
+    /// The operator's options as arguments.
+    options: Vec<OsString>,
+    slot: Option<UsedSlot>,
+}
+
+impl Prepared {
+    /// Asks the source about the slot, if the options name one.
+    ///
+    /// # Errors
+    /// Fails as [`UsedSlot::check`] does.
+    async fn check_slot(
+        &self,
+        source: &Source,
+        bin_dir: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<(), Refusal> {
+        match &self.slot {
+            Some(slot) => slot.check(source, bin_dir, cancel).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl Basebackup {
@@ -107,6 +132,18 @@ impl Basebackup {
         Ok(arguments)
     }
 
+    /// Finds out the program's version, and reads the options and the slot for that version.
+    ///
+    /// # Errors
+    /// Refuses a program that cannot be run, and options with which it would fail.
+    async fn prepare(&self, request: &Request) -> Result<Prepared, Refusal> {
+        let program = request.bin_dir.join(PROGRAM);
+        let major = preflight::major_version(&program).await?;
+        let options = self.options.check(major, &request.directories)?;
+        let slot = slot::used(&options)?;
+        Ok(Prepared { program, major, options, slot })
+    }
+
     /// Runs the program once.
     async fn attempt(
         &self,
@@ -119,7 +156,7 @@ impl Basebackup {
         let mut version = Some(major);
         let mut lock_file_occupied = false;
         let each = |line: &Line| {
-            let used = use_line(line, run, &mut waits);
+            let used = output::use_line(line, run, &mut waits);
             // By this line pg_basebackup has checked that the directory is empty. The server sends global/pg_control last, so it does not
             // exist yet.
             if !lock_file_occupied && progress::has_begun(&line.text) {
@@ -148,7 +185,7 @@ impl Basebackup {
         match ending {
             Ok(ending) if ending.stopped || run.is_cancelled() => Err(Failure::cancelled()),
             Ok(Ending { status: Status::Exited(0), .. }) => Ok(()),
-            Ok(ending) => Err(failure(&ending)),
+            Ok(ending) => Err(output::failure(&ending)),
             Err(ProcessError::Cancelled { .. }) => Err(Failure::cancelled()),
             Err(error) => {
                 Err(Failure::caused_by(Outcome::Failed, format!("{PROGRAM} did not run to its end"), error))
@@ -210,15 +247,11 @@ impl Method for Basebackup {
 
     async fn preflight(&self, request: &Request) -> Result<(), Refusal> {
         let source = source_of(request)?;
-        let program = request.bin_dir.join(PROGRAM);
-        let major = preflight::major_version(&program).await?;
-        let mut arguments = self.options.check(major, &request.directories)?;
+        let prepared = self.prepare(request).await?;
+        let mut arguments = prepared.options.clone();
         arguments.extend(mapping::arguments(&request.directories, None)?);
-        preflight::try_options(&program, &arguments).await?;
-        match slot::used(&arguments)? {
-            Some(slot) => slot.check(source, &request.bin_dir, &CancellationToken::new()).await,
-            None => Ok(()),
-        }
+        preflight::try_options(&prepared.program, &arguments).await?;
+        prepared.check_slot(source, &request.bin_dir, &CancellationToken::new()).await
     }
 
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure> {
@@ -238,12 +271,8 @@ impl Method for Basebackup {
                     })?;
                 // The preflight could not ask a source that did not answer about the slot.
                 let rejected = |refusal: Refusal| Failure::new(Outcome::Rejected, refusal.message);
-                let program = request.bin_dir.join(PROGRAM);
-                let major = preflight::major_version(&program).await.map_err(rejected)?;
-                let options = self.options.check(major, &request.directories).map_err(rejected)?;
-                if let Some(slot) = slot::used(&options).map_err(rejected)? {
-                    slot.check(source, &request.bin_dir, run.cancellation()).await.map_err(rejected)?;
-                }
+                let prepared = self.prepare(request).await.map_err(rejected)?;
+                prepared.check_slot(source, &request.bin_dir, run.cancellation()).await.map_err(rejected)?;
                 facts
             }
         };
@@ -264,10 +293,8 @@ impl Method for Basebackup {
         let directory = request.directory.as_ref().ok_or_else(|| {
             Failure::new(Outcome::Failed, "pg_basebackup cannot run while the data directory is not locked")
         })?;
-        let executable = request.bin_dir.join(PROGRAM);
-        let major = preflight::major_version(&executable).await.map_err(failed)?;
-        let options = self.options.check(major, &request.directories).map_err(failed)?;
-        let used = slot::used(&options).map_err(failed)?;
+        let Prepared { program: executable, major, options, slot: used } =
+            self.prepare(request).await.map_err(failed)?;
         let slot = used.as_ref().filter(|slot| slot.creates);
         let slot = slot.map(|slot| SlotToCreate { name: &slot.name, source, bin_dir: &request.bin_dir });
         let program = NativeProgram {
@@ -280,6 +307,7 @@ impl Method for Basebackup {
             directory: Some(directory.clone()),
             guard: self.guard.clone(),
             grace: GRACE,
+            confinement: None,
         };
         let mode = |error| {
             let place = directory.real_path().display();
@@ -366,74 +394,10 @@ fn warn_of_unknown_tablespaces(request: &Request, facts: &SourceFacts, run: &Run
     }
 }
 
-/// Turns a line of progress into an event; every other line is logged. `waits` says whether pg_basebackup still waits for the checkpoint.
-/// The first byte ends the wait, and begins the phase `copying`.
-fn use_line(line: &Line, run: &Run, waits: &mut bool) -> LineUse {
-    if let Some(progress) = progress::parse(&line.text) {
-        // The first line of progress has 0 bytes.
-        if progress.done.0 > 0 && std::mem::take(waits) {
-            run.emit(Event::Phase { method: run.method().to_owned(), name: "copying".to_owned() });
-        }
-        run.progress(progress.done.0, progress.expected.map(|expected| expected.0), 0, None);
-        return LineUse::Taken;
-    }
-    let is = |word: &str| line.text.contains(word);
-    LineUse::Log(if is(" error: ") || is(" fatal: ") || is("FATAL: ") {
-        Level::Error
-    } else if is(" warning: ") || is("WARNING: ") {
-        Level::Warn
-    } else {
-        Level::Info
-    })
-}
-
-/// Returns the failure of the program, with how it ended and its last errors, or its last lines if it printed no error.
-fn failure(ending: &Ending) -> Failure {
-    let errors: Vec<_> =
-        ending.tail.iter().filter(|line| line.contains(" error: ") || line.contains(" fatal: ")).collect();
-    let lines = if errors.is_empty() { ending.tail.iter().collect() } else { errors };
-    let last: Vec<_> =
-        lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| line.as_str()).collect();
-    let said = if last.is_empty() { "it printed nothing".to_owned() } else { last.join("; ") };
-    // strerror(ENOSPC) and strerror(EDQUOT) in the program's C locale.
-    let full = ["No space left on device", "Disk quota exceeded"];
-    let outcome = match full.iter().any(|error| said.contains(error)) {
-        true => Outcome::OutOfDisk,
-        false => Outcome::Failed,
-    };
-    Failure::new(outcome, format!("{PROGRAM} {}: {said}", ending.status))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ending(status: Status, tail: &[&str]) -> Ending {
-        let tail = tail.iter().map(|line| (*line).to_owned()).collect();
-        Ending { status, stopped: false, leftover_processes: 0, tail, landlock: 7 }
-    }
-
-    #[test]
-    fn a_failure_says_the_exit_code_and_the_last_errors() {
-        let tail =
-            ["pg_basebackup: initiating base backup", "pg_basebackup: error: a", "pg_basebackup: removing b"];
-        let failure = failure(&ending(Status::Exited(1), &tail));
-        assert_eq!(failure.message, "pg_basebackup exited with code 1: pg_basebackup: error: a");
-        assert_eq!(failure.outcome, Outcome::Failed);
-    }
-
-    #[test]
-    fn a_failure_without_an_error_says_the_last_lines() {
-        let failure = failure(&ending(Status::Signalled(9), &["a", "b", "c", "d"]));
-        assert_eq!(failure.message, "pg_basebackup was ended by signal 9: b; c; d");
-        assert!(super::failure(&ending(Status::Exited(2), &[])).message.ends_with("it printed nothing"));
-    }
-
-    #[test]
-    fn a_full_disk_has_an_outcome_of_its_own() {
-        let tail = ["pg_basebackup: error: could not write to file \"x\": No space left on device"];
-        assert_eq!(failure(&ending(Status::Exited(1), &tail)).outcome, Outcome::OutOfDisk);
-    }
+    use crate::Event;
 
     #[test]
     fn patronis_two_tries_and_five_seconds_are_the_default() {

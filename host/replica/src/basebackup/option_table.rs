@@ -19,7 +19,7 @@ pub(super) struct KnownOption {
     pub(super) argument: Argument,
     /// The first major release that has it; 10 for older options.
     since: u32,
-    /// Why an operator may not give it.
+    /// Why an operator may not set this option.
     pub(super) refused: Option<&'static str>,
 }
 

@@ -1,4 +1,4 @@
-//! The operator's options for `pg_basebackup`, checked before anything is touched. Semantics rules 19 and 20.
+//! The operator's options for `pg_basebackup`, checked before anything is touched. Loop rules 19 and 20.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -42,7 +42,7 @@ impl StartGuard {
         lock_file::occupy(directory.directory())
     }
 
-    /// Renames pg_control to the name that it has in an unfinished replica, which keeps PostgreSQL from starting from now on, and restores the mode of the
+    /// Renames pg_control to the name that it has in an unfinished replica, so that PostgreSQL cannot start, and restores the mode of the
     /// directory. To be called when the base backup is complete.
     pub(super) fn backup_complete(self) -> io::Result<()> {
         set_control_file_aside(self.directory.directory())?;
@@ -62,7 +62,8 @@ impl StartGuard {
         self.release()
     }
 
-    /// Removes what kept PostgreSQL from starting while pg_control had its own name.
+    /// Removes the directory at `postmaster.pid` and restores the mode of the data directory. Both kept PostgreSQL from starting until
+    /// pg_control was renamed.
     fn release(self) -> io::Result<()> {
         let top = self.directory.directory();
         lock_file::vacate(top)?;

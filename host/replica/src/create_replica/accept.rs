@@ -90,7 +90,7 @@ pub(super) async fn accept(
     Ok(Accepted { empty_scope, findings })
 }
 
-/// Returns findings about the cluster that the data directory holds, which is removed or built on, and about other files beside it.
+/// Returns findings about the cluster that the data directory holds, which is removed or built on, and about other files in the directory.
 ///
 /// # Errors
 /// Refuses to replace the cluster with another one without `--force`.
@@ -201,7 +201,7 @@ fn check_source(plan: &Plan, facts: &SourceFacts) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Rule::SystemIdentifier,
             format!(
-                "the backup {} is of the cluster {identifier}, and the source is the cluster {}",
+                "the backup {} is from the cluster {identifier}, but the source is the cluster {}",
                 plan.backup, facts.system_identifier
             ),
         ));

@@ -15,6 +15,7 @@ use super::{Job, ListedMethod};
 use crate::datadir::{DataDirectory, EmptyScope};
 use crate::event::{Level, Step};
 use crate::seal::{Sealed, seal};
+use crate::usage::ComponentUsage;
 use crate::{Failure, Outcome, Plan, SealRequests};
 
 /// How long a cancelled run may take to remove what its method left (rule 28). The next run removes the rest.
@@ -46,15 +47,17 @@ impl<'a> Attempt<'a> {
         Self { job, keep_data, stall_timeout, directory, limit, preparation, touched: false }
     }
 
-    /// Runs the steps and cleans up after a failure. Also returns whether the data directory was touched.
-    pub(super) async fn run(mut self) -> (Result<(), AttemptError>, bool) {
+    /// Runs the steps and cleans up after a failure. Also returns whether the data directory was touched, and what the component used.
+    pub(super) async fn run(mut self) -> (Result<(), AttemptError>, bool, Option<ComponentUsage>) {
         let limit = self.limit;
-        let Err(error) = limit.enforce(self.steps()).await else { return (Ok(()), self.touched) };
+        let ended = limit.enforce(self.steps()).await;
+        let usage = self.preparation.run.usage().get();
+        let Err(error) = ended else { return (Ok(()), self.touched, usage) };
         let error = limit.error_to_report(error);
         if self.touched {
             self.clean_up(error.may_still_write).await;
         }
-        (Err(error), self.touched)
+        (Err(error), self.touched, usage)
     }
 
     /// Runs the six steps in their order.

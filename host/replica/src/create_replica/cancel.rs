@@ -36,7 +36,7 @@ impl CancelReason {
     }
 }
 
-/// The handle that cancels a run. All clones cancel the same run; the first reason counts.
+/// The handle that cancels a run. All clones cancel the same run, and only the first reason is recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     token: CancellationToken,
@@ -61,7 +61,7 @@ impl Cancel {
         self.token.is_cancelled().then(|| self.reason.get().copied()).flatten()
     }
 
-    /// Returns the token that cancels everything of the run, for work before the loop such as asking the source.
+    /// Returns the token that is cancelled together with the run. Work before the loop, such as querying the source, uses it directly.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }

@@ -91,8 +91,12 @@ pub async fn check_methods(
         );
         let error = limit.enforce(preparation.steps()).await.err().map(|error| {
             let error = limit.error_to_report(error);
-            let message = recorder.redacted(error.message);
-            AttemptError { message, remedy: error.remedy.map(|remedy| recorder.redacted(remedy)), ..error }
+            let message = recorder.without_secrets(error.message);
+            AttemptError {
+                message,
+                remedy: error.remedy.map(|remedy| recorder.without_secrets(remedy)),
+                ..error
+            }
         });
         let (plan, findings) = recorder.end_check();
         checked.push(Checked { method, error, plan, findings });

@@ -197,7 +197,7 @@ impl Limit {
     }
 }
 
-/// Waits until a timeout has passed; for ever if there is none.
+/// Waits until a timeout has passed. Without a timeout, waits for ever.
 async fn passed(timeout: Option<Timeout>) {
     match timeout {
         Some(timeout) => tokio::time::sleep(timeout.left()).await,

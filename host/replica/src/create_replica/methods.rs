@@ -1,4 +1,4 @@
-//! Which methods are tried, and in which order. Semantics rules 1, 2 and 4.
+//! Which methods are tried, and in which order. Loop rules 1, 2 and 4.
 
 use super::ListedMethod;
 
@@ -19,7 +19,7 @@ pub struct FromLeaderWithoutSource;
 ///   empty. Each method's own section is still the local one.
 /// - `from_leader`: the operator asked for a copy of the leader and nothing else.
 ///
-/// An empty list means `basebackup` alone.
+/// An empty list means only `basebackup`.
 ///
 /// # Errors
 /// Fails for `from_leader` without a source, for which Patroni returns 1 and prints nothing.
@@ -40,7 +40,7 @@ pub fn methods_to_try(
 }
 
 impl ListedMethod {
-    /// Returns whether the method can be tried without a source (rule 4). `basebackup` never can, whatever its section says.
+    /// Returns whether the method can be tried without a source (rule 4). `basebackup` never can, even if its section says otherwise.
     pub fn can_work_without_source(&self) -> bool {
         self.method.name() != BASEBACKUP && self.no_leader
     }

@@ -26,6 +26,7 @@ use crate::datadir::{DataDirectory, FoundCluster};
 use crate::event::Event;
 use crate::outcome::Report;
 use crate::seal::EndState;
+use crate::usage::{Time, Usage};
 use crate::{Directories, EventSink, Method, Outcome, Refusal, Rule, RunResult, Source};
 use attempt::Attempt;
 pub use attempt_error::AttemptError;
@@ -211,11 +212,11 @@ impl<'a> RunOfMethods<'a> {
         let method = listed.method.name().to_owned();
         self.events.emit(Event::AttemptStarted { method: method.clone() });
         let limit = Limit::new(self.cancel, listed.timeout, self.timeout);
-        let (ended, touched) =
+        let (ended, touched, component) =
             Attempt::of(self.job, listed, directory, &self.installed, self.events.clone(), &limit)
                 .run()
                 .await;
-        let error = ended.as_ref().err();
+        let (error, duration) = (ended.as_ref().err(), began.elapsed());
         self.events.emit(Event::AttemptEnded {
             method,
             outcome: error.map_or(Outcome::Created, |error| error.outcome),
@@ -223,7 +224,8 @@ impl<'a> RunOfMethods<'a> {
             rule: error.and_then(|error| error.rule),
             remedy: error.and_then(|error| error.remedy.clone()),
             touched,
-            duration: began.elapsed(),
+            duration,
+            usage: Box::new(Usage { wall: Time { used: duration, limit: listed.timeout }, component }),
         });
         self.attempts.push(ended.clone());
         ended

@@ -1,14 +1,15 @@
-//! The directories that a plan fills. The operator's map must give each tablespace of the plan a directory of its own.
+//! The directories that a plan fills. The operator's map must name a separate directory for each tablespace in the plan.
 //!
 //! `datadir::places` has already checked that none of the operator's directories lies in another.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use postgres_formats::names::{self, TablespaceFolder};
 use postgres_formats::version;
 
+use crate::mounts::real_path;
 use crate::{Directories, Plan, Refusal, Rule, Tablespace};
 
 /// Returns the real paths of the directories that the plan fills: the data directory first, then the WAL directory if the
@@ -94,13 +95,10 @@ fn line(tablespaces: &[&Tablespace]) -> String {
     format!("[replica] tablespaces = {{ {} }}", entries.join(", "))
 }
 
-/// Returns the path with its links resolved, or as it is written if it does not exist yet.
-fn real_path(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{TablespaceKey, TablespaceMap};
 
@@ -154,9 +152,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("one")).unwrap();
         std::os::unix::fs::symlink(root.path().join("one"), root.path().join("link")).unwrap();
-        let directories = directories(root.path(), None, &[("/a", "one"), ("/b", "link"), ("/c", "two")]);
-        let refusal = of_plan(&plan(&[(1, "/a"), (2, "/b")]), &directories).unwrap_err();
-        assert!(refusal.message.contains("both go to"), "{}", refusal.message);
+        let directories = directories(
+            root.path(),
+            None,
+            &[("/a", "one"), ("/b", "link"), ("/c", "two"), ("/d", "one/new"), ("/e", "link/new")],
+        );
+        for two in [[(1, "/a"), (2, "/b")], [(4, "/d"), (5, "/e")]] {
+            let refusal = of_plan(&plan(&two), &directories).unwrap_err();
+            assert!(refusal.message.contains("both go to"), "{}", refusal.message);
+        }
         assert!(of_plan(&plan(&[(1, "/a"), (3, "/c")]), &directories).is_ok());
     }
 

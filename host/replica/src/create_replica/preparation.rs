@@ -128,9 +128,11 @@ impl<'a> Preparation<'a> {
         let check = AbortOnDropHandle::new(tokio::spawn(async move { method.preflight(&request).await }));
         tokio::select! {
             biased;
-            checked = check => Ok(checked.map_err(method_panicked)??),
-            () = self.run.cancelled() => Err(Failure::cancelled().into()),
+            checked = check => checked.map_err(method_panicked)??,
+            () = self.run.cancelled() => return Err(Failure::cancelled().into()),
         }
+        self.found(self.listed.method.findings());
+        Ok(())
     }
 
     /// Asks the source once more if it did not answer before, because it may have been restarting. If it still does not answer, fails for a
@@ -185,7 +187,7 @@ impl<'a> Preparation<'a> {
         Ok(empty_scope)
     }
 
-    /// Calls a function of the method on a task of its own, so that a panic ends the attempt and not the program. Waits until the function
+    /// Calls a function of the method in a separate task, so that a panic ends the attempt and not the program. Waits until the function
     /// returns, even if the attempt is cancelled.
     pub(super) async fn call<T, F>(&self, part: impl FnOnce(Arc<dyn Method>) -> F) -> Result<T, AttemptError>
     where

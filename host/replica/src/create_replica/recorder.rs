@@ -10,6 +10,7 @@ use foundation::redact::Redactor;
 use super::Job;
 use crate::event::{Event, EventSink, Level};
 use crate::outcome::{Attempt, Finding, Report};
+use crate::usage::Usage;
 use crate::{Outcome, Plan, RunResult};
 
 /// How many lines of output are kept of one attempt; the oldest go first.
@@ -64,7 +65,7 @@ impl Recorder {
     }
 
     /// Returns a text without the secrets of the run.
-    pub(super) fn redacted(&self, text: String) -> String {
+    pub(super) fn without_secrets(&self, text: String) -> String {
         match self.redactor.redact(&text) {
             Cow::Borrowed(_) => text,
             Cow::Owned(text) => text,
@@ -78,7 +79,7 @@ impl Recorder {
             result: record.result.unwrap_or(RunResult::Failed),
             datadir: job.directories.datadir.to_string_lossy().into_owned(),
             scope: job.scope.clone(),
-            message: record.message.clone().map(|message| self.redacted(message)),
+            message: record.message.clone().map(|message| self.without_secrets(message)),
             started: format!("{:.3}", self.started),
             duration: self.clock.elapsed(),
             attempts: record.ended.clone(),
@@ -93,9 +94,17 @@ impl Recorder {
 
 impl EventSink for Recorder {
     fn emit(&self, event: Event) {
-        let event = event.map_texts(&|text| self.redacted(text));
+        let event = event.map_texts(&|text| self.without_secrets(text));
         self.record().take(&event);
         self.next.emit(event);
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.next.takes_calls()
+    }
+
+    fn redacted(&self, text: &str) -> String {
+        self.redactor.redact(text).into_owned()
     }
 }
 
@@ -103,7 +112,7 @@ impl Record {
     fn take(&mut self, event: &Event) {
         match event {
             Event::AttemptStarted { method } => self.current = Some(Current::of(method)),
-            Event::AttemptEnded { outcome, message, rule, remedy, touched, duration, .. } => {
+            Event::AttemptEnded { outcome, message, rule, remedy, touched, duration, usage, .. } => {
                 if let Some(current) = self.current.take() {
                     let mut attempt = current.finish();
                     attempt.outcome = *outcome;
@@ -112,6 +121,7 @@ impl Record {
                     attempt.remedy.clone_from(remedy);
                     attempt.touched = *touched;
                     attempt.duration = *duration;
+                    attempt.usage.clone_from(usage.as_ref());
                     self.ended.push(attempt);
                 }
             }
@@ -119,7 +129,7 @@ impl Record {
                 self.result = Some(*result);
                 self.message.clone_from(message);
             }
-            Event::State { .. } | Event::Step { .. } | Event::Phase { .. } => {}
+            Event::State { .. } | Event::Step { .. } | Event::Phase { .. } | Event::Called { .. } => {}
             of_an_attempt => {
                 if let Some(current) = &mut self.current {
                     current.take(of_an_attempt);
@@ -149,6 +159,7 @@ impl Current {
             plan: None,
             bytes: 0,
             files: 0,
+            usage: Usage::default(),
             denials: Vec::new(),
             output: Vec::new(),
             output_dropped: 0,
@@ -217,6 +228,7 @@ impl Current {
 mod tests {
     use super::*;
     use crate::CapabilityKind;
+    use crate::event::{HostCall, Step};
     use crate::{Denial, Rule};
 
     fn record(events: impl IntoIterator<Item = Event>) -> Attempt {
@@ -231,6 +243,7 @@ mod tests {
             remedy: None,
             touched: true,
             duration: Duration::from_secs(1),
+            usage: Box::default(),
         });
         let mut record = recorder.record();
         record.ended.pop().unwrap()
@@ -243,6 +256,20 @@ mod tests {
             origin: "stdout".into(),
             message: message.into(),
             fields: vec![("n".into(), "1".into())],
+        }
+    }
+
+    fn call(object: &str) -> HostCall {
+        HostCall {
+            step: Step::Plan,
+            capability: Some(CapabilityKind::Read),
+            function: "filesystem.open-at",
+            object: object.to_owned(),
+            calls: 1,
+            bytes_read: 0,
+            bytes_written: 0,
+            duration: Duration::ZERO,
+            answer: "ok",
         }
     }
 
@@ -335,7 +362,9 @@ mod tests {
             remedy: Some(secret()),
             touched: false,
             duration: Duration::ZERO,
+            usage: Box::default(),
         });
+        recorder.emit(Event::Called { method: method(), call: call(&secret()) });
         recorder.emit(Event::RunEnded { result: RunResult::Failed, message: Some(secret()) });
         let record = recorder.record();
         let everything =

@@ -1,4 +1,4 @@
-//! The result of a run, which follows from how its attempts ended. Semantics rules 12 and 15, and the exit codes of the program.
+//! The result of a run, which follows from how its attempts ended. Loop rules 12 and 15, and the exit codes of the program.
 
 use super::CancelReason;
 use super::attempt_error::AttemptError;
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_12_the_first_replica_is_success_whatever_failed_before() {
+    fn rule_12_a_replica_is_success_even_if_earlier_methods_failed() {
         assert_eq!(of_run(&[ended(Outcome::Trapped), created()], None), RunResult::Created);
         assert_eq!(of_run(&[created()], Some(CancelReason::Interrupt)), RunResult::Created);
     }

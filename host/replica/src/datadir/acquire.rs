@@ -1,4 +1,4 @@
-//! Locks a data directory for a run, or inspects it for `check`. Semantics rules 22 to 26.
+//! Locks a data directory for a run, or inspects it for `check`. Loop rules 22 to 26.
 
 use std::io;
 use std::path::Path;
@@ -85,7 +85,7 @@ impl DataDirectory {
     /// Does the same checks for `check`, without the lock and without creating, ending or changing anything.
     ///
     /// # Errors
-    /// As [`DataDirectory::acquire`], as far as that can be checked without the lock: only the state file shows another run.
+    /// The errors of [`DataDirectory::acquire`], except for those that need the lock. Another run is recognized only by the state file.
     pub fn inspect(directories: &Directories, state_dir: &Path, force: bool) -> Result<Inspected, Refusal> {
         let mut places = places::resolve(directories, state_dir)?;
         let place = places.remove(0);

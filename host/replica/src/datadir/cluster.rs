@@ -1,4 +1,4 @@
-//! The cluster that a data directory holds before a run, and whether it may be replaced. Semantics rules 24 and 25.
+//! The cluster that a data directory holds before a run, and whether it may be replaced. Loop rules 24 and 25.
 
 use std::fmt;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Recognises what a data directory and the mapped directories hold. Semantics rules 22, 24 and 25.
+//! Recognises what a data directory and the mapped directories hold. Loop rules 22, 24 and 25.
 
 use std::ffi::{OsStr, OsString};
 use std::io;

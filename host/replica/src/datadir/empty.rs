@@ -1,4 +1,4 @@
-//! Empties the data directory: pg_control first, then the rest. Semantics rules 8, 22 to 24 and 28, step 4 of an attempt.
+//! Empties the data directory: pg_control first, then the rest. Loop rules 8, 22 to 24 and 28, step 4 of an attempt.
 
 use std::ffi::OsStr;
 use std::io;

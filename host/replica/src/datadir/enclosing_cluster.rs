@@ -1,4 +1,4 @@
-//! Finds the cluster that encloses a directory: no directory of a run may lie inside another cluster. Semantics rules 24 and 25.
+//! Finds the cluster that encloses a directory: no directory of a run may lie inside another cluster. Loop rules 24 and 25.
 
 use std::fmt;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The data directory: what it holds, whether a run may touch it, how it is emptied. Semantics rules 8, 22 to 26, 28.
+//! The data directory: what it holds, whether a run may touch it, how it is emptied. Loop rules 8, 22 to 26, 28.
 //!
 //! [`DataDirectory::acquire`] checks whether a run may touch the operator's directories, and locks them for it. Everything after that
 //! uses the descriptors that it opened, so that a renamed directory or a new link cannot lead the run to other files.
@@ -73,7 +73,7 @@ impl DataDirectory {
     /// returns them for each file system.
     ///
     /// # Errors
-    /// As [`DataDirectory::room`].
+    /// The errors of [`DataDirectory::room`].
     pub fn reclaimable(&self) -> std::io::Result<(Bytes, u64)> {
         let room = self.room()?;
         Ok((

@@ -1,4 +1,4 @@
-//! The operator's directories: each must be usable, and none may lie in another. Semantics rules 23 and 24.
+//! The operator's directories: each must be usable, and none may lie in another. Loop rules 23 and 24.
 
 use std::fmt;
 use std::io;
@@ -265,7 +265,7 @@ pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec
     Ok(places)
 }
 
-/// Refuses directories of the operator and a state directory that lie inside a cluster, whatever they hold: they would be removed with
+/// Refuses directories of the operator and a state directory that lie inside a cluster, even if they are empty: they would be removed with
 /// that cluster, and a backup of it would contain them.
 pub(super) fn refuse_inside_cluster(directories: &Directories, state_dir: &Path) -> Result<(), Refusal> {
     let own = [(Role::DataDirectory, directories.datadir.as_path())];
@@ -331,7 +331,7 @@ impl MappedPlace {
         }
     }
 
-    /// As [`MappedPlace::take`], without the lock.
+    /// Does the same as [`MappedPlace::take`], but does not lock the directory.
     pub(super) fn inspect(
         place: Place,
         allowed_contents: AllowedContents,

@@ -21,7 +21,7 @@ pub struct FileSystemRoom {
     pub places: Vec<PathBuf>,
     /// The bytes that a user without privileges can still write.
     pub free: Bytes,
-    /// How many files and directories can still be created; `None` if the file system makes inodes as they are needed.
+    /// How many files and directories can still be created; `None` if the file system creates inodes on demand.
     pub free_files: Option<u64>,
     /// The bytes that `EmptyScope::Everything` frees in addition.
     pub reclaimable: Bytes,
@@ -84,7 +84,7 @@ pub(super) fn reclaimable(
     reclaimable_seen(directory, is_removed, &mut |_| {})
 }
 
-/// As [`reclaimable`], and calls `see` with each path that it walks over.
+/// Does the same as [`reclaimable`], and calls `see` for each path that it visits.
 pub(super) fn reclaimable_seen(
     directory: &Directory,
     is_removed: &dyn Fn(&std::ffi::OsStr) -> bool,

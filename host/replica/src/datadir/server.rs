@@ -1,4 +1,4 @@
-//! Refuses directories that a running server uses. Semantics rule 25.
+//! Refuses directories that a running server uses. Loop rule 25.
 //!
 //! A server in another container, or on another machine that shares the disk, is not visible from here.
 

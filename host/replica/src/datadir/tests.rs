@@ -145,7 +145,7 @@ fn entries(path: &Path) -> Vec<String> {
     names
 }
 
-/// Runs the named test again in a process with mounts of its own. True in that process.
+/// Runs the named test again in a process with its own mount namespace. Returns true in that process.
 fn with_own_mounts(test: &str) -> bool {
     if std::env::var_os("UNDERSTUDY_TEST_OWN_MOUNTS").is_some() {
         return true;
@@ -359,7 +359,7 @@ fn rule_25_unfinished_work_of_this_program_is_replaced_without_force() {
 }
 
 #[test]
-fn rule_26_a_whole_cluster_is_not_taken_for_unfinished_work_whatever_the_state_file_says() {
+fn rule_26_a_complete_cluster_is_not_unfinished_work_even_if_the_state_file_says_so() {
     let mut machine = Machine::with_cluster();
     machine.map_tablespaces(&[("/old/fast", "fast")]);
     machine.killed(machine.acquire().unwrap(), &[]);

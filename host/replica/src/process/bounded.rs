@@ -1,5 +1,5 @@
-//! Runs one of PostgreSQL's programs that only reads, within bounds: time, output, address space, and behind Landlock if the kernel
-//! has Landlock. Blocking, for the checks of a data directory.
+//! Runs one of PostgreSQL's programs for a check of a data directory. Bounds the program's time, output and address space, and confines it
+//! with Landlock if the kernel has Landlock. The functions block.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -20,13 +20,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// How long the program may take to end after SIGQUIT.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The most bytes that are kept of each output stream; the rest is read and discarded.
+/// How many bytes of each output stream are kept. The rest is read and discarded.
 const KEPT: u64 = 64 << 10;
 
 /// The program's address space in bytes. A server with the smallest buffers maps some 200 MB, libraries included.
 const ADDRESS_SPACE: u64 = 2 << 30;
 
-/// The longest file that the program may write, in bytes.
+/// How many bytes a file may have that the program writes.
 const LONGEST_FILE: u64 = 64 << 20;
 
 /// A program, its bounds, and where it may write.
@@ -36,15 +36,15 @@ pub(crate) struct BoundedProgram<'a> {
     pub(crate) program: &'a Path,
     /// The arguments; every user of the machine sees them.
     pub(crate) arguments: Vec<OsString>,
-    /// The directory below which the program may write and make sockets; with `None`, it may do so nowhere.
+    /// The directory below which the program may write and create sockets; `None` if it may not write or create sockets anywhere.
     pub(crate) writable: Option<&'a Path>,
-    /// How long the program may take, also in processor time.
+    /// How long the program may take. The limit applies to elapsed time and to processor time.
     pub(crate) timeout: Duration,
     /// Ends the program when this token is cancelled.
     pub(crate) cancel: &'a CancellationToken,
 }
 
-/// What the program printed, and how it ended.
+/// The program's output and exit status.
 #[derive(Debug)]
 pub(crate) struct ProgramOutput {
     /// How the program ended.
@@ -55,7 +55,7 @@ pub(crate) struct ProgramOutput {
     pub(crate) error: Vec<u8>,
 }
 
-/// Why the program did not run to its end. No process of its group is left.
+/// Why the program did not run to its end. All processes of its group have ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BoundedProgramError {
     /// The program could not be run.
@@ -80,12 +80,12 @@ pub(crate) enum BoundedProgramError {
 }
 
 impl BoundedProgram<'_> {
-    /// Runs the program, with an environment of its own and an empty standard input.
+    /// Runs the program, with a new environment and an empty standard input.
     ///
     /// # Errors
     /// Fails with a [`BoundedProgramError`]. If the program itself fails, returns a [`ProgramOutput`] with its status.
     pub(crate) fn run(&self) -> Result<ProgramOutput, BoundedProgramError> {
-        // Landlock restricts a thread and the processes that it starts, so the program gets a thread of its own.
+        // Landlock restricts a thread and the processes that it starts, so the program is started by a separate thread.
         std::thread::scope(|threads| threads.spawn(|| self.confined()).join())
             .unwrap_or_else(|_| Err(self.not_run("the thread that runs it panicked")))
     }
@@ -95,7 +95,7 @@ impl BoundedProgram<'_> {
     }
 
     fn confined(&self) -> Result<ProgramOutput, BoundedProgramError> {
-        // The program makes sockets only below `writable`, reaches no network, and sends signals only to its own processes.
+        // The program may create sockets only below `writable`, has no network, and may send signals only to its own processes.
         let mut domain = Domain::read_only().with("/dev/null", Allowed::Write);
         if let Some(writable) = self.writable {
             domain = domain.with(writable, Allowed::ChangeAndMakeSockets);
@@ -126,7 +126,7 @@ impl BoundedProgram<'_> {
                     std::thread::sleep(POLL_INTERVAL);
                 }
             }
-            // Descendants of the program hold the pipes open too.
+            // Descendants of the program may also keep the pipes open, so kill them.
             let _ = kill_process_group(group, Signal::KILL);
             if status.is_err() {
                 let _ = child.wait();
@@ -154,7 +154,7 @@ impl BoundedProgram<'_> {
             match prlimit(Some(child), resource, limit) {
                 // The program has ended already.
                 Ok(_) | Err(rustix::io::Errno::SRCH) => {}
-                // This process has a lower limit already.
+                // This process already has a lower limit.
                 Err(rustix::io::Errno::PERM) => {}
                 Err(error) => return Err(self.not_run(io::Error::from(error))),
             }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_has_an_environment_of_its_own_and_writes_only_where_it_may() {
+    fn a_program_gets_a_new_environment_and_can_write_only_below_writable() {
         let (may, may_not) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let script = format!(
             "env | grep -v -e ^PWD= -e ^_= | sort; echo x > {}/a; echo x > {}/b; echo done >&2",
@@ -235,7 +235,7 @@ mod tests {
         let ended = shell("sleep 600 & sleep 600", None, Duration::from_millis(200));
         assert!(matches!(ended, Err(BoundedProgramError::TooLong { .. })), "{ended:?}");
         assert!(began.elapsed() < Duration::from_secs(60));
-        // A child that outlives the program would hold the pipe open.
+        // A child that outlives the program would keep the pipe open.
         let said = shell("sleep 600 & echo here", None, Duration::from_secs(20)).unwrap();
         assert_eq!(said.output, b"here\n");
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_run_does_not_wait_and_a_missing_program_is_named() {
+    fn a_cancelled_run_returns_at_once_and_the_error_names_a_missing_program() {
         let cancel = CancellationToken::new();
         cancel.cancel();
         let with = |program, cancel: &CancellationToken| {

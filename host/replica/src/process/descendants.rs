@@ -1,40 +1,74 @@
 //! The processes that descend from this process.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use foundation::landlock::SignalScope;
+use nix::sys::signal::Signal as NixSignal;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::state::process::{self, Process};
 
-/// Returns the running processes that descend from this process, without zombies. This process is their reaper, so a process whose parent
-/// died has become its child.
+/// Returns the running processes that descend from this process, without zombies. If this process is a reaper (a "child subreaper"), its
+/// descendants include processes whose parent has died.
 pub(super) fn running() -> io::Result<Vec<Process>> {
     let mut all = Vec::new();
     process::each(&mut |process| {
         all.push(process);
         Ok(())
     })?;
-    let mut family = HashSet::from([std::process::id()]);
-    loop {
-        let before = family.len();
-        let children: Vec<u32> = all
-            .iter()
-            .filter(|process| family.contains(&process.parent))
-            .map(|process| process.pid)
-            .collect();
-        family.extend(children);
-        if family.len() == before {
-            break;
-        }
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for process in &all {
+        children.entry(process.parent).or_default().push(process.pid);
+    }
+    // Each parent is taken out of the map once, also if a PID that was reused meanwhile makes a circle.
+    let mut family: HashSet<u32> = HashSet::new();
+    let mut parents = vec![std::process::id()];
+    while let Some(parent) = parents.pop() {
+        let found = children.remove(&parent).unwrap_or_default();
+        family.extend(&found);
+        parents.extend(found);
     }
     family.remove(&std::process::id());
     all.retain(|process| family.contains(&process.pid) && !process.is_dead());
     Ok(all)
 }
 
-/// Sends `signal` to each process, but not to another process that has reused its PID: a pidfd refers to the same process even if the PID
-/// is reused.
+/// Returns how many threads the running descendants have together; a process has at least one.
+pub(super) fn threads() -> io::Result<u64> {
+    Ok(running()?.iter().fold(0, |sum, process| sum.saturating_add(process.threads)))
+}
+
+/// Stops all descendants (SIGSTOP), also those that start others all the time: a stopped process starts none. So their number grows no
+/// more when this returns, whereas killing one after another would make room for new ones.
+pub(super) fn stop_all() -> io::Result<()> {
+    let mut stopped = HashSet::new();
+    loop {
+        let mut new = running()?;
+        new.retain(|process| stopped.insert((process.pid, process.started)));
+        if new.is_empty() {
+            return Ok(());
+        }
+        signal(&new, Signal::STOP);
+    }
+}
+
+/// Returns how many bytes the running descendants of this process have read and written so far. If the number changes, they are making
+/// progress. Processes of other users count as 0.
+pub fn bytes_moved_by_descendants() -> u64 {
+    let moved = |process: Process| {
+        let counters = fs::read_to_string(format!("/proc/{}/io", process.pid)).unwrap_or_default();
+        // proc(5): the bytes that read(2), write(2) and similar calls transferred.
+        let counted = counters.lines().filter_map(|line| {
+            line.strip_prefix("rchar: ").or_else(|| line.strip_prefix("wchar: "))?.parse::<u64>().ok()
+        });
+        counted.fold(0, u64::wrapping_add)
+    };
+    running().unwrap_or_default().into_iter().map(moved).fold(0, u64::wrapping_add)
+}
+
+/// Sends `signal` to each process. Uses a pidfd, so that another process that has reused the PID does not get the signal.
 pub(super) fn signal(processes: &[Process], signal: Signal) {
     for process in processes {
         let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { continue };
@@ -45,5 +79,69 @@ pub(super) fn signal(processes: &[Process], signal: Signal) {
             // A process that has ended needs no signal. The caller polls until all processes are gone.
             let _ = pidfd_send_signal(&descriptor, signal);
         }
+    }
+}
+
+/// Kills every process in the Landlock domain of this thread but this process, also in domains within it, in one step: a process
+/// cannot start another one and escape meanwhile (kill(2) with -1). Without the proof this would kill every process of the user.
+pub(super) fn kill_domain(_proof: &SignalScope) {
+    // Fails if no other process is left. The caller polls until all are gone.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), NixSignal::SIGKILL);
+}
+
+/// Kills the children of this process as fast as it can: a child that starts another one and ends is then caught before the kernel has run
+/// it. Nothing but the caller may wait for these children, so that no other process can get their PIDs.
+pub(super) fn kill_children() -> io::Result<()> {
+    for child in children()? {
+        // A zombie needs no signal.
+        let _ = kill_process(child, Signal::KILL);
+    }
+    Ok(())
+}
+
+/// Returns the children of this process, zombies too. Those that were started last come first, because they live longest.
+pub(super) fn children() -> io::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir("/proc/self/task")? {
+        match fs::read_to_string(thread?.path().join("children")) {
+            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // The thread has ended.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+            // A kernel without CONFIG_PROC_CHILDREN, or the thread has ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return children_of_all(),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found.into_iter().rev().filter_map(Pid::from_raw).collect())
+}
+
+/// Returns the same in no order, by a look at every process.
+pub(super) fn children_of_all() -> io::Result<Vec<Pid>> {
+    let own = std::process::id();
+    let mut found = Vec::new();
+    process::each(&mut |process| {
+        let pid = i32::try_from(process.pid).ok().filter(|_| process.parent == own);
+        found.extend(pid.and_then(Pid::from_raw));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_find_the_children_of_every_thread() {
+        let mut child = std::thread::scope(|threads| {
+            let spawn = || std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
+            threads.spawn(spawn).join().unwrap()
+        });
+        for found in [children().unwrap(), children_of_all().unwrap()] {
+            assert!(found.contains(&Pid::from_child(&child)), "{found:?}");
+        }
+        // Not `kill_children`, which would also kill the children of other tests in this process.
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -1,26 +1,30 @@
-//! The guard: a small process between the host and a native program. It is the program's reaper, leads its session and
-//! group, and ends all its descendants when the host requests it or has ended, or when the program has ended.
-//! Semantics rule 27.
+//! The guard: a small process between the host and a native program. The guard reaps the program and its descendants, and leads their
+//! session and group. It ends all descendants when the host requests that or has ended, or when the program has ended (rule 27).
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
+use super::memory_shortage::Score;
 use super::protocol::{GO, GuardMessage, LONGEST, Order};
-use super::{Status, descendants};
-use foundation::landlock::{Allowed, Domain};
+use super::{Confinement, LOCK, Resources, Status, descendants};
+use foundation::descriptors::keep_from_programs_from;
+use foundation::landlock::{Allowed, Domain, SignalScope};
 
 /// The first argument of a guard.
 pub(super) const GUARD: &str = "--understudy-guard-of-a-native-program";
@@ -28,21 +32,33 @@ pub(super) const GUARD: &str = "--understudy-guard-of-a-native-program";
 /// The first argument of the process that becomes the program.
 pub(super) const PROGRAM: &str = "--understudy-guarded-native-program";
 
-/// How often processes that are being ended are polled.
+/// How often to check whether processes that are being ended still exist.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Runs as a guard if the hidden first argument says so; returns `None` otherwise. Call this before anything else in `main`, with
-/// `std::env::args_os()`, while the process has one thread.
+/// How often processes are killed that may have started others meanwhile, before the guard waits for [`INTERVAL`].
+const PASSES: u32 = 64;
+
+/// The most children that are reaped before the guard does anything else: processes may end as fast as the guard can reap them.
+const REAPED_AT_ONCE: u32 = 1000;
+
+/// How often the processes of a confined program are counted, at most.
+const COUNT: Duration = Duration::from_millis(50);
+
+/// By how many times the pause between two counts exceeds the processor time that a count takes, at least. A machine may have thousands of
+/// processes, all of which are read.
+const COUNT_SHARE: u32 = 10;
+
+/// Runs as a guard if the first argument is the hidden argument for that; otherwise returns `None`. Call this before anything else in
+/// `main`, with `std::env::args_os()`, while the process has one thread.
 pub fn guard_main(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);
     let first = arguments.next()?;
-    if first == GUARD {
-        Some(guard())
-    } else if first == PROGRAM {
-        Some(become_program(arguments))
-    } else {
-        None
+    if first != GUARD && first != PROGRAM {
+        return None;
     }
+    // The host already keeps its descriptors from programs. This also holds if it missed one.
+    keep_from_programs_from(LOCK + 1);
+    Some(if first == GUARD { guard() } else { become_program(arguments) })
 }
 
 fn guard() -> ExitCode {
@@ -54,14 +70,14 @@ fn guard() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let message = error.to_string();
-            // If the host is gone, sending fails too.
+            // Sending fails if the host is gone.
             let _ = send(&host, &GuardMessage::Refused { message });
             ExitCode::FAILURE
         }
     }
 }
 
-/// Returns standard input, which is a socket, as a descriptor that no program inherits.
+/// Returns standard input, which is a socket, as a descriptor that programs do not inherit.
 fn standard_input() -> io::Result<UnixStream> {
     Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
@@ -76,10 +92,12 @@ struct Guard<'a> {
     host: &'a UnixStream,
     lines: BufReader<&'a UnixStream>,
     signals: SignalFd,
+    /// The proof that a signal of this process reaches only its descendants; `None` if the kernel does not ensure that.
+    scope: Option<SignalScope>,
 }
 
 impl<'a> Guard<'a> {
-    /// Makes this process a guard: session leader, reaper, with its signals blocked.
+    /// Makes this process a guard: makes it the session leader and a reaper, and blocks its signals.
     fn set_up(host: &'a UnixStream) -> io::Result<Self> {
         // Fails if the process already leads a group, because the host started it as the leader.
         let _ = rustix::process::setsid();
@@ -103,29 +121,45 @@ impl<'a> Guard<'a> {
         }
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { host, lines: BufReader::new(host), signals })
+        Ok(Self { host, lines: BufReader::new(host), signals, scope: None })
     }
 
     fn serve(mut self) -> io::Result<()> {
         let order: Order = serde_json::from_str(&self.line()?)?;
+        let score = order.confinement.as_ref().and_then(|_| Score::open());
         let domain = Domain::read_only().with_network().with("/dev/null", Allowed::Write);
         let domain = order.writable.iter().fold(domain, |domain, path| domain.with(path, Allowed::Change));
-        let landlock = domain.enter(order.require_landlock).map_err(io::Error::other)?;
+        // This domain restricts signals, whether or not the program gets a domain of its own.
+        let (landlock, scope) = domain.enter_and_prove(order.require_landlock).map_err(io::Error::other)?;
+        self.scope = scope;
         send(self.host, &GuardMessage::Ready { landlock })?;
         if self.line()? != GO {
             return Ok(());
         }
-        let program = match start(&order) {
+        // The program may use up the memory of the machine. The guard, which ends the program, must outlive it.
+        let started = match score {
+            Some(mut score) => score.while_first(|| start(&order)),
+            None => start(&order),
+        };
+        let program = match started {
             Ok(program) => program,
             Err(error) => {
-                self.end_all(None, order.grace)?;
+                self.end_all(None, Some(order.grace))?;
                 return send(self.host, &GuardMessage::NotStarted { message: error.to_string() });
             }
         };
-        let status = self.watch(program)?;
-        let (status, leftover_processes) = self.end_all(Some((program, status)), order.grace)?;
+        let mut counted = Counted::of(order.confinement.as_ref());
+        let seen = self.watch(program, &mut counted)?;
+        let status = if let Seen::Ended(status) = seen { Some(status) } else { None };
+        let too_many_processes = matches!(seen, Seen::TooMany);
+        if too_many_processes && self.scope.is_none() {
+            descendants::stop_all()?;
+        }
+        let grace = if too_many_processes { None } else { Some(order.grace) };
+        let (status, leftover_processes) = self.end_all(Some((program, status)), grace)?;
         let status = status.ok_or_else(|| io::Error::other("the program's end was not seen"))?;
-        send(self.host, &GuardMessage::Ended { status, leftover_processes })
+        let used = used(counted.peak)?;
+        send(self.host, &GuardMessage::Ended { status, leftover_processes, too_many_processes, used })
     }
 
     /// Reads the next line from the host, without its end; empty if the host is gone.
@@ -135,37 +169,44 @@ impl<'a> Guard<'a> {
         Ok(line.trim_end_matches('\n').to_owned())
     }
 
-    /// Waits until the program has ended, and returns its status, or must be ended, and returns `None`.
-    fn watch(&mut self, program: Pid) -> io::Result<Option<Status>> {
+    /// Waits until the program has ended or must be ended. Counts its processes meanwhile.
+    fn watch(&mut self, program: Pid, counted: &mut Counted) -> io::Result<Seen> {
         loop {
-            if let Some(status) = reap(Some(program))?.status {
-                return Ok(Some(status));
+            let reaped = reap(Some(program))?;
+            if let Some(status) = reaped.status {
+                return Ok(Seen::Ended(status));
             }
-            let seen = self.wait(None)?;
-            if seen.host || seen.signal {
-                return Ok(None);
+            if counted.count()? {
+                return Ok(Seen::TooMany);
+            }
+            let pause = if reaped.more { Some(Duration::ZERO) } else { counted.pause() };
+            let woken = self.wait(pause, true)?;
+            if woken.host || woken.signal {
+                return Ok(Seen::MustEnd);
             }
         }
     }
 
-    /// Ends all descendants of this process: sends TERM, and after `grace` KILL until none is left. Returns the program's status, and
-    /// how many processes the program had left behind if it ended by itself.
+    /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace` sends KILL at
+    /// once. Returns the program's status, and how many processes the program had left running if it ended by itself.
     fn end_all(
         &mut self,
         program: Option<(Pid, Option<Status>)>,
-        grace: Duration,
+        grace: Option<Duration>,
     ) -> io::Result<(Option<Status>, u32)> {
         let (program, mut status) = program.map_or((None, None), |(program, status)| (Some(program), status));
         let ended_itself = status.is_some();
         let mut leftover_processes = 0;
-        let mut signalled = false;
-        let deadline = Instant::now() + grace;
+        let mut signalled = grace.is_none();
+        let mut passes = 0_u32;
+        let deadline = Instant::now() + grace.unwrap_or_default();
         loop {
             let reaped = reap(program)?;
             status = status.or(reaped.status);
             if reaped.none_left {
                 return Ok((status, leftover_processes));
             }
+            let mut pause = INTERVAL;
             if !signalled {
                 let running = descendants::running()?;
                 if ended_itself {
@@ -176,28 +217,43 @@ impl<'a> Guard<'a> {
                 descendants::signal(&running, Signal::CONT);
                 signalled = true;
             } else if Instant::now() >= deadline {
-                // Repeated in each pass, because a process that is forking may have been missed.
-                descendants::signal(&descendants::running()?, Signal::KILL);
+                pause = self.kill_all(passes)?;
+                passes = passes.wrapping_add(1);
             }
-            self.wait(Some(INTERVAL))?;
+            // The host sends nothing more, and its end must not keep the poll from waiting.
+            self.wait(Some(pause), false)?;
         }
     }
 
-    /// Waits for a line from the host, its end, or a signal.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<WakeUp> {
-        let ending = timeout.is_some();
+    /// Kills every descendant of this process. If signals are not restricted to the domain, a process that is forking may be missed, so the
+    /// caller must repeat this until none is left. Returns how long the caller may wait until then.
+    fn kill_all(&self, pass: u32) -> io::Result<Duration> {
+        if let Some(scope) = &self.scope {
+            descendants::kill_domain(scope);
+            return Ok(INTERVAL);
+        }
+        // The processes that a killed process has started become children of this process, which is their reaper.
+        descendants::kill_children()?;
+        if !pass.is_multiple_of(PASSES) {
+            return Ok(Duration::ZERO);
+        }
+        descendants::signal(&descendants::running()?, Signal::KILL);
+        Ok(INTERVAL)
+    }
+
+    /// Waits for a signal and, with `for_host`, for a line from the host or the end of the host.
+    fn wait(&mut self, timeout: Option<Duration>, for_host: bool) -> io::Result<WakeUp> {
         let timeout = match timeout {
             None => PollTimeout::NONE,
             Some(timeout) => PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO),
         };
-        // A line that was read ahead is not in the socket any more.
+        // A line that is already in the buffer does not make the socket readable.
         let has_line = !self.lines.buffer().is_empty();
         let host = self.host.as_fd();
         let signals = self.signals.as_fd();
         let mut watched = [PollFd::new(signals, PollFlags::POLLIN), PollFd::new(host, PollFlags::POLLIN)];
-        // Once the processes are being ended the host sends nothing more, and its end must not keep the poll from waiting.
-        let count = if ending { 1 } else { 2 };
-        match poll(&mut watched[..count], if has_line && !ending { PollTimeout::ZERO } else { timeout }) {
+        let count = if for_host { 2 } else { 1 };
+        match poll(&mut watched[..count], if has_line && for_host { PollTimeout::ZERO } else { timeout }) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -213,11 +269,79 @@ impl<'a> Guard<'a> {
     }
 }
 
+/// Why the guard need not wait for the program any more.
+enum Seen {
+    /// The program has ended.
+    Ended(Status),
+    /// The host or a signal says that it must end.
+    MustEnd,
+    /// It has too many processes.
+    TooMany,
+}
+
+/// The count of a confined program's processes. Another program's are not counted.
+struct Counted {
+    /// How many threads there may be; `None` if they are not counted.
+    most: Option<u64>,
+    next: Instant,
+    /// The most that were there at once when they were counted.
+    peak: u64,
+}
+
+impl Counted {
+    fn of(confinement: Option<&Confinement>) -> Self {
+        let most = confinement.map(|confinement| confinement.processes);
+        Self { most, next: Instant::now(), peak: 0 }
+    }
+
+    /// Counts, if it is time. Returns whether there are too many.
+    fn count(&mut self) -> io::Result<bool> {
+        let Some(most) = self.most.filter(|_| Instant::now() >= self.next) else { return Ok(false) };
+        let began = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?);
+        let threads = descendants::threads()?;
+        self.peak = self.peak.max(threads);
+        // Not the time that passed: it is longest while many processes compete for the processor, and they must be counted soon.
+        let took = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?).saturating_sub(began);
+        self.next = Instant::now() + COUNT.max(took.saturating_mul(COUNT_SHARE));
+        Ok(threads > most)
+    }
+
+    /// Returns how long to wait until the next count; `None` if there is none.
+    fn pause(&self) -> Option<Duration> {
+        // A millisecond more, because poll counts whole ones and must not return before.
+        let until = |_| self.next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        self.most.map(until)
+    }
+}
+
+/// Returns the time in the program's own code and in the kernel.
+fn processor_time(usage: &nix::sys::resource::Usage) -> Duration {
+    let time = |value: nix::sys::time::TimeVal| {
+        let (seconds, micros) = (value.tv_sec().unsigned_abs(), value.tv_usec().unsigned_abs());
+        Duration::from_secs(seconds) + Duration::from_micros(micros)
+    };
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+/// Returns what the descendants of this process used, all of which have ended and were waited for.
+fn used(peak: u64) -> io::Result<Resources> {
+    /// getrusage(2): the unit of the largest memory, and that of writes.
+    const MEMORY_UNIT: u64 = 1024;
+    const WRITE_UNIT: u64 = 512;
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    Ok(Resources {
+        cpu: processor_time(&usage),
+        memory: usage.max_rss().unsigned_abs().saturating_mul(MEMORY_UNIT),
+        written: usage.block_writes().unsigned_abs().saturating_mul(WRITE_UNIT),
+        processes: peak,
+    })
+}
+
 /// The event that ended a wait, other than the end of a child.
 struct WakeUp {
     /// The host sent a line or is gone: the program must end.
     host: bool,
-    /// A signal requests that the guard itself ends.
+    /// A signal requests the end of the guard.
     signal: bool,
 }
 
@@ -225,13 +349,15 @@ struct WakeUp {
 struct Reaped {
     /// How the program ended.
     status: Option<Status>,
-    /// This process has no children any more, and so no descendants.
+    /// This process has no children any more, and therefore no descendants.
     none_left: bool,
+    /// More children may have ended.
+    more: bool,
 }
 
 fn reap(program: Option<Pid>) -> io::Result<Reaped> {
-    let mut reaped = Reaped { status: None, none_left: false };
-    loop {
+    let mut reaped = Reaped { status: None, none_left: false, more: false };
+    for _ in 0..REAPED_AT_ONCE {
         // Not `waitpid(None, ..)`, which waits only for children in the group of this process.
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if Some(pid) == program => {
@@ -250,10 +376,12 @@ fn reap(program: Option<Pid>) -> io::Result<Reaped> {
             Err(error) => return Err(error.into()),
         }
     }
+    reaped.more = true;
+    Ok(reaped)
 }
 
-/// Starts the program through this executable, which sets the death signal and then becomes the program. Returns when the child has become
-/// the program or has failed: its end of a socket closes, or carries the error.
+/// Starts this executable as a child, which sets the death signal and then executes the program. Returns when the child has executed the
+/// program, which closes the child's end of a socket, or has failed, which sends an error over that socket.
 fn start(order: &Order) -> io::Result<Pid> {
     let (mut report, childs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
@@ -265,10 +393,21 @@ fn start(order: &Order) -> io::Result<Pid> {
         .env_clear()
         .envs(order.environment.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(childs)));
+        .stdin(Stdio::from(OwnedFd::from(childs)));
+    if order.confinement.is_some() {
+        // A confined program does not get the lock of the data directory, because it could release the lock. The guard holds it.
+        let nothing = OwnedFd::from(File::open("/dev/null")?);
+        command
+            .fd_mappings(vec![FdMapping { parent_fd: nothing, child_fd: LOCK }])
+            .map_err(io::Error::other)?;
+    }
     let child = command.spawn()?;
-    // The command holds the child's end of the socket.
+    // Drop the command, because it holds the child's end of the socket.
     drop(command);
+    let mut confinement = serde_json::to_vec(&order.confinement)?;
+    confinement.push(b'\n');
+    // This fails if the child has ended. Its message is read below.
+    let _ = report.write_all(&confinement);
     let mut error = String::new();
     report.read_to_string(&mut error)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -278,24 +417,35 @@ fn start(order: &Order) -> io::Result<Pid> {
     }
 }
 
-/// Becomes the program, which dies with the guard and inherits only its group, the lock and the output.
+/// Executes the program in this process. The kernel kills the program when the guard dies. The program inherits only the guard's group, the
+/// output pipes and, unless it is confined, the lock of the data directory.
 fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Ok(mut report) = standard_input() else { return ExitCode::FAILURE };
     let guard = arguments.next().and_then(|pid| pid.to_str()?.parse().ok()).and_then(Pid::from_raw);
     let Some(program) = arguments.next() else { return ExitCode::FAILURE };
     let prepared = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    // The kernel sends no signal for a guard that died before the signal was set.
+    // If the guard died before the death signal was set, the kernel sends no signal.
     if guard.is_none() || rustix::process::getppid() != guard {
         return ExitCode::FAILURE;
     }
-    // The guard's signal mask, which blocks TERM, is inherited.
+    // This process has inherited the guard's signal mask, which blocks TERM.
     let prepared =
         prepared.map_err(io::Error::from).and(SigSet::all().thread_unblock().map_err(io::Error::from));
-    let error = match prepared {
+    let error = match prepared.and_then(|()| confine(&report)) {
         Ok(()) => Command::new(Path::new(&program)).args(arguments).stdin(Stdio::null()).exec(),
         Err(error) => error,
     };
-    // The guard reads the error. If it is gone, the kernel kills this process.
+    // The guard reads the error. If the guard is gone, the kernel kills this process.
     let _ = write!(report, "{error}");
     ExitCode::FAILURE
+}
+
+/// Reads the confinement from the guard, as one line, and applies it to this process.
+fn confine(guard: &UnixStream) -> io::Result<()> {
+    let mut line = String::new();
+    BufReader::new(guard).take(LONGEST).read_line(&mut line)?;
+    match serde_json::from_str::<Option<Confinement>>(&line)? {
+        Some(confinement) => confinement.enter().map_err(io::Error::other),
+        None => Ok(()),
+    }
 }

@@ -1,4 +1,4 @@
-//! The host's side of a guard.
+//! The host's side of the connection to a guard.
 
 use std::io;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 
+use super::orphans::{self, RunningGuard};
 use super::protocol::GuardMessage;
 use crate::state::{ProcessIdentity, process};
 
-/// How often processes whose guard died are polled.
+/// How often to check whether the processes of a dead guard have ended.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// A guard that is ready.
@@ -22,6 +23,8 @@ pub(super) struct Guarded {
     pub(super) socket: GuardSocket,
     pub(super) output: (Option<ChildStdout>, Option<ChildStderr>),
     pub(super) landlock: u32,
+    /// Dropped last: until then this process adopts what the guard leaves.
+    pub(super) _running: RunningGuard,
 }
 
 impl Guarded {
@@ -31,20 +34,22 @@ impl Guarded {
         self.child.wait().await.map(drop)
     }
 
-    /// Kills the processes that a dead guard and its program have started. The guard is not reaped yet, so its PID still identifies its
-    /// group.
-    pub(super) async fn end_group(&self) -> io::Result<()> {
+    /// Kills the processes that a dead guard and its program have started. The guard must not be reaped yet, so that its PID still
+    /// identifies its process group. Processes that have left the group are children of this process once the guard is dead.
+    pub(super) async fn end_orphans(&self) -> io::Result<()> {
         let Some(group) = i32::try_from(self.identity.pid).ok().and_then(Pid::from_raw) else {
             return Ok(());
         };
         loop {
-            // Only the dead guard may be left in the group; the loop below finds other processes.
+            // This fails if only the dead guard is left in the group. The loop below finds other processes.
             let _ = kill_process_group(group, Signal::KILL);
             let mut left = false;
             process::each(&mut |process| {
                 left |= process.group == self.identity.pid && !process.is_dead();
                 Ok(())
             })?;
+            // After the look at the group, which the guard belongs to: a dead guard has no children any more.
+            left |= orphans::kill(self.identity)?;
             if !left {
                 return Ok(());
             }

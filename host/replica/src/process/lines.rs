@@ -1,11 +1,40 @@
-//! Cuts a program's output into lines for a log: bounded, and without control characters.
+//! Splits a program's output into lines for a log. The lines have a maximum length and no control characters.
 
 use foundation::printable::printable;
 
-/// The most bytes of a line that are kept; the rest is cut.
+/// How many bytes of a line are logged. The rest is dropped.
 pub const LONGEST_LINE: usize = 4096;
 
-/// Cuts a stream into lines, which end with a line feed or, like progress, with a carriage return. Empty lines are dropped.
+/// How many bytes of a line are kept as the program wrote them.
+pub const LONGEST_KEPT_LINE: usize = 64 << 10;
+
+/// Returns a line for a log: without the secrets that `redact` removes, then without control characters, and last cut to
+/// [`LONGEST_LINE`] bytes, with a note. A cut before could leave the beginning of a secret. `is_whole` says whether `bytes` is all of the
+/// line.
+pub(super) fn shown(bytes: &[u8], is_whole: bool, redact: impl FnOnce(&str) -> String) -> String {
+    let mut text = printable(&redact(&String::from_utf8_lossy(bytes))).into_owned();
+    if text.len() > LONGEST_LINE {
+        text.truncate(text.floor_char_boundary(LONGEST_LINE));
+        text.push_str(" [cut]");
+    } else if !is_whole {
+        // So many secrets were in it that the end of `bytes`, which may be the beginning of another one, would be shown.
+        text = format!("[a line of more than {LONGEST_KEPT_LINE} bytes is left out]");
+    }
+    text
+}
+
+/// A line without its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Without control characters, at most [`LONGEST_LINE`] bytes, and a note if the rest was cut. Secrets are still in it.
+    pub(super) text: String,
+    /// The bytes that the program wrote, at most [`LONGEST_KEPT_LINE`].
+    pub(super) bytes: Vec<u8>,
+    /// Whether `bytes` contains the whole line.
+    pub(super) is_whole: bool,
+}
+
+/// Splits a stream into lines. A line ends with a line feed, or with a carriage return, which programs use for progress. Drops empty lines.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     line: Vec<u8>,
@@ -14,12 +43,12 @@ pub(super) struct Splitter {
 
 impl Splitter {
     /// Returns the lines that end in `bytes`.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Cut> {
         let mut lines = Vec::new();
         for byte in bytes {
             match byte {
                 b'\n' | b'\r' => lines.extend(self.finish()),
-                _ if self.line.len() < LONGEST_LINE => self.line.push(*byte),
+                _ if self.line.len() < LONGEST_KEPT_LINE => self.line.push(*byte),
                 _ => self.cut = true,
             }
         }
@@ -27,14 +56,15 @@ impl Splitter {
     }
 
     /// Returns the line that has not ended yet.
-    pub(super) fn finish(&mut self) -> Option<String> {
-        let line = std::mem::take(&mut self.line);
-        let cut = std::mem::take(&mut self.cut);
-        let mut text = printable(&String::from_utf8_lossy(&line)).into_owned();
-        if cut {
+    pub(super) fn finish(&mut self) -> Option<Cut> {
+        let bytes = std::mem::take(&mut self.line);
+        let is_whole = !std::mem::take(&mut self.cut);
+        let shown = &bytes[..bytes.len().min(LONGEST_LINE)];
+        let mut text = printable(&String::from_utf8_lossy(shown)).into_owned();
+        if shown.len() < bytes.len() || !is_whole {
             text.push_str(" [cut]");
         }
-        (!line.is_empty()).then_some(text)
+        (!bytes.is_empty()).then_some(Cut { text, bytes, is_whole })
     }
 }
 
@@ -42,12 +72,24 @@ impl Splitter {
 mod tests {
     use super::*;
 
+    impl PartialEq<&str> for Cut {
+        fn eq(&self, text: &&str) -> bool {
+            self.text == *text
+        }
+    }
+
+    impl PartialEq<String> for Cut {
+        fn eq(&self, text: &String) -> bool {
+            self.text == *text
+        }
+    }
+
     #[test]
-    fn lines_end_with_either_kind_of_return_wherever_the_reads_end() {
+    fn lines_end_with_a_line_feed_or_a_carriage_return_wherever_the_reads_end() {
         let mut splitter = Splitter::default();
         assert_eq!(splitter.push(b"a\r\nb\n\n 1/2"), ["a", "b"]);
         assert_eq!(splitter.push(b" kB\r 2/2 kB\rlast"), [" 1/2 kB", " 2/2 kB"]);
-        assert_eq!(splitter.finish().as_deref(), Some("last"));
+        assert_eq!(splitter.finish().unwrap(), "last");
         assert_eq!(splitter.finish(), None);
     }
 
@@ -64,5 +106,31 @@ mod tests {
         let mut splitter = Splitter::default();
         let line = splitter.push(&[&[b'x'; LONGEST_LINE + 1][..], b"\nnext\n"].concat());
         assert_eq!(line, [format!("{} [cut]", "x".repeat(LONGEST_LINE)), "next".to_owned()]);
+        assert!(line[0].is_whole && line[0].bytes == [b'x'; LONGEST_LINE + 1]);
+        let line = splitter.push(&[&[b'x'; LONGEST_KEPT_LINE + 1][..], b"\n"].concat());
+        assert!(!line[0].is_whole && line[0].bytes == [b'x'; LONGEST_KEPT_LINE]);
+        assert_eq!(splitter.push(b"\xff\x1b\n")[0].bytes, b"\xff\x1b");
+    }
+    #[test]
+    fn a_secret_is_removed_before_the_line_is_cut() {
+        let redact = |text: &str| text.replace("sw0rd\tfish", "<secret>");
+        for padding in LONGEST_LINE - 10..LONGEST_LINE + 1 {
+            let line = [&vec![b'x'; padding][..], b"sw0rd\tfish"].concat();
+            let text = shown(&line, true, redact);
+            assert!(!text.contains("sw") && text.starts_with("xxx"), "{padding}: {text}");
+        }
+        assert_eq!(shown(b"a sw0rd\tfish\x1b", true, redact), r"a <secret>\u{1b}");
+        let whole = shown(&[b'x'; LONGEST_LINE], true, redact);
+        assert_eq!(whole.len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn a_line_that_was_not_read_to_its_end_shows_no_secret_at_its_end_either() {
+        let secret = "s".repeat(1000);
+        let redact = |text: &str| text.replace(&secret, "<secret>");
+        let mut splitter = Splitter::default();
+        let line = splitter.push(&[&vec![b's'; LONGEST_KEPT_LINE + 500][..], b"\n"].concat()).remove(0);
+        let text = shown(&line.bytes, line.is_whole, redact);
+        assert_eq!(text, "[a line of more than 65536 bytes is left out]");
     }
 }

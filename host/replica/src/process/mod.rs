@@ -1,20 +1,24 @@
-//! Native programs, each with a guard: a process of its own that ends the program's whole group when the host requests it
-//! or has ended. Semantics rule 27.
+//! Runs native programs. Each has a guard, a separate process that ends the program and all its descendants when the host requests that or
+//! has ended (rule 27).
 //!
 //! ```text
 //! host ── guard (session and group leader, reaper, behind Landlock) ── program ── its descendants
-//!   └─ a socket: orders to the guard, messages to the host; the guard sees its end when the host has ended
+//!   └─ a socket: orders to the guard, messages to the host; it closes when the host ends
 //! ```
 //!
-//! If the host dies, the guard sees the end of the socket and ends everything. If the guard dies, the kernel kills the program (its
-//! death signal) and the host kills the rest of the group. If both die, the kernel kills the program, and the next run ends the
-//! rest of the group, which the state file names; until then these processes hold the lock of the data directory.
+//! If the host dies, the socket closes and the guard ends all processes. If the guard dies, the kernel kills the program (with the death
+//! signal), and the host adopts and kills the rest, in whatever groups and sessions they are. If both die, the kernel kills the program,
+//! and the next run kills the rest of the group and session, which the state file names. Until then these processes hold the lock of the
+//! data directory. Processes that have left the session then live on within their confinement.
 
 mod bounded;
+mod confinement;
 mod descendants;
 mod guard;
 mod guarded;
 mod lines;
+mod memory_shortage;
+mod orphans;
 mod output;
 mod protocol;
 
@@ -28,16 +32,21 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::Run;
 use crate::datadir::DataDirectory;
 use crate::event::Level;
 use crate::state::{ProcessIdentity, State};
 pub(crate) use bounded::{BoundedProgram, BoundedProgramError};
+pub use confinement::{
+    ABI_OF_PORTS, ABI_OF_SIGNALS, ABI_OF_TRUNCATION, Confinement, NEVER_ENFORCED, not_enforced,
+};
+pub use descendants::bytes_moved_by_descendants;
 pub use guard::guard_main;
 use guarded::{GuardSocket, Guarded};
-pub use lines::LONGEST_LINE;
+pub use lines::{LONGEST_KEPT_LINE, LONGEST_LINE};
+use orphans::RunningGuard;
 pub use output::{Line, LineUse, MOST_LINES, Stream, TAIL};
 use output::{Log, Reader};
 use protocol::{GO, GuardMessage, Order, STOP};
@@ -46,17 +55,17 @@ use protocol::{GO, GuardMessage, Order, STOP};
 /// cancelled run must end.
 pub const GRACE: Duration = Duration::from_millis(750);
 
-/// How long a guard may take until it is ready.
+/// How long to wait until a guard is ready.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the rest of the output is read after the program and its descendants have ended.
+/// How long to read the rest of the output after the program and its descendants have ended.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// The descriptor under which guard and program inherit the lock of the data directory.
+/// The file descriptor with which guard and program inherit the lock of the data directory.
 const LOCK: i32 = 3;
 
 /// The `PATH` of native programs.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// A native program and how it is run.
 #[derive(Clone, Debug)]
@@ -67,19 +76,21 @@ pub struct NativeProgram {
     pub program: PathBuf,
     /// The arguments. Every user of the machine can see them, so they must not contain a secret.
     pub arguments: Vec<OsString>,
-    /// The environment besides `PATH` and `LC_ALL=C`; nothing is inherited from the host.
+    /// The environment in addition to `PATH` and `LC_ALL=C`. The program inherits no variables from the host.
     pub environment: Vec<(OsString, OsString)>,
-    /// The directories below which the program may write; if the kernel has Landlock, it may write nowhere else. The directories must
-    /// exist.
+    /// The directories below which the program may write. They must exist. If the kernel has Landlock, the program cannot write anywhere
+    /// else.
     pub writable: Vec<PathBuf>,
-    /// The least Landlock ABI with which the program may run. With `None`, the program also runs on a kernel without Landlock.
+    /// The lowest Landlock ABI with which the program may run. With `None`, the program also runs on a kernel without Landlock.
     pub require_landlock: Option<u32>,
-    /// The data directory that the program works on: the program inherits its lock, and its state file names the guard.
+    /// The data directory that the program works on. The program inherits the lock of the directory, and the state file names the guard.
     pub directory: Option<Arc<DataDirectory>>,
     /// The executable that becomes the guard.
     pub guard: GuardExecutable,
-    /// How long the program has between TERM and KILL; [`GRACE`] fits rule 27.
+    /// How long the program has between TERM and KILL. Use [`GRACE`] to comply with rule 27.
     pub grace: Duration,
+    /// Restricts what the program may do. With `None`, it may read, execute and connect to everything that its user may.
+    pub confinement: Option<Confinement>,
 }
 
 /// An executable that calls [`guard_main`] before anything else.
@@ -87,7 +98,7 @@ pub struct NativeProgram {
 pub struct GuardExecutable(PathBuf);
 
 impl GuardExecutable {
-    /// Returns the executable of this process, also if its file was replaced since.
+    /// Returns the executable of this process, even if its file was replaced meanwhile.
     pub fn this() -> Self {
         Self(PathBuf::from("/proc/self/exe"))
     }
@@ -117,7 +128,22 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// How a program ended. None of the processes that it started is left.
+/// What a program and everything that it started used, as far as each process was waited for (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Processor time.
+    pub cpu: Duration,
+    /// How many bytes of memory the largest process had, files that it mapped included. A process begins as a copy of this executable, so
+    /// it is not less than that one needs.
+    pub memory: u64,
+    /// How many bytes of files were changed, as the kernel counts them: none in a file system in memory.
+    pub written: u64,
+    /// How many threads there were together at most when they were counted, one for each process at least; 0 for a program without
+    /// confinement, whose processes are not counted.
+    pub processes: u64,
+}
+
+/// How a program ended. All processes that it started have ended too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
     /// How the program ended.
@@ -126,16 +152,20 @@ pub struct Ending {
     pub stopped: bool,
     /// How many processes the program left behind, all of which were ended.
     pub leftover_processes: u32,
+    /// Whether it was ended because it had more processes than its confinement allows ([`Confinement::processes`]).
+    pub too_many_processes: bool,
+    /// What the program and everything that it started used.
+    pub used: Resources,
     /// The last lines of its output, oldest first; at most [`TAIL`].
     pub tail: Vec<String>,
     /// The Landlock ABI that was enforced, 0 for none.
     pub landlock: u32,
 }
 
-/// Why a program did not run, or why its end was not observed. In either case none of its processes is left.
+/// Why a program did not run, or why its end was not observed. In either case all of its processes have ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// The guard could not be started, and so the program was not.
+    /// The guard could not be started, so the program was not started either.
     #[error("the guard of {program} cannot be started: {message}")]
     Guard {
         /// The program's name.
@@ -151,13 +181,13 @@ pub enum ProcessError {
         /// The error from the kernel.
         message: String,
     },
-    /// The guard was killed from outside, and with it the program.
+    /// Another process killed the guard, and the kernel then killed the program.
     #[error("the guard of {program} was killed, and {program} with it")]
     GuardKilled {
         /// The program's name.
         program: String,
     },
-    /// The state file could not be written; the program was not started.
+    /// The state file could not be written, so the program was not started.
     #[error("cannot record {program} in the state file")]
     State {
         /// The program's name.
@@ -171,7 +201,7 @@ pub enum ProcessError {
         /// The program's name.
         program: String,
     },
-    /// A system call failed that always succeeds otherwise.
+    /// A system call failed unexpectedly.
     #[error("cannot supervise {program}")]
     System {
         /// The program's name.
@@ -182,9 +212,9 @@ pub enum ProcessError {
 }
 
 impl NativeProgram {
-    /// Runs the program to its end. Each line of its output goes to `on_line`, and from there to the log. Ends the program if `run` is
-    /// cancelled. Returns only when none of its processes is alive. If the future is dropped, the guard ends the program, but
-    /// nothing waits for its end.
+    /// Runs the program to its end. Passes each line of its output to `on_line`, which decides whether the line is logged. Ends the
+    /// program if `run` is cancelled. Returns when all of its processes have ended. If the future is dropped, the guard ends the program,
+    /// but nobody waits for that.
     ///
     /// # Errors
     /// Fails with a [`ProcessError`]. If the program itself fails, returns an [`Ending`].
@@ -217,23 +247,26 @@ impl NativeProgram {
             let mapping = vec![FdMapping { parent_fd: lock, child_fd: LOCK }];
             command.fd_mappings(mapping).map_err(|error| refused(error.to_string()))?;
         }
-        let mut child = Command::from(command)
-            .spawn()
+        let mut command = Command::from(command);
+        let (mut child, running) = RunningGuard::start(|| command.spawn(), Child::id)
             .map_err(|error| refused(format!("{}: {error}", self.guard.0.display())))?;
+        // Closes the guard's end of the socket, and the copy of the lock.
+        drop(command);
         let pid = child.id().ok_or_else(|| refused("it ended at once".to_owned()))?;
         let output = (child.stdout.take(), child.stderr.take());
         let mut socket = GuardSocket::on(host).map_err(|error| refused(error.to_string()))?;
         match self.set_up(run, pid, &mut socket).await {
             Ok((identity, landlock)) => {
                 if landlock == 0 {
+                    let may = if self.confinement.is_some() { "read and write" } else { "write" };
                     let message =
-                        format!("this kernel has no Landlock: {} may write where its user may", self.name);
+                        format!("this kernel has no Landlock: {} may {may} where its user may", self.name);
                     run.log(Level::Warn, "host", message);
                 }
-                Ok(Guarded { child, identity, socket, output, landlock })
+                Ok(Guarded { child, identity, socket, output, landlock, _running: running })
             }
             Err(error) => {
-                // The guard has started nothing yet, and may be another program.
+                // The guard has not started a program yet, and may not be a guard at all.
                 drop(socket);
                 let _ = child.kill().await;
                 Err(error)
@@ -255,7 +288,7 @@ impl NativeProgram {
         }
         let ready = async {
             match socket.send(&order).await {
-                // The guard has ended; its last message says why.
+                // The guard has ended, and its last message contains the reason.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 sent => sent?,
             }
@@ -292,10 +325,11 @@ impl NativeProgram {
             writable: self.writable.iter().map(|path| path.clone().into()).collect(),
             require_landlock: self.require_landlock,
             grace: self.grace,
+            confinement: self.confinement.clone(),
         }
     }
 
-    /// Writes to the state file outside the runtime's threads.
+    /// Writes to the state file on a thread that may block.
     async fn update_state(
         &self,
         update: impl FnOnce(&State) -> io::Result<()> + Send + 'static,
@@ -328,14 +362,15 @@ impl NativeProgram {
                 lines = error.read(), if error.is_open() => log.take(lines),
                 () = run.cancelled(), if !stopped => {
                     stopped = true;
-                    // A guard that is gone has ended the program already; the loop then sees the end of the socket.
+                    // If the guard is gone, sending fails. The program has ended then, and the loop receives the end of the socket.
                     let _ = guarded.socket.send(STOP).await;
                 }
                 message = guarded.socket.receive() => break message.map_err(|source| self.system(source))?,
             }
         };
-        if last.is_none() {
-            guarded.end_group().await.map_err(|source| self.system(source))?;
+        // A guard that has seen the end of everything says so.
+        if !matches!(last, Some(GuardMessage::Ended { .. })) {
+            guarded.end_orphans().await.map_err(|source| self.system(source))?;
         }
         let rest = async {
             while output.is_open() || error.is_open() {
@@ -345,11 +380,11 @@ impl NativeProgram {
                 }
             }
         };
-        // No process is left that could write, unless one left the guard's session and survived the guard.
+        // No process can write to the pipes any more.
         let _ = tokio::time::timeout(DRAIN, rest).await;
         log.report_dropped();
         match last {
-            Some(GuardMessage::Ended { status, leftover_processes }) => {
+            Some(GuardMessage::Ended { status, leftover_processes, too_many_processes, used }) => {
                 if leftover_processes > 0 {
                     let message =
                         format!("{} left {leftover_processes} processes behind, which were ended", self.name);
@@ -359,6 +394,8 @@ impl NativeProgram {
                     status,
                     stopped,
                     leftover_processes,
+                    too_many_processes,
+                    used,
                     tail: log.into_tail(),
                     landlock: guarded.landlock,
                 })

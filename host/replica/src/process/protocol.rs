@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Status;
+use super::{Confinement, Resources, Status};
 
-/// The longest line that either side reads, in bytes: arguments and environment of a program.
+/// How many bytes a line may have. The longest line contains a program's arguments and environment.
 pub(super) const LONGEST: u64 = 4 << 20;
 
-/// The host's first line, in JSON: what to run. Its second line is [`GO`]. Any further line, or the end of the socket, is the order to
-/// end the program.
+/// The host's first line, in JSON: the program to run. The host's second line is [`GO`]. Any further line, or the end of the socket, tells
+/// the guard to end the program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) program: OsString,
@@ -20,6 +20,8 @@ pub(super) struct Order {
     pub(super) writable: Vec<OsString>,
     pub(super) require_landlock: Option<u32>,
     pub(super) grace: Duration,
+    /// The confinement of the program, in addition to the guard's Landlock domain; `None` if there is no additional confinement.
+    pub(super) confinement: Option<Confinement>,
 }
 
 /// The host has recorded the guard in the state file: the program may start.
@@ -43,5 +45,9 @@ pub(super) enum GuardMessage {
         status: Status,
         /// How many processes the program had left behind.
         leftover_processes: u32,
+        /// Whether it was ended because it had more processes than [`Confinement::processes`].
+        too_many_processes: bool,
+        /// What the program and its descendants used.
+        used: Resources,
     },
 }

@@ -332,7 +332,7 @@ fn keytab(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
     (!inside && !path.is_empty()).then(|| leads_out(name, path))
 }
 
-/// Judges the directory of the server's log. Inside the data directory the log must have a directory of its own: in a directory with
+/// Judges the directory of the server's log. Inside the data directory, the log must have a separate directory: in a directory with
 /// PostgreSQL's own files it could overwrite them.
 fn log_directory(places: &Places<'_>, name: &str, value: &str) -> Verdict {
     let overridden = || {

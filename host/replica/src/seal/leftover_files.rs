@@ -15,7 +15,7 @@ const STANDBY_SIGNAL: RelativePath = RelativePath::literal(names::STANDBY_SIGNAL
 const RECOVERY_SIGNAL: RelativePath = RelativePath::literal(names::RECOVERY_SIGNAL);
 
 /// Files that belong to the copied server, and files that a server treats as a request, with the reason for removing them. `promote` is
-/// removed whatever the operator's trigger file is.
+/// removed even if the operator's trigger file has another name.
 const OF_ANOTHER_SERVER: [(RelativePath, &str); 6] = [
     (RelativePath::literal(names::POSTMASTER_PID), "it belongs to the server that was copied"),
     (RelativePath::literal(names::POSTMASTER_OPTS), "it belongs to the server that was copied"),

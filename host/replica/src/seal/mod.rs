@@ -1,4 +1,4 @@
-//! The seal checks what a method restored and makes it startable (semantics rules 29 and 30).
+//! The seal checks what a method restored and makes it startable (loop rules 29 and 30).
 //!
 //! Its steps, in this order: rename `global/pg_control` to its unfinished name; do every check, none of which changes anything but
 //! modes; make the changes (links, configuration, signal files); have PostgreSQL's own programs check whether the server would start;

@@ -13,7 +13,7 @@ const CHECK: Rule = Rule::Places;
 /// A mapped directory, opened.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// As the operator wrote it.
+    /// The path, as the operator wrote it.
     written: PathBuf,
     /// The real path of the directory, with links resolved: the target of a link to the directory.
     pub(super) path: PathBuf,

@@ -62,7 +62,7 @@ impl Findings {
         self.push(Finding { check, level: Level::Warn, message: message.into() });
     }
 
-    /// Adds an information: something that the operator's configuration asks for, or that is not a fault.
+    /// Adds an informational finding, about something that the operator's configuration requests or that is not a fault.
     pub(super) fn add_info(&mut self, check: Rule, message: impl Into<String>) {
         self.push(Finding { check, level: Level::Info, message: message.into() });
     }

@@ -1,4 +1,4 @@
-//! Writes `postgresql.auto.conf`: removes the recovery settings that came with the backup, and adds the operator's. Semantics rules 29 and
+//! Writes `postgresql.auto.conf`: removes the recovery settings that came with the backup, and adds the operator's. Loop rules 29 and
 //! 30.
 
 use std::io;

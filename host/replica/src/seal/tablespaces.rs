@@ -234,7 +234,7 @@ fn same_place(resolved: &Path, target: &Path) -> bool {
     target.canonicalize().is_ok_and(|real| is_at(resolved, &real))
 }
 
-/// Checks that a tablespace has a directory of its own, with its folder in it.
+/// Checks that no other tablespace has the same directory, and that the directory contains the tablespace's folder.
 fn check_place(
     places: &Places<'_>,
     tablespace: &Linked,

@@ -304,7 +304,7 @@ fn parse_history(output: &[u8], timeline: u32) -> Option<Vec<Fork>> {
 }
 
 /// Parses rows of oid, name and location, each field ended by NUL. A tablespace without an absolute location lies in the data
-/// directory (`allow_in_place_tablespaces`) and needs no directory of its own.
+/// directory (`allow_in_place_tablespaces`) and needs no other directory.
 fn parse_tablespaces(output: &[u8]) -> Option<Vec<Tablespace>> {
     let output = output.strip_suffix(b"\0").unwrap_or(output);
     if output.is_empty() {
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn tablespaces_are_read_whatever_their_names_hold() {
+    fn tablespaces_with_special_characters_in_their_names_are_read() {
         let answer = b"16384\0fast\n|disks\0/srv/a b\0\x31\x36385\0in_place\0pg_tblspc/16385\0";
         let expected =
             Tablespace { oid: 16384, name: Some("fast\n|disks".to_owned()), location: "/srv/a b".into() };

@@ -1,4 +1,4 @@
-//! The server to copy from: its connection string, the passfile of a run, the facts that it reports. Semantics rule 3.
+//! The server to copy from: its connection string, the passfile of a run, the facts that it reports. Loop rule 3.
 
 mod ask;
 pub mod conninfo;
@@ -168,7 +168,7 @@ impl Source {
     }
 
     /// Connects once more, without any password, if the source has answered. Afterwards `asks_password` says whether the source asks this
-    /// role for a password, whatever passfiles there are. A source that asks this run asks a standby on this machine too.
+    /// role for a password, regardless of any passfiles. If the source asks this run, it will also ask a standby on this machine.
     pub async fn try_without_password(&mut self, bin_dir: &Path, cancel: &CancellationToken) {
         if self.facts.is_ok() {
             self.asks_password = ask::asks_password(self, bin_dir, cancel).await;

@@ -1,4 +1,4 @@
-//! The files that carry secrets to native programs, so that no argument list contains one. Semantics rule 3.
+//! The files that carry secrets to native programs, so that no argument list contains one. Loop rule 3.
 
 use std::fs::Permissions;
 use std::io::{self, Read, Write};
@@ -42,7 +42,7 @@ pub(super) fn content(conninfo: &Conninfo, password: &Secret) -> io::Result<Vec<
         lines.extend(host.map(|host| (host, port.to_owned())));
     }
     let is = |wanted: &str| lines.iter().any(|(host, _)| host == wanted);
-    // libpq looks a socket in the default directory up as `localhost`.
+    // For a socket in the default directory, libpq looks up `localhost` in the passfile.
     if lines.iter().any(|(host, _)| host.starts_with('/')) && !is("localhost") {
         let port = if ports.len() == 1 { ports[0] } else { "*" };
         lines.push(("localhost".to_owned(), port.to_owned()));
@@ -121,7 +121,7 @@ fn password_of(line: &[u8]) -> Option<Secret> {
 /// variable. `None` if there are none.
 ///
 /// # Errors
-/// Fails if the connection string names a service of its own, because there can only be one, or if a line cannot hold a value.
+/// Fails if the connection string already names a service, because there can be only one, or if a line cannot hold a value.
 pub(super) fn service(conninfo: &Conninfo) -> io::Result<Option<Vec<u8>>> {
     let mut lines = Vec::new();
     for (keyword, secret) in conninfo.secrets().filter(|(keyword, _)| *keyword != "password") {

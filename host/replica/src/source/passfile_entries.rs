@@ -143,7 +143,7 @@ fn entries(passfile: &Path, conninfo: &Conninfo) -> io::Result<Vec<Entry>> {
         .filter(|line| !line.starts_with(b"#"))
         .filter_map(|line| fields(line.strip_suffix(b"\r").unwrap_or(line)))
         .collect();
-    // The first line that matches counts, also if it has no password.
+    // libpq uses the first line that matches, even if it has no password.
     let entry = |wanted: &Wanted| {
         let matching = lines.iter().find(|(fields, _)| wanted.matches(fields));
         let password = matching.map(|(_, password)| *password).filter(|password| !password.is_empty());

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Conninfo, PassFile, Source};
+use crate::regular_file;
 
 /// Messages about transient errors: the server does not answer, starts, stops or has no connection left. They come from libpq, from the
 /// system library (both in the C locale), and from a server with English messages (`src/interfaces/libpq/fe-connect.c`,
@@ -42,24 +43,16 @@ pub(super) fn is_transient(said: &str) -> bool {
 /// Returns why libpq does not read a passfile; `None` if it does. libpq ignores a missing passfile silently, and other unusable passfiles
 /// with a warning (`passwordFromFile` in `fe-connect.c`).
 pub fn unusable_passfile(path: &Path) -> Option<String> {
-    let metadata = match std::fs::metadata(path) {
+    let metadata = match regular_file::open(path).and_then(|file| file.metadata()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Some("it does not exist".to_owned());
         }
-        Err(error) => return Some(format!("it cannot be examined: {error}")),
+        Err(error) => return Some(format!("it cannot be read: {error}")),
         Ok(metadata) => metadata,
     };
-    if !metadata.is_file() {
-        return Some("it is not a file".to_owned());
-    }
     let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Some(format!(
-            "others may read or change it (mode {mode:04o}): `chmod 0600 {}`",
-            path.display()
-        ));
-    }
-    std::fs::File::open(path).err().map(|error| format!("it cannot be read: {error}"))
+    (mode & 0o077 != 0)
+        .then(|| format!("others may read or change it (mode {mode:04o}): `chmod 0600 {}`", path.display()))
 }
 
 /// Returns the path of a file that the operator named for a secret, for a message. Does not show the path if there is no such file, because
@@ -134,6 +127,11 @@ mod tests {
             assert_eq!(why.is_none(), usable, "{mode:o}: {why:?}");
             assert!(why.is_none_or(|why| why.contains("chmod 0600")));
         }
-        assert_eq!(unusable_passfile(place.path()).as_deref(), Some("it is not a file"));
+        let fifo = place.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+        for path in [place.path(), &fifo] {
+            let why = unusable_passfile(path);
+            assert_eq!(why.as_deref(), Some("it cannot be read: it is not a regular file"));
+        }
     }
 }

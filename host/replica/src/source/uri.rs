@@ -77,7 +77,7 @@ fn parse_hosts(authority: &str) -> Result<(String, String), ConninfoError> {
                 ));
             }
         };
-        // Such a host or port is part of a password that was not percent-encoded. libpq would take it for the host or the port, and print
+        // Such a host or port is part of a password that was not percent-encoded. libpq would use it as the host or the port, and print
         // it.
         if host.contains('@') || !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ConninfoError(

@@ -1,4 +1,4 @@
-//! Ends the processes that a dead run left running. Semantics rule 26.
+//! Ends the processes that a dead run left running. Loop rule 26.
 
 use std::io;
 use std::time::{Duration, Instant};

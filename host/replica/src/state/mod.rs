@@ -1,5 +1,5 @@
 //! The state file: which run works on a data directory, since when, with which processes, and whether its work is unfinished.
-//! Semantics rule 26. It is in `state_dir` and not in the data directory, because pg_basebackup refuses a directory that holds
+//! Loop rule 26. It is in `state_dir` and not in the data directory, because pg_basebackup refuses a directory that holds
 //! even a dotfile.
 //!
 //! The file is JSON and is replaced as a whole (written to another file, synced, renamed), so that a run that is killed at any moment

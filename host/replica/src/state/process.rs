@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A process, so that the next run can recognise it: its PID may be reused, but not with the same start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
-    /// The PID of the process, which leads a group of its own.
+    /// The PID of the process, which leads its own process group.
     pub pid: u32,
     /// Its start time in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
     pub started: u64,
@@ -57,6 +57,8 @@ pub(crate) struct Process {
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
+    /// How many threads it has, 1 at least.
+    pub(crate) threads: u64,
     pub(crate) started: u64,
 }
 
@@ -117,6 +119,7 @@ fn parse(pid: u32, text: &[u8]) -> Option<Process> {
         parent: field(4)?.parse().ok()?,
         group: leader(5)?,
         session: leader(6)?,
+        threads: field(20)?.parse().ok()?,
         started: field(22)?.parse().ok()?,
     })
 }
@@ -151,10 +154,10 @@ mod tests {
 
     #[test]
     fn a_program_chooses_its_name_and_still_cannot_forge_its_fields() {
-        let forged = b"7 (a) R 1 1 1) S 1 42 43 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 123456 0 0";
+        let forged = b"7 (a) R 1 1 1) S 1 42 43 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 5 0 123456 0 0";
         let process = parse(7, forged).unwrap();
         assert_eq!((process.state, process.group, process.session, process.started), (b'S', 42, 43, 123_456));
-        assert_eq!(process.name, b"a) R 1 1 1");
+        assert_eq!((process.name, process.threads), (b"a) R 1 1 1".to_vec(), 5));
     }
 
     #[test]

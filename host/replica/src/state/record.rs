@@ -168,7 +168,7 @@ impl Record {
     }
 }
 
-/// Returns a path's bytes as text: UTF-8 as it is, other bytes and `%` escaped.
+/// Returns a path's bytes as text. UTF-8 is not changed; other bytes and `%` are escaped.
 pub(super) fn written(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

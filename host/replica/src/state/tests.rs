@@ -53,7 +53,7 @@ impl Drop for KilledOnDrop {
 }
 
 impl KilledOnDrop {
-    /// A shell that leads a session of its own and runs `script`.
+    /// Starts a shell that leads a new session and runs `script`.
     fn leader(script: &str) -> Self {
         let child =
             Command::new("setsid").args(["bash", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();

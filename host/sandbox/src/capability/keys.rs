@@ -1,4 +1,4 @@
-//! Keys by name: `keys.repo = { file = "/etc/understudy/repo.pass" }`. What a component holds is a handle; the bytes stay here.
+//! Keys by name: `keys.repo = { file = "/etc/understudy/repo.pass" }`. A component gets only a handle of a key, never its bytes.
 
 use replica::CapabilityKind;
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use super::check::near;
 use super::remedies::NAME;
 use super::{Capability, Check, Remedies};
 use crate::Grants;
-use crate::answer::Answer;
+use crate::answer::{Answer, CallError};
 use crate::inspection::{Kind, Need, NeedKind, OptionSpec};
 use crate::state::State;
 use crate::text::{is_printable, quoted};
@@ -20,18 +20,18 @@ use crate::text::{is_printable, quoted};
 /// Keys by name.
 pub(crate) struct Keys;
 
-/// A key, and what it opens.
+/// A key, and the stores whose objects it decrypts.
 #[derive(Clone, Debug)]
 pub struct KeyGrant {
     /// The pass phrase.
     pub secret: Secret,
-    /// The names of the granted stores whose objects it decrypts. It decrypts nothing else, whatever the component holds: what a
-    /// component could have made itself is no object of the operator's.
+    /// The names of the granted stores whose objects the key decrypts. It decrypts nothing else, in particular no bytes that the
+    /// component could have written itself.
     pub stores: Arc<BTreeSet<String>>,
 }
 
 impl KeyGrant {
-    /// A key for the objects of these stores.
+    /// Makes a key for the objects of these stores.
     pub fn new(secret: Secret, stores: impl IntoIterator<Item = String>) -> Self {
         Self { secret, stores: Arc::new(stores.into_iter().collect()) }
     }
@@ -50,10 +50,6 @@ impl Capability for Keys {
         Some(NeedKind::Key)
     }
 
-    fn is_enforced(&self) -> bool {
-        true
-    }
-
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
         match check.option(&need.name) {
             None if !need.required => {}
@@ -61,7 +57,7 @@ impl Capability for Keys {
         }
     }
 
-    /// Checks that an option which is a secret names a granted key.
+    /// Checks that an option of the kind `secret` names a granted key.
     fn check_option(&self, option: &OptionSpec, needs: &[Need], check: &mut Check<'_>) {
         let is_need = |need: &Need| need.kind == NeedKind::Key && need.name == option.name;
         if option.kind == Kind::Secret
@@ -72,7 +68,7 @@ impl Capability for Keys {
         }
     }
 
-    /// The line that grants a key of this name. A key opens the store of its own name unless it says which.
+    /// Returns the line that grants a key with this name. Without `stores`, a key decrypts the objects of the store with its own name.
     fn remedy(&self, remedies: &Remedies, name: &str) -> Option<String> {
         let stores = &remedies.grants.stores;
         match stores.keys().next() {
@@ -95,7 +91,7 @@ impl Capability for Keys {
 }
 
 impl Remedies {
-    /// The line that lets a key open the objects of a store.
+    /// Returns the line that lets a key decrypt the objects of a store.
     pub(crate) fn key_of_store(&self, key: &str, store: &str) -> Option<String> {
         let fits = store.len() <= NAME && is_printable(store) && !store.starts_with('/');
         let value = format!("file = \"/path\", stores = [{}]", quoted(store));
@@ -114,7 +110,7 @@ impl Check<'_> {
 }
 
 impl Grants {
-    /// The key of this name.
+    /// Returns the key with this name; `None` if it is not granted.
     pub(crate) fn key(&self, name: &str) -> Option<Key> {
         let granted = self.keys.get(name)?;
         Some(Key::named(name, granted.secret.clone()).bound_to(Arc::clone(&granted.stores)))
@@ -122,15 +118,17 @@ impl Grants {
 }
 
 impl State {
-    /// Gives a key that the operator granted.
+    /// Returns a handle of a key that the operator granted.
     ///
     /// # Errors
     /// `Denied` for a name that was not granted.
     pub(crate) fn granted_key(&mut self, name: &str) -> Answer<Resource<Key>> {
-        match self.plane().and_then(|plane| plane.key(name)) {
-            Some(key) => Ok(self.table.push(key)?),
+        let call = self.reporter.call(CapabilityKind::Key, "keys.named", || name.to_owned());
+        let answer = match self.plane().and_then(|plane| plane.key(name)) {
+            Some(key) => self.table.push(key).map_err(CallError::from),
             None => Err(self.not_granted(&Keys, name).into()),
-        }
+        };
+        call.end(answer)
     }
 }
 
@@ -140,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_needed_by_its_name_or_by_what_its_option_says() {
+    fn a_needed_key_must_be_granted_under_the_name_of_the_need_or_of_its_option() {
         let needs = [need(NeedKind::Key, "repo", true)];
         let refusal = check(&needs, &[], &["/mnt"]).unwrap_err();
         assert!(refusal.policy && refusal.message.contains("the key repo"), "{refusal}");
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_that_is_a_secret_names_a_granted_key() {
+    fn every_option_of_the_kind_secret_must_name_a_granted_key() {
         check_with(&[], &[setting("pass", "repo")], &granted()).unwrap();
         let refusal = check_with(&[], &[setting("pass", "../repo")], &granted()).unwrap_err();
         assert!(refusal.message.contains("option pass"), "{refusal}");

@@ -1,6 +1,6 @@
-//! Capabilities: what a component can be allowed to do. Each has a module, with the operator's grant, the check of the component's needs,
-//! the line of configuration that would grant it, the directories that it opens, the interfaces of WASI that it links, and the host
-//! functions with their denials. [`CAPABILITIES`] lists them; a new capability is a module and an entry.
+//! Capabilities: what a component can be allowed to do. Each capability has a module, which contains the operator's grant, the check of
+//! the component's needs, the configuration line that would grant the capability, the directories that it opens, the WASI interfaces that
+//! it links, and the host functions with their denials. A new capability needs a module and an entry in [`CAPABILITIES`].
 //!
 //! Everything that a capability does not allow is denied: the default methods of [`Capability`] grant nothing.
 
@@ -8,8 +8,8 @@ mod check;
 pub(crate) mod datadir;
 mod environment;
 mod keys;
-mod network;
-mod programs;
+pub(crate) mod network;
+pub(crate) mod programs;
 pub(crate) mod read;
 mod remedies;
 pub(crate) mod stores;
@@ -17,8 +17,9 @@ pub(crate) mod stores;
 use std::path::PathBuf;
 
 use foundation::secret::Secret;
-use replica::{CapabilityKind, Denial, Directories, Refusal};
+use replica::{CapabilityKind, Denial, Directories, Redactor, Refusal};
 use wasmtime::component::Linker;
+use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::Grants;
 use crate::files::{Place, Step};
@@ -29,10 +30,13 @@ pub(crate) use check::{Check, check_needs};
 pub(crate) use datadir::Datadir;
 pub use datadir::DiskBudget;
 pub(crate) use environment::Environment;
+pub use environment::{NotAVariable, Variables};
 pub use keys::KeyGrant;
 pub(crate) use keys::Keys;
-pub(crate) use network::Network;
-pub(crate) use programs::Programs;
+pub(crate) use network::{Connections, Http, Network, NetworkUse, Sockets, Tls, uses_http};
+pub use network::{NotAServer, Resolve, Server, ServerGrant, SystemResolver};
+pub use programs::{ArgumentPattern, EnvironmentValue, NotAPattern, PATRONI, ProgramGrant};
+pub(crate) use programs::{ProgramCalls, ProgramRunner, Programs};
 pub(crate) use read::Read;
 pub(crate) use remedies::Remedies;
 pub(crate) use stores::Stores;
@@ -43,7 +47,7 @@ pub(crate) const CAPABILITIES: [&dyn Capability; 7] =
 
 /// Something that a component can be allowed to do.
 pub(crate) trait Capability: Sync {
-    /// Returns the kind, by which denials and needs name the capability.
+    /// Returns the kind, which names the capability in denials.
     fn kind(&self) -> CapabilityKind;
 
     /// Returns the key in `[method.NAME.grants]`.
@@ -52,29 +56,28 @@ pub(crate) trait Capability: Sync {
     /// Returns the kind of need that the capability meets; `None` if every method has the capability.
     fn meets(&self) -> Option<NeedKind>;
 
-    /// Returns whether this version can grant the capability and enforce the grant. If not, every call is denied, and the configuration
-    /// refuses the key.
-    fn is_enforced(&self) -> bool {
-        false
-    }
-
     /// Checks that the grants meet a need of this kind, and reports to `check` if they do not.
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
         check.cannot_be_granted(need);
     }
 
-    /// Checks an option in which the operator may name something of this kind. `needs` are all needs of the component.
+    /// Checks an option whose value may name a grant of this capability. `needs` are all needs of the component.
     fn check_option(&self, _option: &OptionSpec, _needs: &[Need], _check: &mut Check<'_>) {}
 
-    /// Checks the grants themselves, without the component.
+    /// Checks the grants themselves, without the component. `redactor` knows every secret of the run.
     ///
     /// # Errors
     /// A [`Refusal`] of the rule `grant`.
-    fn check_grant(&self, _grants: &Grants, _remedies: &Remedies) -> Result<(), Refusal> {
+    fn check_grant(
+        &self,
+        _grants: &Grants,
+        _remedies: &Remedies,
+        _redactor: &Redactor,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
 
-    /// Returns the line that would grant what the component calls `name`; `None` if no line would.
+    /// Returns the configuration line that would grant `name`; `None` if no line would.
     fn remedy(&self, _remedies: &Remedies, _name: &str) -> Option<String> {
         None
     }
@@ -84,7 +87,7 @@ pub(crate) trait Capability: Sync {
         Denial { capability: self.kind(), what, remedy }
     }
 
-    /// Lists the directories that a run gets: each is preopened, and allowed in the Landlock domain of the thread.
+    /// Lists the directories that a run gets. The host opens each for the component, and allows it in the thread's Landlock domain.
     fn places(&self, _step: Step, _directories: &Directories, _grants: &Grants) -> Vec<Place> {
         Vec::new()
     }
@@ -94,12 +97,23 @@ pub(crate) trait Capability: Sync {
         Vec::new()
     }
 
+    /// Lists the directories of this machine that something of the method may write besides the data directory and the mapped places, each
+    /// with the key that grants it.
+    fn writes(&self, _grants: &Grants) -> Vec<(PathBuf, String)> {
+        Vec::new()
+    }
+
+    /// Lists what decides which code is executed natively for the method, each with what messages call it.
+    fn trusts(&self, _grants: &Grants) -> Vec<(PathBuf, String)> {
+        Vec::new()
+    }
+
     /// Lists the secrets in the grants.
     fn secrets<'g>(&self, _grants: &'g Grants) -> Vec<&'g Secret> {
         Vec::new()
     }
 
-    /// Lists what was granted for the report, by its name below `[method.NAME.grants]`, without secrets and credentials.
+    /// Lists the grants as the report shows them, by their names below `[method.NAME.grants]`, without secrets and credentials.
     fn report_entries(&self, _grants: &Grants) -> Vec<(String, String)> {
         Vec::new()
     }
@@ -110,18 +124,16 @@ pub(crate) trait Capability: Sync {
         &[]
     }
 
-    /// Links the interfaces of WASI that belong to the capability.
+    /// Adds what the grants allow to a run's WASI context. Not called for `describe`.
+    fn set_up(&self, _grants: &Grants, _wasi: &mut WasiCtxBuilder) {}
+
+    /// Links the WASI interfaces that belong to the capability.
     ///
     /// # Errors
     /// Fails if the linker has one of them already.
     fn link(&self, _linker: &mut Linker<State>) -> wasmtime::Result<()> {
         Ok(())
     }
-}
-
-/// Returns the keys of `[method.NAME.grants]` that the contract has but this version cannot enforce. The configuration refuses them.
-pub fn not_enforced() -> impl Iterator<Item = &'static str> {
-    CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).map(|capability| capability.key())
 }
 
 #[cfg(test)]
@@ -162,19 +174,5 @@ mod tests {
         };
         assert_eq!(places(Step::Plan), all(Access::Read));
         assert_eq!(places(Step::Create), all(Access::Write));
-    }
-
-    #[test]
-    fn what_this_version_cannot_enforce_opens_nothing() {
-        let (grants, remedies) = (Grants::default(), Remedies::new("m", &Grants::default()));
-        let directories = Directories { datadir: "/d".into(), wal: None, tablespaces: Default::default() };
-        let not_enforced: Vec<_> =
-            CAPABILITIES.iter().filter(|capability| !capability.is_enforced()).collect();
-        assert_eq!(super::not_enforced().collect::<Vec<_>>(), ["programs", "network", "environment"]);
-        for capability in not_enforced {
-            assert_eq!(capability.remedy(&remedies, "x"), None);
-            assert_eq!(capability.places(Step::Create, &directories, &grants), []);
-            assert_eq!(capability.data_plane_interfaces(), [""; 0]);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Remedies: the line of configuration that would allow a denied call. Each capability writes its own.
+//! Remedies: configuration lines that would allow a denied call. Each capability writes its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ pub(super) const NAME: usize = 64;
 /// Writes lines of configuration for one method.
 #[derive(Clone, Debug)]
 pub(crate) struct Remedies {
-    method: String,
-    /// What is granted already. A new line replaces the old one, so it must repeat this.
+    pub(super) method: String,
+    /// The existing grants. A new line replaces an old one, so it must repeat what the old one grants.
     pub(super) grants: Arc<Grants>,
 }
 
 impl Remedies {
-    /// Makes a writer for the method of this name, which has these grants.
+    /// Makes a writer for the method with this name and these grants.
     pub(crate) fn new(method: &str, grants: &Grants) -> Self {
         Self { method: method.to_owned(), grants: Arc::new(grants.clone()) }
     }

@@ -1,5 +1,5 @@
-//! Stores by name: `stores.repo = { url = "s3://backups/pg" }`. Places where backups are, to look and to read; credentials and keys
-//! stay here.
+//! Stores by name: `stores.repo = { url = "s3://backups/pg" }`. A component can list and read the objects of a store. The host keeps the
+//! credentials and keys to itself.
 
 use replica::CapabilityKind;
 use std::path::PathBuf;
@@ -18,7 +18,8 @@ use super::check::near;
 use super::{Capability, Check, Keys, Read, Remedies};
 use crate::Grants;
 use crate::answer::Answer;
-use crate::files::{GuestPath, Watched};
+use crate::calls::Call;
+use crate::files::{Counted, GuestPath, Watched};
 use crate::inspection::{Need, NeedKind};
 use crate::plane::{self, Plane};
 use crate::state::State;
@@ -26,10 +27,10 @@ use crate::state::State;
 /// Stores by name.
 pub(crate) struct Stores;
 
-/// The most bytes that an object may have which is read whole.
+/// How many bytes an object may have if it is read in one call.
 const WHOLE: u32 = 4 << 20;
 
-/// What every call of a store needs.
+/// The message of the trap if a component without a data plane uses a store.
 const NO_PLANE: &str = "a handle that was never given";
 
 impl Capability for Stores {
@@ -43,10 +44,6 @@ impl Capability for Stores {
 
     fn meets(&self) -> Option<NeedKind> {
         Some(NeedKind::Store)
-    }
-
-    fn is_enforced(&self) -> bool {
-        true
     }
 
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
@@ -91,12 +88,12 @@ impl Capability for Stores {
 /// A store that a component has opened.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
 pub struct Bucket {
-    /// As the component called it.
+    /// The name or path by which the component opened the store.
     pub(super) name: Arc<str>,
     pub(super) store: Store,
 }
 
-/// What a component is told of an object.
+/// What a component learns about an object.
 pub(crate) struct Object {
     /// Its key.
     pub(crate) key: String,
@@ -104,12 +101,12 @@ pub(crate) struct Object {
     pub(crate) size: u64,
     /// When it was written, in seconds since 1970.
     pub(crate) modified: Option<u64>,
-    /// The store's own mark of its content.
+    /// The store's ETag.
     pub(crate) etag: Option<String>,
 }
 
 impl Object {
-    /// A mark is a text of the server's, and may repeat what it was given.
+    /// Converts an object. Redacts its ETag, because the server chooses that text and could put a credential into it.
     fn of(object: store::Object, plane: &Plane) -> Self {
         let etag = object.etag.map(|etag| plane.without_secrets(&etag.to_string()));
         Self { key: object.key, size: object.size, modified: object.modified, etag }
@@ -120,18 +117,18 @@ impl Object {
 pub(crate) struct Page {
     /// The objects.
     pub(crate) objects: Vec<Object>,
-    /// After which the next page begins; `None` on the last.
+    /// The key after which the next page begins; `None` on the last page.
     pub(crate) next: Option<String>,
 }
 
-/// Pipelines: how stored bytes become plain bytes.
+/// Functions for pipelines, which turn stored bytes into plain bytes.
 impl State {
     /// Makes a pipeline that changes nothing.
     pub(crate) fn new_pipeline(&mut self) -> wasmtime::Result<Resource<Pipeline>> {
         Ok(self.table.push(Pipeline::default())?)
     }
 
-    /// Has a pipeline decrypt first.
+    /// Makes a pipeline decrypt the stored bytes.
     pub(crate) fn decrypt_with(
         &mut self,
         pipeline: &Resource<Pipeline>,
@@ -143,7 +140,7 @@ impl State {
         Ok(())
     }
 
-    /// Has a pipeline decompress then.
+    /// Makes a pipeline decompress the bytes, after it decrypted them.
     pub(crate) fn decompress_with(
         &mut self,
         pipeline: &Resource<Pipeline>,
@@ -153,7 +150,7 @@ impl State {
         Ok(())
     }
 
-    /// A pipeline of the component's, or the one that changes nothing.
+    /// Returns the pipeline of a handle, or one that changes nothing.
     pub(super) fn pipeline(&self, via: Option<&Resource<Pipeline>>) -> wasmtime::Result<Pipeline> {
         Ok(match via {
             Some(via) => self.table.get(via)?.clone(),
@@ -162,65 +159,82 @@ impl State {
     }
 }
 
-/// Opened stores.
+/// Functions for opened stores.
 impl State {
-    /// Opens a store that was granted, or by its absolute path a directory that was granted to be read, or one below it.
+    /// Opens a granted store by its name, or by its absolute path a directory for which `read` is granted.
     ///
     /// # Errors
-    /// `Denied` for what was not granted; what the store says.
+    /// `Denied` if the store or directory is not granted, else the error of the store.
     pub(crate) async fn open_store(&mut self, name: String) -> Answer<Resource<Bucket>> {
-        let Some(plane) = &mut self.job.plane else { return Err(self.not_granted(&Stores, &name).into()) };
-        let store = if name.starts_with('/') {
-            match plane.granted_directory(&name).await {
-                Some(opened) => opened.map_err(|error| self.error(error))?,
-                None => {
-                    let path = GuestPath::root().join(&name);
-                    let line = self.plane().and_then(|plane| plane.remedies.read(&path.to_host()));
-                    return Err(self.denied(&Read, path.to_string(), line).into());
+        let call = self.reporter.call(CapabilityKind::Store, "store.open", || name.clone());
+        let answer: Answer<Resource<Bucket>> = async move {
+            let Some(plane) = &mut self.job.plane else {
+                return Err(self.not_granted(&Stores, &name).into());
+            };
+            let store = if name.starts_with('/') {
+                match plane.granted_directory(&name).await {
+                    Some(opened) => opened.map_err(|error| self.error(error))?,
+                    None => {
+                        let path = GuestPath::root().join(&name);
+                        let line = self.plane().and_then(|plane| plane.remedies.read(&path.to_host()));
+                        return Err(self.denied(&Read, path.to_string(), line).into());
+                    }
                 }
-            }
-        } else {
-            match plane.granted_store(&name).await {
-                Some(opened) => opened.map_err(|error| self.error(error))?,
-                None => return Err(self.not_granted(&Stores, &name).into()),
-            }
-        };
-        Ok(self.table.push(Bucket { name: name.into(), store })?)
+            } else {
+                match plane.granted_store(&name).await {
+                    Some(opened) => opened.map_err(|error| self.error(error))?,
+                    None => return Err(self.not_granted(&Stores, &name).into()),
+                }
+            };
+            Ok(self.table.push(Bucket { name: name.into(), store })?)
+        }
+        .await;
+        call.end(answer)
     }
 
     /// Lists a part of the objects below a prefix.
     ///
     /// # Errors
-    /// What the store says.
+    /// The error of the store.
     pub(crate) async fn scan_store(
         &mut self,
         bucket: &Resource<Bucket>,
         prefix: String,
         after: Option<String>,
     ) -> Answer<Page> {
-        let (plane, bucket) = self.bucket(bucket)?;
-        let store = bucket.store.clone();
-        let found = plane.run(async move { store.scan(&prefix, after.as_deref()).await }).await;
-        let store::Page { objects, next } = found.map_err(|error| self.error(error))?;
-        Ok(Page { objects: objects.into_iter().map(|found| Object::of(found, plane)).collect(), next })
+        let call = self.call_on("store.scan", bucket, &prefix);
+        let answer: Answer<Page> = async move {
+            let (plane, bucket) = self.bucket(bucket)?;
+            let store = bucket.store.clone();
+            let found = plane.run(async move { store.scan(&prefix, after.as_deref()).await }).await;
+            let store::Page { objects, next } = found.map_err(|error| self.error(error))?;
+            Ok(Page { objects: objects.into_iter().map(|found| Object::of(found, plane)).collect(), next })
+        }
+        .await;
+        call.end(answer)
     }
 
-    /// Tells what is known of one object.
+    /// Returns the metadata of one object.
     ///
     /// # Errors
-    /// What the store says.
+    /// The error of the store.
     pub(crate) async fn head_object(&mut self, bucket: &Resource<Bucket>, key: String) -> Answer<Object> {
-        let (plane, bucket) = self.bucket(bucket)?;
-        let store = bucket.store.clone();
-        let found = plane.run(async move { store.head(&key).await }).await;
-        Ok(found.map(|found| Object::of(found, plane)).map_err(|error| self.error(error))?)
+        let call = self.call_on("store.head", bucket, &key);
+        let answer: Answer<Object> = async move {
+            let (plane, bucket) = self.bucket(bucket)?;
+            let store = bucket.store.clone();
+            let found = plane.run(async move { store.head(&key).await }).await;
+            Ok(found.map(|found| Object::of(found, plane)).map_err(|error| self.error(error))?)
+        }
+        .await;
+        call.end(answer)
     }
 
     /// Reads the whole plain text of an object.
     ///
     /// # Errors
-    /// `Denied` where it may not be read in this way, `Limit` where it is longer than `limit` and 4 MiB; what the store and the
-    /// pipeline say.
+    /// `Denied` if the object may not be read through this pipeline, `Limit` if it is longer than `limit` or 4 MiB, else the error of the
+    /// store or of the pipeline.
     pub(crate) async fn get_object(
         &mut self,
         bucket: &Resource<Bucket>,
@@ -228,16 +242,21 @@ impl State {
         via: Option<&Resource<Pipeline>>,
         limit: u32,
     ) -> Answer<Vec<u8>> {
-        let via = self.pipeline(via)?;
-        let (plane, object) = self.object(bucket, key, via)?;
-        let got = plane.run(object.get(limit.min(WHOLE) as usize)).await;
-        Ok(got.map_err(|error| self.error(error))?)
+        let call = self.call_on("store.get", bucket, &key);
+        let answer: Answer<Vec<u8>> = async move {
+            let via = self.pipeline(via)?;
+            let (plane, object) = self.object(bucket, key, via)?;
+            let got = plane.run(object.get(limit.min(WHOLE) as usize)).await;
+            Ok(got.map_err(|error| self.error(error))?)
+        }
+        .await;
+        call.end_with(answer, |record, bytes| record.read(bytes.len() as u64))
     }
 
     /// Opens a stream of the plain text of an object, or of a range of its stored bytes.
     ///
     /// # Errors
-    /// `Denied` where it may not be read in this way, `Limit` where too many are open; what the store says.
+    /// `Denied` if the object may not be read through this pipeline, `Limit` if too many streams are open, else the error of the store.
     pub(crate) async fn read_object(
         &mut self,
         bucket: &Resource<Bucket>,
@@ -245,17 +264,31 @@ impl State {
         range: Option<Range>,
         via: Option<&Resource<Pipeline>>,
     ) -> Answer<Resource<DynInputStream>> {
-        let via = self.pipeline(via)?;
-        let (plane, object) = self.object(bucket, key, via)?;
-        let stream = plane.stream(object, range).await.map_err(|error| self.error(error))?;
-        let stream = Box::new(Watched::new(stream, self.reporter.activity())) as DynInputStream;
+        let call = self.call_on("store.read", bucket, &key);
+        let state = &mut *self;
+        let opened: Answer<_> = async move {
+            let via = state.pipeline(via)?;
+            let (plane, object) = state.object(bucket, key, via)?;
+            Ok(plane.stream(object, range).await.map_err(|error| state.error(error))?)
+        }
+        .await;
+        let stream = match opened {
+            Ok(stream) => stream,
+            Err(refused) => return call.end(Err(refused)),
+        };
+        let stream: DynInputStream = Box::new(Watched::new(stream, self.reporter.activity()));
+        let stream = match call.stays_open() {
+            Some(record) => Box::new(Counted::new(stream, record)),
+            None => stream,
+        };
         Ok(self.table.push(stream)?)
     }
 
-    /// Keeps a value of an object's text as a key, and from now on blanks it in what the component reads.
+    /// Takes a value from an object's text as a key. From now on, blanks this value in everything that the component reads.
     ///
     /// # Errors
-    /// `Denied` where the object may not be read in this way, `Limit` for too many; what the store and the text say.
+    /// `Denied` if the object may not be read through this pipeline, `Limit` if too many keys were derived, else the error of the store
+    /// or of the text.
     pub(crate) async fn derive_key_from(
         &mut self,
         bucket: &Resource<Bucket>,
@@ -264,13 +297,26 @@ impl State {
         section: String,
         name: String,
     ) -> Answer<Resource<Key>> {
-        let via = self.pipeline(Some(via))?;
-        let store_name = Arc::clone(&self.table.get(bucket)?.name);
-        let (_, object) = self.object(bucket, key, via)?;
-        let Some(plane) = &mut self.job.plane else { return Err(wasmtime::format_err!("{NO_PLANE}").into()) };
-        let derived = plane.derive(&store_name, object, section, name).await;
-        let key = derived.map_err(|error| self.error(error))?;
-        Ok(self.table.push(key)?)
+        let call = self.call_on("store.derive-key", bucket, &key);
+        let answer: Answer<Resource<Key>> = async move {
+            let via = self.pipeline(Some(via))?;
+            let store_name = Arc::clone(&self.table.get(bucket)?.name);
+            let (_, object) = self.object(bucket, key, via)?;
+            let Some(plane) = &mut self.job.plane else {
+                return Err(wasmtime::format_err!("{NO_PLANE}").into());
+            };
+            let derived = plane.derive(&store_name, object, section, name).await;
+            let key = derived.map_err(|error| self.error(error))?;
+            Ok(self.table.push(key)?)
+        }
+        .await;
+        call.end(answer)
+    }
+
+    /// Begins the record of a call for an object, or for the objects below a prefix.
+    fn call_on(&self, function: &'static str, bucket: &Resource<Bucket>, key: &str) -> Call {
+        let store = || self.table.get(bucket).map_or("", |bucket| bucket.store.name());
+        self.reporter.call(CapabilityKind::Store, function, || format!("{}: {key}", store()))
     }
 
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<(&Plane, &Bucket)> {
@@ -278,7 +324,7 @@ impl State {
         Ok((plane, self.table.get(bucket)?))
     }
 
-    /// An object to read, where it may be read in this way.
+    /// Prepares to read an object, if it may be read through this pipeline.
     fn object(
         &self,
         bucket: &Resource<Bucket>,
@@ -298,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_is_needed_by_its_name_or_by_what_its_option_says() {
+    fn a_needed_store_must_be_granted_under_the_name_of_the_need_or_of_its_option() {
         let needs = [need(NeedKind::Store, "repo", true)];
         let refusal = check(&needs, &[], &["/mnt"]).unwrap_err();
         assert!(refusal.policy && refusal.message.contains("the store repo"), "{refusal}");

@@ -1,4 +1,4 @@
-//! `wasi:filesystem/types`: each call is checked and charged, and denials are reported. WASI's own implementation does the rest.
+//! `wasi:filesystem/types`: checks each call, charges it to the budgets, and reports denials. WASI's own implementation does the rest.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::path::final_name;
+use super::recorded::changes;
 use super::streams::{At, Reader, Writer, write_charged};
 use super::watched::Watched;
 use super::{
@@ -30,8 +31,8 @@ impl FilesView<'_> {
         self.files.opened.get(&fd.rep()).ok_or_else(unknown)
     }
 
-    /// Returns the path of `name` from `fd`. Fails if the path is longer than the kernel allows: each descriptor stores its path, so it
-    /// must be bounded.
+    /// Returns the path of `name`, which is relative to `fd`. Fails if the path is longer than the kernel allows. The length must be
+    /// bounded because each descriptor stores its path.
     fn path(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let opened = self.opened(fd)?;
         let path = (name.len() < PATH_MAX).then(|| opened.path.join(name));
@@ -74,12 +75,14 @@ impl FilesView<'_> {
         Ok(path)
     }
 
-    /// Checks that an entry may be created by a rename, a symbolic link or a hard link. Besides the control file, the name `global` is
-    /// denied: such an entry could bring a control file with it, or lead to one.
+    /// Checks that a rename, a symbolic link or a hard link may create an entry. Denies the control file, and also the name `global`: a
+    /// renamed or linked directory of that name could already contain a control file.
     fn may_bring(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.may_make(fd, name)?;
         if reserved::is_global(final_name(name).as_bytes()) {
-            let what = format!("{path} (a directory of this name is made, never renamed or linked to it)");
+            let what = format!(
+                "{path} (create a directory of this name: renaming or linking one to it is not allowed)"
+            );
             self.deny(&Datadir, what);
             return Err(ErrorCode::NotPermitted.into());
         }
@@ -90,7 +93,7 @@ impl FilesView<'_> {
         self.reporter.denied(Datadir::denies_control_file(path));
     }
 
-    /// Charges for an entry that is created in `fd`.
+    /// Charges the disk budget for an entry that is created in `fd`.
     fn charge_entry(&self, fd: &Fd) -> FsResult<()> {
         let place = match self.inner.table.get(fd)? {
             Descriptor::Dir(directory) => &directory.dir,
@@ -99,13 +102,14 @@ impl FilesView<'_> {
         Ok(self.files.quota.make(place)?)
     }
 
-    /// Reports the denial that a result of WASI's implementation implies: EPERM for a name means that it leads out of the opened directory.
+    /// Reports a denial if WASI's implementation returned EPERM for a name, because that means that the name leads out of the opened
+    /// directory.
     fn noted<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
         self.note(path, &result, |view| view.deny_read(path));
         result
     }
 
-    /// As `noted`, for a call that changes something.
+    /// Does the same as `noted`, for a call that changes something.
     fn noted_change<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
         self.note(path, &result, |view| view.deny_write(path));
         result
@@ -129,8 +133,8 @@ impl FilesView<'_> {
         stat.ok().map(|stat| stat.type_)
     }
 
-    /// Charges one of the files that the run may have open. A stream counts too, because it holds its file open after the descriptor is
-    /// dropped.
+    /// Charges one of the files that the run may have open. A stream is charged too, because it keeps its file open after the descriptor
+    /// was dropped.
     fn charge_file(&self, what: &str) -> FsResult<Charge> {
         self.files.bounds.files.charge(1, what).map_err(|_| ErrorCode::InsufficientMemory.into())
     }
@@ -145,13 +149,13 @@ impl FilesView<'_> {
     }
 }
 
-/// Returns a second handle of a descriptor, because WASI's implementation takes its handle by value.
+/// Returns a second handle to a descriptor, because WASI's implementation takes its handle by value.
 fn borrow(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
-/// Returns how many bytes of memory the entries of a directory will take, and the first name that is not UTF-8, escaped. Counts them before
-/// they are read into memory.
+/// Returns how many bytes of memory the entries of a directory will take, and the first name that is not UTF-8, escaped. Called before
+/// the entries are read into memory.
 ///
 /// # Errors
 /// `InsufficientMemory` if they take more than `room`.
@@ -172,12 +176,12 @@ fn listing_bytes(directory: &File, room: usize) -> FsResult<(usize, Option<Strin
     Ok((bytes, non_utf8))
 }
 
-/// How many bytes an entry of a listing takes besides its name: its slots in a vector that doubles when it grows, and the overhead of the
-/// allocator.
+/// How many bytes an entry of a listing takes besides its name: its slots in a vector that doubles when it grows, and the allocator's
+/// overhead.
 const ENTRY_BYTES: usize = 128;
 
 /// Returns the metadata of a directory of which the guest may know only that it exists.
-fn a_directory() -> DescriptorStat {
+fn metadata_of_a_directory() -> DescriptorStat {
     DescriptorStat {
         type_: DescriptorType::Directory,
         link_count: 1,
@@ -297,7 +301,7 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, name: String) -> FsResult<()> {
-        // Programs often create directories that exist already. That is neither denied nor charged.
+        // Programs often create directories that exist already. Such a call is neither denied nor charged.
         let root = self.opened(&fd)?.access == Access::Nothing;
         if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
             return Err(ErrorCode::Exist.into());
@@ -313,7 +317,7 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn stat(&mut self, fd: Fd) -> FsResult<DescriptorStat> {
         match self.opened(&fd)?.access {
-            Access::Nothing => Ok(a_directory()),
+            Access::Nothing => Ok(metadata_of_a_directory()),
             Access::Read | Access::Write => self.inner.stat(fd).await,
         }
     }
@@ -321,7 +325,7 @@ impl HostDescriptor for FilesView<'_> {
     async fn stat_at(&mut self, fd: Fd, flags: PathFlags, name: String) -> FsResult<DescriptorStat> {
         let root = self.opened(&fd)?.access == Access::Nothing;
         if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
-            return Ok(a_directory());
+            return Ok(metadata_of_a_directory());
         }
         let path = self.may_look(&fd, &name)?;
         let stat = self.inner.stat_at(fd, flags, name).await;
@@ -365,8 +369,7 @@ impl HostDescriptor for FilesView<'_> {
         flags: DescriptorFlags,
     ) -> FsResult<Fd> {
         let makes = open_flags.contains(OpenFlags::CREATE);
-        let changes =
-            makes || open_flags.contains(OpenFlags::TRUNCATE) || flags.contains(DescriptorFlags::WRITE);
+        let changes = changes(open_flags, flags);
         let path = if changes {
             self.may_make(&fd, &name)?
         } else if open_flags.contains(OpenFlags::DIRECTORY) {
@@ -374,7 +377,7 @@ impl HostDescriptor for FilesView<'_> {
         } else {
             self.may_look(&fd, &name)?
         };
-        // Opening a FIFO without a writer would block this thread forever, and opening a device may have any effect.
+        // Opening a FIFO that has no writer would block this thread forever, and opening a device may have any effect.
         match self.type_at(&fd, path_flags, &name).await {
             Some(DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink) => {}
             None if makes => self.charge_entry(&fd)?,
@@ -466,8 +469,8 @@ impl HostDescriptor for FilesView<'_> {
 }
 
 impl FilesView<'_> {
-    /// Checks that the directory `name` may be opened. Below the root it is denied, even above a given directory: the denial names the
-    /// directory that would have to be granted.
+    /// Checks that the directory `name` may be opened. Denies directories below the root that were not given to the run, also a parent
+    /// of a given directory. The denial names the directory that would have to be granted.
     fn may_list(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         if self.opened(fd)?.access == Access::Nothing && !self.files.is_in_a_missing_place(&path) {

@@ -1,11 +1,13 @@
-//! The file system of one run: the directories that it was given, each under its absolute path, and a root that denies every other path.
+//! The file system that a component sees in one run: the directories given to the run, each at its absolute path, and a root that
+//! denies every other path.
 //!
-//! WASI's own implementation does the work below the opened directories. This module reports denials, charges quotas, and refuses what
-//! must not be opened.
+//! WASI's own implementation does the work below the opened directories. This module reports denials, charges the quota, and refuses to
+//! open what must not be opened.
 
 mod descriptor;
 mod path;
 mod quota;
+mod recorded;
 mod streams;
 mod watched;
 
@@ -25,77 +27,89 @@ use wasmtime_wasi::{FsPerms, OpenMode};
 
 pub(crate) use path::GuestPath;
 pub(crate) use quota::Quota;
+pub(crate) use recorded::{Counted, Recorded, RecordedData};
 pub(crate) use watched::Watched;
 
 use crate::DiskBudget;
+use crate::calls::Record;
 use crate::capability::{Capability, Datadir, Read, Remedies};
 use crate::reporter::Reporter;
 use crate::state::State;
 
-/// How many files and directories may be open at once. This is below the number of resources of a store, so that the component gets an
-/// error and not a trap.
+/// How many files and directories may be open at once. This is less than the number of resources that a wasmtime store may hold, so
+/// that the component gets an error and not a trap.
 const OPEN_DESCRIPTORS: usize = 512;
 /// How many directory streams may be open at once. WASI's implementation holds all entries of each in memory.
 const OPEN_LISTINGS: usize = 64;
 /// How many bytes of memory all directory streams may hold: about 440,000 names of WAL segments.
 const LISTED_BYTES: usize = 64 << 20;
-/// Linux's limit of a path. Each open descriptor stores one.
+/// Linux's limit for the length of a path. Each open descriptor stores a path.
 const PATH_MAX: usize = 4096;
 
 /// What a run may do below a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// No access: the root.
+    /// Nothing. The root has this access.
     Nothing,
-    /// Read it.
+    /// Read files and directories.
     Read,
-    /// Change it.
+    /// Read and change files and directories.
     Write,
 }
 
-/// Which call a run is made for: in `plan` nothing may be changed.
+/// The function of the component that a run calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Looks.
+    /// `plan`, which may change nothing.
     Plan,
-    /// Fills.
+    /// `create-replica`, which fills the data directory.
     Create,
 }
 
-/// A directory that a run is given.
+impl Step {
+    /// Returns the step of the attempt that makes this call.
+    pub(crate) fn of_an_attempt(self) -> replica::event::Step {
+        match self {
+            Self::Plan => replica::event::Step::Plan,
+            Self::Create => replica::event::Step::Create,
+        }
+    }
+}
+
+/// A directory that the host gives to a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// As the operator wrote it.
+    /// The path, as the operator wrote it.
     pub(crate) path: PathBuf,
-    /// What may be done below it.
+    /// What the run may do below the directory.
     pub(crate) access: Access,
 }
 
-/// A directory that a run was given, opened.
+/// An opened directory of a run.
 struct Preopen {
     guest: GuestPath,
     access: Access,
-    /// `None` if the directory does not exist. A path below it is then not found, rather than denied.
+    /// `None` if the directory does not exist. A path below it is then reported as not found, not as denied.
     directory: Option<Dir>,
 }
 
-/// What the host knows about a descriptor of the guest.
+/// What the host knows about a descriptor that the component holds.
 struct Opened {
     path: GuestPath,
     access: Access,
-    /// Charged for the file; `None` for a directory that the run was given, which is open in any case.
+    /// The charge for the open file; `None` for a directory that the host gave to the run.
     _charge: Option<Charge>,
 }
 
-/// How many bytes the host may hold if [`Files::within`] sets no bounds, as for `describe`, which can open nothing.
+/// How many bytes the host may hold if [`Files::within`] sets no bounds. `describe` sets none, because it can open nothing.
 const HELD_BYTES: u64 = 16 << 20;
 
-/// Why a run cannot be given a directory.
+/// The reason that the host cannot give a directory to a run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlaceError {
     #[error("cannot open {path}")]
     Open { path: PathBuf, source: std::io::Error },
-    #[error("{0} is not valid UTF-8, and a component's paths are text: rename it")]
+    #[error("the path {0} is not valid UTF-8, and components can only use UTF-8 paths: rename it")]
     NotUtf8(PathBuf),
     #[error("cannot set up the file system of the sandbox")]
     Root(#[source] std::io::Error),
@@ -107,11 +121,13 @@ pub(crate) struct Files {
     preopens: Vec<Preopen>,
     root: Dir,
     opened: HashMap<u32, Opened>,
-    /// What each open directory stream holds in memory.
+    /// The memory that each open directory stream holds.
     listings: HashMap<u32, (usize, Charge)>,
-    /// Bounds the memory and the files that the host holds for the run.
+    /// The record of each file and directory that the component opened, if calls are recorded.
+    records: HashMap<u32, Arc<Record>>,
+    /// Bounds the memory that the host uses and the files that it opens for the run.
     pub(crate) bounds: Bounds,
-    /// Whether a name that is not UTF-8 was reported. Only the first is.
+    /// Whether a name that is not UTF-8 was reported. Only the first such name is reported.
     reported_non_utf8: bool,
     pub(crate) quota: Quota,
     remedies: Remedies,
@@ -123,7 +139,8 @@ impl Files {
         Self::open(Step::Plan, &[], None, remedies)
     }
 
-    /// Opens `places`. Each appears under the path that the operator wrote and, if that path has symbolic links, under its real path too.
+    /// Opens `places`. The component sees each at the path that the operator wrote and, if that path has symbolic links, also at its
+    /// real path.
     pub(crate) fn open(
         step: Step,
         places: &[Place],
@@ -151,6 +168,7 @@ impl Files {
             root: deny_everything()?,
             opened: HashMap::new(),
             listings: HashMap::new(),
+            records: HashMap::new(),
             bounds: Bounds {
                 memory: Budget::memory(HELD_BYTES),
                 files: Budget::files(OPEN_DESCRIPTORS as u64),
@@ -161,7 +179,7 @@ impl Files {
         })
     }
 
-    /// Returns the same file system, with these bounds of what the host holds for the run.
+    /// Sets the bounds of the memory and open files that the host may use for the run.
     pub(crate) fn within(self, bounds: Bounds) -> Self {
         Self { bounds, ..self }
     }
@@ -171,7 +189,7 @@ impl Files {
         self.preopens.iter().filter(|preopen| preopen.directory.is_none()).map(|preopen| &preopen.guest)
     }
 
-    /// Returns whether `path` is a given directory or above one. The guest may know that such a directory exists.
+    /// Returns whether `path` is a given directory or a parent of one. The component may know that such a directory exists.
     fn leads_to_a_place(&self, path: &GuestPath) -> bool {
         self.preopens.iter().any(|preopen| preopen.directory.is_some() && preopen.guest.is_below(path))
     }
@@ -227,7 +245,7 @@ impl HasData for FilesData {
 impl FilesView<'_> {
     /// Returns the view of one store.
     pub(crate) fn of(state: &mut State) -> FilesView<'_> {
-        // Every caller reads, writes or looks something up, which is activity.
+        // Every caller reads, writes or looks something up, and each of these counts as activity.
         state.reporter.activity().mark();
         FilesView {
             inner: WasiFilesystemCtxView { ctx: state.wasi.filesystem(), table: &mut state.table },
@@ -236,7 +254,7 @@ impl FilesView<'_> {
         }
     }
 
-    /// Warns the operator about a name that the guest cannot see, because WASI's names are UTF-8.
+    /// Warns the operator about a file name that the component cannot see, because WASI's names are UTF-8.
     fn report_non_utf8_name(&mut self, directory: &GuestPath, name: &str) {
         if !std::mem::replace(&mut self.files.reported_non_utf8, true) {
             let message = format!(

@@ -1,10 +1,10 @@
-//! A path as a component sees it.
+//! A path in the component's file system.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// An absolute path of the guest, without `.`, `..` and doubled slashes. It is used in messages and to find the grant that covers it. It is
-/// never opened: the host opens a name below a directory that is already open.
+/// An absolute path in the component's file system, without `.`, `..` and doubled slashes. The host uses it in messages and to find the
+/// grant that covers it. The host never opens this path: it opens names below a directory that is already open.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GuestPath(String);
 
@@ -14,7 +14,7 @@ impl GuestPath {
         Self("/".to_owned())
     }
 
-    /// Returns the guest's path of a directory of the host, which is the same; `None` if it is not absolute or not UTF-8.
+    /// Returns the guest path for a directory of the host, which is the same text; `None` if it is not absolute or not UTF-8.
     pub(crate) fn of(host: &Path) -> Option<Self> {
         host.to_str().filter(|text| text.starts_with('/')).map(|text| Self::root().join(text))
     }
@@ -50,7 +50,7 @@ impl GuestPath {
         self.0.len()
     }
 
-    /// Returns the host's path, which is the same, for a line of configuration.
+    /// Returns the host's path, which is the same text, for a line of the configuration.
     pub(crate) fn to_host(&self) -> PathBuf {
         PathBuf::from(&self.0)
     }

@@ -1,29 +1,33 @@
-//! The disk budget of one run, and whether a disk was full.
+//! Counts what one run writes against its disk budget, and records whether a disk was full.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use replica::Bytes;
+use replica::usage::Amount;
 use rustix::io::Errno;
 
 use crate::DiskBudget;
 
 /// How many bytes may be written before the free space is checked again.
 const FREE_SPACE_CHECKED_EVERY: u64 = 1 << 20;
-/// About how many bytes of free space a new entry takes: a block of its directory, or of its own.
+/// About how many bytes of free space a new directory entry takes: one block, of its own or of its directory.
 const ENTRY: u64 = 4096;
 
-/// The disk budget of one run, and what is used of it. Cheap to clone.
+/// The disk budget of one run, and how much of it is used. Cheap to clone.
 ///
-/// A file is charged for its growth, holes included. Removing or truncating a file gives nothing back, so the budget bounds the work as
-/// well as the space.
+/// The growth of a file is charged, including holes. Removing or truncating a file does not reduce the charge, so the budget bounds both
+/// the space and the amount of work.
 #[derive(Clone, Debug)]
 pub(crate) struct Quota {
     budget: DiskBudget,
     used: Arc<Mutex<Used>>,
+    /// How many bytes were written, including those that overwrote others.
+    written: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -36,9 +40,9 @@ struct Used {
 }
 
 impl Quota {
-    /// Makes a quota of which nothing is used. Without a budget only the disk itself is a limit.
+    /// Makes a quota that nothing has used yet. Without a budget, only the size of the disk is a limit.
     pub(crate) fn new(budget: Option<DiskBudget>) -> Self {
-        Self { budget: budget.unwrap_or_default(), used: Arc::default() }
+        Self { budget: budget.unwrap_or_default(), used: Arc::default(), written: Arc::default() }
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -48,17 +52,19 @@ impl Quota {
     /// Charges `file` for holding `end` bytes.
     ///
     /// # Errors
-    /// ENOSPC if the budget does not cover it, or the error of reading the metadata of the file.
+    /// ENOSPC if the budget is too small for that, or the error of reading the file's metadata.
     pub(crate) fn grow(&self, file: &File, end: u64) -> io::Result<()> {
         self.charge(file, end, 0)
     }
 
-    /// Charges `file` for `length` bytes that are written at `start`. They take free space even if they fill a hole of the file.
+    /// Charges `file` for `length` bytes that are written at `start`. They take free space even if they fill a hole in the file.
     ///
     /// # Errors
-    /// As [`Quota::grow`]; EFBIG if a file cannot be that large.
+    /// The errors of [`Quota::grow`]; EFBIG if a file cannot be that large.
     pub(crate) fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()> {
-        self.charge(file, start.checked_add(length).ok_or(Errno::FBIG)?, length)
+        self.charge(file, start.checked_add(length).ok_or(Errno::FBIG)?, length)?;
+        self.written.fetch_add(length, Ordering::Relaxed);
+        Ok(())
     }
 
     fn charge(&self, file: &File, end: u64, written: u64) -> io::Result<()> {
@@ -89,7 +95,7 @@ impl Quota {
     /// Charges for a new file, directory or link in the file system of `place`.
     ///
     /// # Errors
-    /// ENOSPC if the budget does not cover it.
+    /// ENOSPC if the budget is too small for that.
     pub(crate) fn make(&self, place: &File) -> io::Result<()> {
         if self.budget.keep_free.is_some() {
             self.keep_free(place, place.metadata()?.dev(), ENTRY)?;
@@ -126,6 +132,29 @@ impl Quota {
         }
         used.unchecked.insert(file_system, 0);
         Ok(())
+    }
+
+    /// Returns the used bytes and their limit. If the bytes are limited, they count the growth of files, otherwise all written bytes.
+    pub(crate) fn bytes(&self) -> Amount {
+        match self.budget.bytes {
+            Some(Bytes(granted)) => Amount::of(self.used().bytes, granted),
+            None => Amount::of(self.written.load(Ordering::Relaxed), None),
+        }
+    }
+
+    /// Returns how many files, directories and links were made, and the limit.
+    pub(crate) fn files(&self) -> Amount {
+        Amount::of(self.used().files, self.budget.files)
+    }
+
+    /// Returns the message for a native program that wrote a file larger than the budget; `None` if the budget does not limit bytes.
+    pub(crate) fn longest_file(&self) -> Option<String> {
+        self.budget.bytes.map(|bytes| format!("a program wrote a file of more than {bytes} (disk.bytes)"))
+    }
+
+    /// Records why a native program was ended for lack of space.
+    pub(crate) fn out_of_space(&self, why: String) {
+        self.used().full.get_or_insert(why);
     }
 
     /// Records that the disk itself is full.
@@ -167,6 +196,23 @@ mod tests {
     }
 
     #[test]
+    fn used_bytes_count_growth_if_they_are_limited_and_otherwise_all_written_bytes() {
+        let file = tempfile::tempfile().unwrap();
+        for (budget, bytes) in [
+            (quota(Some(1000), Some(7), None), Amount::of(600, 1000)),
+            (Quota::new(None), Amount::of(1200, None)),
+        ] {
+            file.set_len(0).unwrap();
+            budget.write(&file, 0, 600).unwrap();
+            file.set_len(600).unwrap();
+            budget.write(&file, 0, 600).unwrap();
+            budget.make(&file).unwrap();
+            assert_eq!(budget.bytes(), bytes);
+            assert_eq!(budget.files().used, 1);
+        }
+    }
+
+    #[test]
     fn the_number_of_files_is_bounded() {
         let place = tempfile::tempfile().unwrap();
         let quota = quota(None, Some(2), None);
@@ -205,7 +251,7 @@ mod tests {
         let file_system = place.metadata().unwrap().dev();
         assert_eq!(first, HashMap::from([(file_system, 0)]));
         assert_eq!(quota.used().unchecked, HashMap::from([(file_system, ENTRY)]));
-        // The free space of this file system was never checked, so it is checked now.
+        // The free space of this file system was not checked before, so this call checks it.
         quota.keep_free(&place, file_system + 1, 1).unwrap();
         assert_eq!(quota.used().unchecked[&(file_system + 1)], 0);
     }

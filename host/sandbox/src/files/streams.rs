@@ -1,4 +1,4 @@
-//! Streams that read and write a file on the method's own thread, which may block. Writes are charged to the quota.
+//! Streams that read and write a file. They work on the method's own thread, which may block, and charge writes to the quota.
 
 use std::fs::File;
 use std::io;
@@ -29,7 +29,7 @@ impl Reader {
         Self { file, position, _charge: None }
     }
 
-    /// Returns the same stream, which holds this charge.
+    /// Makes the stream hold this charge until it is dropped.
     pub(crate) fn charged(self, charge: Charge) -> Self {
         Self { _charge: Some(charge), ..self }
     }
@@ -64,7 +64,7 @@ impl InputStream for Reader {
 
 /// Where a stream writes.
 pub(crate) enum At {
-    /// From this position on.
+    /// First at this position, and then after the bytes written before.
     Position(u64),
     /// At the end of the file at the time of each write.
     End,
@@ -85,7 +85,7 @@ impl Writer {
         Self { file, at, quota, closed: false, _charge: None }
     }
 
-    /// Returns the same stream, which holds this charge.
+    /// Makes the stream hold this charge until it is dropped.
     pub(crate) fn charged(self, charge: Charge) -> Self {
         Self { _charge: Some(charge), ..self }
     }
@@ -103,7 +103,7 @@ impl Writer {
     }
 }
 
-/// Writes all of `bytes` at `start`, and charges the growth of the file.
+/// Charges the growth of the file to the quota, and writes all of `bytes` at `start`.
 pub(crate) fn write_charged(file: &File, bytes: &[u8], start: u64, quota: &Quota) -> io::Result<()> {
     quota.write(file, start, bytes.len() as u64)?;
     file.write_all_at(bytes, start).inspect_err(|error| {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error_for_the_guest_and_recorded() {
+    fn a_full_disk_is_an_error_for_the_component_and_is_recorded() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let quota = Quota::new(None);
         let mut writer = Writer::new(Arc::new(full), At::Position(0), quota.clone());

@@ -1,17 +1,19 @@
-//! The cache of images. For each image, a record with a message authentication code binds the digests of component, engine and image to
-//! the stamp of the image's file (device, inode, size, times). If the file has the recorded stamp, it is mapped unread. If not, its
-//! content must have the recorded digest. Otherwise the component is compiled again.
+//! The cache of images, which are compiled components. Each image has a record with a message authentication code. The record contains the
+//! digests of the component, the engine and the image, and the stamp of the image's file (device, inode, size, times). If the file still
+//! has this stamp, it is mapped into memory without being read. If the stamp differs, the file's content must have the recorded
+//! digest. If the digest differs too, the component is compiled again.
 //!
 //! ```text
 //! key                       32 random bytes, made once: the key of the authentication codes
-//! lock                      held by a run that adds or removes files
+//! lock                      locked by a run that adds or removes files
 //! COMPONENT-ENGINE.image    machine code
-//! COMPONENT-ENGINE.record   authentication code and record; modified when the image was last used
-//! tmp-*                     being written, and locked by the writer
+//! COMPONENT-ENGINE.record   authentication code and record; its modification time is the last use of the image
+//! tmp-*                     a file that is being written, locked by the writer
 //! ```
 //!
-//! This prevents other users from changing files that become native code, and detects changes made through the file system. It does not
-//! detect damage below the file system, which changes no stamp, nor changes by a process of the same user, which can read the key.
+//! The cache prevents other users from changing files that are executed as native code, and detects changes made through the file
+//! system. It does not detect damage below the file system, which leaves the stamp unchanged, or changes by a process of the same user,
+//! which can read the key.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -32,7 +34,7 @@ use crate::text::hex;
 const BYTES: u64 = 1 << 30;
 const ENTRIES: usize = 64;
 
-/// How the names of the files of an entry end.
+/// The endings of the file names of an entry.
 const IMAGE: &str = ".image";
 const RECORD: &str = ".record";
 
@@ -57,7 +59,7 @@ pub(crate) struct Written<'c> {
 }
 
 impl Written<'_> {
-    /// Returns the file; `None` if its file system executes no code.
+    /// Returns the file; `None` if its file system is mounted `noexec`.
     pub(super) fn executable(&self) -> Option<File> {
         self.file.file.try_clone().ok().filter(|_| self.executable)
     }
@@ -100,11 +102,11 @@ impl Cache {
             return no("its record was not written by this program");
         };
         if record.component != *component || record.engine != self.engine {
-            return no("its record is that of another component or engine");
+            return no("its record belongs to another component or engine");
         }
         let mut file = self.directory.read(&format!("{name}{IMAGE}"))?;
         let stamp = Stamp::of(&file.metadata()?);
-        // Checked before the file is read: a file that is not authenticated may have any size.
+        // The size is checked before the file is read, because a file that was not authenticated yet may have any size.
         if stamp.size() != record.stamp.size() {
             return no("its image was changed");
         }
@@ -123,12 +125,12 @@ impl Cache {
             }
             record.seen = seen;
             record.stamp = stamp;
-            // Saves the next run reading the whole file, so a failure does not matter.
+            // With the new stamp, the next run need not read the whole file. A failure here does not matter.
             let sealed = record.to_signed_bytes(&self.key).ok().zip(self.directory.try_lock().ok());
             let _ = sealed.map(|(bytes, _held)| self.directory.write(&format!("{name}{RECORD}"), &bytes));
             if self.executable { Image::File(file) } else { Image::Memory(content) }
         };
-        // On a read-only file system this fails, but there no entry is removed either.
+        // This fails on a read-only file system, where no run removes entries.
         let _ = self.directory.touch(&record_file);
         Ok(Some(CachedComponent { image, inspection: record.inspection }))
     }
@@ -166,7 +168,7 @@ impl Cache {
         };
         if let Err(error) = self.remove_beyond_bounds(&held) {
             tracing::warn!(
-                "{}: compiled components that were not used for longest cannot be removed: {error}",
+                "{}: cannot remove the least recently used compiled components: {error}",
                 self.path().display()
             );
         }
@@ -248,7 +250,7 @@ mod tests {
         cache.keep(cache.write(image).unwrap(), &[number; 32], &inspection("x")).unwrap();
     }
 
-    /// The numbers below 100 whose components the cache has.
+    /// Returns the numbers below 100 whose components the cache has.
     fn kept(cache: &Cache) -> Vec<u8> {
         (0..100).filter(|number| cache.find(&[*number; 32]).unwrap().is_some()).collect()
     }
@@ -302,7 +304,7 @@ mod tests {
         assert!(new.find(&[7; 32]).unwrap().is_none());
         keep(&new, 7, b"new");
         assert!(old.find(&[7; 32]).unwrap().is_some() && new.find(&[7; 32]).unwrap().is_some());
-        // Two engines whose digests begin with the same bytes have the same file names.
+        // The two engines have the same file names, because their digests begin with the same bytes.
         let mut alike = ENGINE;
         alike[31] = 9;
         assert!(Cache::open(&path, alike).unwrap().find(&[7; 32]).is_err());
@@ -318,7 +320,7 @@ mod tests {
         }
         let old = File::options().write(true).open(file("tmp-old")).unwrap();
         old.set_times(FileTimes::new().set_modified(UNIX_EPOCH)).unwrap();
-        // They are removed before anything is written, because the disk may be full of them.
+        // Left-over files are removed before anything is written, because they may fill the disk.
         let written = cache.write(b"image").unwrap();
         assert!(!file("tmp-old").exists() && !file("tmp-new").exists());
         keep(&cache, 1, b"image");
@@ -334,7 +336,7 @@ mod tests {
     fn an_image_of_another_size_is_not_read_at_all() {
         let place = tempfile::tempdir().unwrap();
         let mut cache = Cache::open(&place.path().join("c"), ENGINE).unwrap();
-        // As on a file system that executes no code: there an image is read into memory.
+        // On a file system that is mounted `noexec`, an image is read into memory.
         cache.executable = false;
         keep(&cache, 1, b"image");
         assert!(cache.find(&[1; 32]).unwrap().is_some());
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_whose_digest_was_checked_again_is_mapped_unread_from_then_on() {
+    fn after_a_check_of_its_digest_an_image_is_mapped_without_being_read() {
         let place = tempfile::tempdir().unwrap();
         let cache = Cache::open(&place.path().join("c"), ENGINE).unwrap();
         keep(&cache, 1, b"image");

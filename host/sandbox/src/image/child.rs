@@ -1,5 +1,5 @@
-//! The child process that compiles one component. Its output runs as native code in the parent. So its limits bound the cost of a
-//! compilation, but do not protect against the compiler itself.
+//! The child process that compiles one component. Its limits bound the cost of a compilation. They do not protect against faults of the
+//! compiler, because the parent executes the compiler's output as native code.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -23,9 +23,9 @@ pub(super) enum Answer {
     Image,
     /// The engine rejects the component; the reason is on standard error.
     Rejected,
-    /// The image is larger than it may be.
+    /// The image exceeds its size limit.
     TooLarge,
-    /// There is no more memory.
+    /// The child ran out of memory.
     OutOfMemory,
     /// Any other failure; the reason is on standard error.
     Failed,
@@ -50,7 +50,7 @@ impl Answer {
     }
 }
 
-/// Compiles a component if the first argument says that this process was started for that. Returns `None` if it was not.
+/// Compiles a component if the first argument says that this process is a compiler's child. Otherwise returns `None`.
 ///
 /// Must be called at the start of `main`, with `std::env::args_os()`, while the process has one thread.
 pub fn compiler_main(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
@@ -61,14 +61,15 @@ pub fn compiler_main(arguments: impl IntoIterator<Item = OsString>) -> Option<Ex
     let answer = match prepare(arguments) {
         Ok(limit) => compile(limit),
         Err(error) => {
-            report(&format!("it cannot be confined: {error}"));
+            report(&format!("cannot start the compiler: {error}"));
             Answer::Failed
         }
     };
     Some(ExitCode::from(answer.code()))
 }
 
-/// Lets this process die with its parent, and drops everything that it does not need. Returns the size limit of the image.
+/// Makes the kernel kill this process when its parent ends, sets the limits, and closes every descriptor that it does not need. Returns
+/// the size limit of the image.
 fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
     let mut number = || arguments.next()?.to_str()?.parse::<u64>().ok();
     let numbers = (number(), number(), number(), number());
@@ -76,7 +77,7 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // A parent that died before the signal was set sends no signal.
+    // If the parent ended before the death signal was set, the kernel sends no signal.
     let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
     if parent.is_none() || getppid() != parent {
         return Err(io::Error::other("the parent is gone"));
@@ -96,14 +97,14 @@ fn prepare(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u64> {
     Ok(image)
 }
 
-/// Closes every descriptor above 2: the parent may have inherited open ones and passed them on.
+/// Closes every descriptor above 2, because the parent may have passed on descriptors that it inherited.
 fn close_inherited_descriptors() -> io::Result<()> {
     let mut open = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        // One of them belonged to the directory stream above, and is closed already.
+        // The descriptor of the directory stream above is closed already.
         let _ = nix::unistd::close(descriptor);
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Compiles components, in a child process with limits of its own: the author of a component decides what its compilation costs, and the
-//! engine does not bound that cost.
+//! Compiles components in a child process with limits, because a component can be written so that its compilation takes any amount of
+//! time and memory, and the engine does not bound either.
 
 use std::ffi::OsString;
 use std::io;
@@ -30,26 +30,26 @@ pub enum Compiler {
         /// What the child may use.
         bounds: CompileBounds,
     },
-    /// In this process, without any bound: for trusted components, as in tests.
+    /// In this process, without limits. Only for trusted components, such as those in tests.
     Here,
 }
 
 impl Compiler {
-    /// Returns a compiler that runs the executable of this process, even if its file was replaced meanwhile.
+    /// Returns a compiler that runs the executable of this process, even if the executable's file was replaced meanwhile.
     pub fn this_executable() -> Self {
         Self::Child { executable: PathBuf::from("/proc/self/exe"), bounds: CompileBounds::default() }
     }
 }
 
-/// What one compilation may use. A component that contains Python (18 MB) needs half of the default memory and five seconds, and its image
-/// has 35 MB.
+/// What one compilation may use. A component that contains Python (18 MB) needs five seconds and half of the default memory, and becomes
+/// an image of 35 MB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileBounds {
     /// Address space.
     pub memory: Bytes,
-    /// Time from start to end, on a machine that may be busy. The cost itself is bounded by `processor`.
+    /// Elapsed time. It may be much longer than the processor time if the machine is busy.
     pub time: Duration,
-    /// Processor time over all its threads, in whole seconds.
+    /// Processor time of all threads together, in whole seconds.
     pub processor: Duration,
     /// Size of the machine code.
     pub image: Bytes,
@@ -72,13 +72,13 @@ const STDERR_BYTES: u64 = 8 << 10;
 /// How many threads the child has. Each needs address space.
 const THREADS: usize = 4;
 
-/// The advice for a component that costs too much.
+/// The advice for a component whose compilation costs too much.
 const SMALLER: &str = "build a smaller one, such as with optimisation for size";
 
 /// Why a component was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
-    #[error("is not a component that this program takes: {0}")]
+    #[error("is not a component that this program supports: {0}")]
     Rejected(String),
     #[error("is truncated: {0}; copy or build it again")]
     Truncated(String),
@@ -90,7 +90,7 @@ pub(crate) enum CompileError {
     Processor(Duration),
     #[error("becomes more than {0} of machine code: {SMALLER}")]
     Image(Bytes),
-    #[error("is not compiled, for the run was cancelled")]
+    #[error("was not compiled, because the run was cancelled")]
     Cancelled,
     #[error("cannot be compiled: {0}")]
     Failed(String),
@@ -99,7 +99,7 @@ pub(crate) enum CompileError {
 impl CompileError {
     /// Makes the error from the engine's reason for rejecting a component.
     fn rejected(why: String) -> Self {
-        // The messages of the parser if the bytes end within a value or a section.
+        // The parser's messages for bytes that end within a value or a section.
         let is_short = why.contains("unexpected end")
             || (why.contains("section range") && why.contains("is out of bounds (bound ="));
         if is_short { Self::Truncated(why) } else { Self::Rejected(why) }
@@ -107,8 +107,8 @@ impl CompileError {
 }
 
 impl Compiler {
-    /// Compiles a component for `engine`. Blocks until the compilation succeeds, fails or is cancelled by `cancel`. The child has ended
-    /// when this returns.
+    /// Compiles a component for `engine`. Blocks until the compilation succeeds, fails or is cancelled by `cancel`. When this function
+    /// returns, the child has ended.
     ///
     /// # Errors
     /// Says what is wrong with the component, or which limit its compilation reached.
@@ -129,7 +129,7 @@ impl Compiler {
                         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
                     runtime.block_on(compile_in_child(executable, bounds, component, cancel))
                 };
-                // On a thread that outlives the child: the kernel sends the child's death signal when the thread that started it ends.
+                // The thread that starts the child must outlive it, because the kernel kills the child when that thread ends.
                 std::thread::scope(|scope| match scope.spawn(compile).join() {
                     Ok(compiled) => compiled,
                     Err(panic) => Err(CompileError::Failed(panic_message(&*panic))),
@@ -168,7 +168,7 @@ async fn compile_in_child(
             // Fails if the child ended early; its standard error says why.
             let _ = input.write_all(&component).await;
         }
-        // Freed here, because the child has its own copy now.
+        // Free the memory early, because the child has its own copy now.
         drop(component);
     };
     let talk = async {
@@ -213,13 +213,13 @@ async fn read_all(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> io::Resul
 async fn end(child: &mut Child) {
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     if let Some(group) = group {
-        // The child leads its group, and was not reaped yet, so the ID is still its own.
+        // The child leads its group and was not reaped yet, so no other process can have its ID.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let _ = child.wait().await;
 }
 
-/// Turns the end of a child into the result of the compilation.
+/// Determines the result of the compilation from how the child ended.
 fn compilation_result(
     image: Option<Vec<u8>>,
     stderr: &Option<Vec<u8>>,
@@ -229,7 +229,7 @@ fn compilation_result(
     let Some(image) = image else { return Err(CompileError::Image(bounds.image)) };
     let stderr = String::from_utf8_lossy(stderr.as_deref().unwrap_or_default());
     let stderr = || printable(&stderr, 1000);
-    // Rust's allocator says so before it aborts.
+    // Rust's allocator prints this message before it aborts.
     let is_out_of_memory = stderr().contains("memory allocation of");
     match (status.code().map(Answer::of), status.signal().map(Signal::from_named_raw)) {
         (Some(Answer::Image), _) => Ok(image),

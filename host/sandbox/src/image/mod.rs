@@ -1,4 +1,4 @@
-//! Images: components as machine code, which are compiled once, kept in a cache, and mapped from then on.
+//! Images: components compiled to machine code. A component is compiled once. Later runs map its image from a cache.
 
 mod cache;
 mod child;
@@ -32,11 +32,11 @@ const FORMAT: u32 = 1;
 pub(crate) enum Image {
     /// A file in the cache that this program wrote, and whose stamp or digest is unchanged.
     File(File),
-    /// The output of a compiler, or the content of a cache file on a file system that executes no code.
+    /// The output of a compiler, or the content of a cache file on a file system that is mounted `noexec`.
     Memory(Vec<u8>),
 }
 
-/// A component from the cache: its image, and what it said about itself.
+/// A component from the cache: its image and its description.
 pub(crate) struct CachedComponent {
     pub(crate) image: Image,
     pub(crate) inspection: Inspection,
@@ -48,7 +48,7 @@ pub(crate) struct Fresh<'i> {
     written: Option<cache::Written<'i>>,
 }
 
-/// The source of images: the cache and the compiler.
+/// Provides images, from the cache or from the compiler.
 pub(crate) struct Images {
     compiler: Compiler,
     cache: Option<Cache>,
@@ -61,7 +61,7 @@ impl Images {
             Ok(cache) => Some(cache),
             Err(error) => {
                 let path = path.display();
-                tracing::warn!("compiled components are not kept in {path}, each run compiles: {error}");
+                tracing::warn!("cannot use {path} as a cache, so each run compiles its components: {error}");
                 None
             }
         };
@@ -75,11 +75,11 @@ impl Images {
             let path = cache.path().display();
             if error.kind() == std::io::ErrorKind::NotFound {
                 tracing::debug!(
-                    "a compiled component in {path} is not used, another run removes it: {error}"
+                    "ignoring a compiled component in {path}, because another run is removing it: {error}"
                 );
             } else {
                 // No run writes such an entry, so the operator should see that something else changed it.
-                tracing::warn!("a compiled component in {path} is not used: {error}");
+                tracing::warn!("ignoring a compiled component in {path}: {error}");
             }
             None
         })
@@ -118,7 +118,7 @@ impl Images {
 
 fn warn_not_kept(cache: &Cache, error: &std::io::Error) {
     let path = cache.path().display();
-    tracing::warn!("a compiled component cannot be kept in {path}, the next run compiles again: {error}");
+    tracing::warn!("cannot keep a compiled component in {path}, so the next run compiles it again: {error}");
 }
 
 impl Image {
@@ -128,10 +128,10 @@ impl Image {
         // SAFETY: the bytes are the output of this program's compiler, in this process or in a child. `Images::make` gets
         // them from the compiler, and `Cache::find` returns only a file in a directory that no other user may change, with
         // the digest or the stamp that a record under this user's key has for it. This program never changes such a file
-        // once it is written. It only replaces its name or removes it, which leaves an existing mapping as it is.
+        // once it is written. It only removes the file or gives its name to another file, which leaves an existing mapping as it is.
         unsafe {
             match self {
-                // The opened file that was checked, even if its name belongs to another file by now.
+                // This path leads to the opened file that was checked, even if another file has its name by now.
                 Self::File(file) => {
                     Component::deserialize_file(engine, format!("/proc/self/fd/{}", file.as_raw_fd()))
                 }
@@ -141,7 +141,7 @@ impl Image {
     }
 }
 
-/// Returns the digest of everything that an image depends on besides its component: the version of this program, and the version,
+/// Returns the digest of everything besides the component that determines an image: the version of this program, and the version,
 /// configuration and processor features of the engine (`Engine::precompile_compatibility_hash`).
 fn engine_digest(engine: &Engine) -> [u8; 32] {
     struct Bytes(Sha256);
@@ -167,7 +167,7 @@ mod tests {
     use crate::engine::config;
     use crate::{Description, Kind, Need, NeedKind, OptionSpec, OptionValue};
 
-    /// An inspection of a component of this name, with every kind of value.
+    /// Returns an inspection for a component with this name. It has every kind of value.
     pub(super) fn inspection(name: &str) -> Inspection {
         let kinds = [
             (Kind::Text, Some(OptionValue::Text("7".to_owned()))),

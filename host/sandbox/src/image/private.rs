@@ -23,7 +23,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// How the name of a file begins while it is being written.
 pub(super) const UNFINISHED: &str = "tmp-";
-/// How many times a file is created: another run may take it for a left-over and remove it before it is locked.
+/// How often to try to create a file. Another run may remove the new file before it is locked, because it looks like a left-over file.
 const CREATE_ATTEMPTS: usize = 8;
 
 /// The opened directory.
@@ -49,11 +49,12 @@ fn refused(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
-/// Refuses a path in a data directory, where methods write as this user. The data directory often is in the home directory of the
-/// server's user. A data directory is recognized by `PG_VERSION`, as by PostgreSQL, and by `global`, which exists before it.
+/// Refuses a path in a data directory, because methods write there as this user. Such a path is likely, because the data directory is
+/// often in the home directory of the server's user. A directory is taken for a data directory if it has `PG_VERSION`, which PostgreSQL
+/// checks too, or `global`, which a method may create earlier.
 fn refuse_in_a_data_directory(path: &Path) -> io::Result<()> {
     let absolute = std::path::absolute(path)?;
-    // The last parts of the path may not exist yet; the others may be symbolic links.
+    // The last parts of the path may not exist yet, and any part may be a symbolic link.
     let existing = absolute.ancestors().find_map(|place| place.canonicalize().ok());
     for place in existing.iter().flat_map(|existing| existing.ancestors()) {
         if place.join("PG_VERSION").symlink_metadata().is_ok() || place.join("global").is_dir() {
@@ -70,8 +71,8 @@ impl PrivateDirectory {
     /// Opens the directory at `path`, or creates it with mode 0700.
     ///
     /// # Errors
-    /// Fails if another user owns the directory or may write to it, if it is in a data directory, or if it is a symbolic link: its files
-    /// run as native code of this user. Also fails if the file system does.
+    /// Fails if another user owns the directory or may write to it, if it is in a data directory, or if it is a symbolic link, because
+    /// this user executes its files as native code. Also fails if the file system returns an error.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         refuse_in_a_data_directory(path)?;
         match std::fs::symlink_metadata(path) {
@@ -97,7 +98,7 @@ impl PrivateDirectory {
         Ok(Self { path: path.to_owned(), directory: directory.into(), user })
     }
 
-    /// Returns whether code in the files may be executed: the file system is not mounted `noexec`.
+    /// Returns whether the files may be executed, which means that the file system is not mounted `noexec`.
     pub(super) fn is_executable(&self) -> bool {
         rustix::fs::fstatvfs(&self.directory)
             .is_ok_and(|system| !system.f_flag.contains(StatVfsMountFlags::NOEXEC))
@@ -118,9 +119,9 @@ impl PrivateDirectory {
         Ok(file)
     }
 
-    /// Creates a file without its name, locked until it is finished. Also removes left-over files of killed runs.
+    /// Creates a file under a temporary name, and locks it until it is finished. Also removes left-over files of killed runs.
     pub(super) fn begin(&self) -> io::Result<Unfinished<'_>> {
-        // A left-over that cannot be removed only takes disk space, and a full disk reports itself.
+        // A left-over file that cannot be removed only takes disk space, and a full disk would be reported by the write.
         let _ = self.remove_left_overs();
         for _ in 0..CREATE_ATTEMPTS {
             let (name, file) = self.create()?;
@@ -128,7 +129,7 @@ impl PrivateDirectory {
                 Ok(()) if file.metadata()?.nlink() > 0 => {
                     return Ok(Unfinished { directory: self, name: Some(name), file });
                 }
-                // Another run took the file for a left-over before it was locked, and removes it.
+                // Another run is removing the file, because it looked like a left-over file before it was locked.
                 Ok(()) | Err(Errno::WOULDBLOCK) => {}
                 Err(error) => {
                     self.remove(&name)?;
@@ -136,7 +137,7 @@ impl PrivateDirectory {
                 }
             }
         }
-        Err(io::Error::other("other runs remove the files that are begun there: try again"))
+        Err(io::Error::other("other runs remove every file that this run begins there: try again"))
     }
 
     /// Removes unfinished files that no run is writing any more.
@@ -166,7 +167,7 @@ impl PrivateDirectory {
         Ok((name, file))
     }
 
-    /// Writes a file and gives it its name, replacing a file of that name.
+    /// Writes a file under a temporary name and then renames it to `name`, replacing a file with that name.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.begin()?;
         file.file.write_all(bytes)?;
@@ -193,7 +194,7 @@ impl PrivateDirectory {
         for entry in rustix::fs::Dir::read_from(&self.directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            // Skips a file that was removed meanwhile or belongs to another user.
+            // A file that was removed meanwhile, or that another user owns, is skipped.
             if let Ok(file) = self.read(name) {
                 files.push((name.to_owned(), file.metadata()?));
             }
@@ -225,10 +226,10 @@ impl PrivateDirectory {
         Ok(Locked { _file: file.into() })
     }
 
-    /// Returns the key of this directory. Creates it from random bytes if there is none.
+    /// Returns the key in this directory. Creates a key from random bytes if there is none.
     ///
     /// # Errors
-    /// Fails if other users may read the key or if it is damaged. Such a key is not replaced, because it is unknown who wrote it.
+    /// Fails if other users may read the key or if the key is damaged. Does not replace such a key, because nobody knows who wrote it.
     pub(super) fn key(&self) -> io::Result<hmac::Key> {
         match self.read_key() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -267,7 +268,7 @@ impl PrivateDirectory {
 }
 
 impl Unfinished<'_> {
-    /// Gives the file its name, replacing a file of that name.
+    /// Renames the file to `name`, replacing a file with that name.
     pub(super) fn finish(mut self, name: &str) -> io::Result<()> {
         if let Some(unfinished) = self.name.take() {
             let directory = &self.directory.directory;
@@ -283,7 +284,7 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // A file that cannot be removed now is removed when the next file is begun.
+            // If the file cannot be removed now, `begin` removes it later.
             let _ = self.directory.remove(name);
         }
     }

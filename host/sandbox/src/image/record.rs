@@ -1,5 +1,5 @@
-//! The record of a cached image: its component, its engine, its content, and what the component said about itself. A record is used
-//! only if it has an authentication code under this user's key.
+//! The record of a cached image: the digests of component, engine and image, and the component's description of itself. A record is
+//! used only if its authentication code was made with this user's key.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -15,8 +15,8 @@ const CODE: usize = 32;
 /// The size limit of a signed record.
 pub(super) const RECORD_BYTES: usize = 1 << 20;
 
-/// How many seconds old the last change of a file must be, so that another change would change the stamp. The coarsest clock of a file
-/// system is that of FAT, with two seconds.
+/// How many seconds old a file's last change must be, so that a later change surely has another time in the stamp. The file system with
+/// the coarsest clock is FAT, which counts in steps of two seconds.
 const CLOCK_TICK: i64 = 2;
 
 /// One image.
@@ -30,7 +30,7 @@ pub(super) struct Record {
     pub(super) image: [u8; 32],
     /// The stamp of the image's file when its content was last found to have this digest.
     pub(super) stamp: Stamp,
-    /// When that was, in seconds since 1970.
+    /// When this was found, in seconds since 1970.
     pub(super) seen: i64,
     /// The checked description of the component, and what else `inspect` shows.
     pub(super) inspection: Inspection,
@@ -64,14 +64,14 @@ impl Stamp {
 }
 
 impl Record {
-    /// Returns whether a file with this stamp certainly has the recorded content. A file that was changed just before its content was
-    /// checked may have changed again in the same tick of the clock.
+    /// Returns whether a file with this stamp certainly has the recorded content. If the file was changed just before its content was
+    /// checked, it may have changed again within the same tick of the clock.
     pub(super) fn proves_unchanged(&self, stamp: &Stamp) -> bool {
         let last_change = self.stamp.changed.0.max(self.stamp.modified.0);
         self.stamp == *stamp && last_change.saturating_add(CLOCK_TICK) <= self.seen
     }
 
-    /// Returns the content of the record's file: authentication code and record.
+    /// Returns the content of the record's file: the authentication code, followed by the record.
     ///
     /// # Errors
     /// Fails if the record is too large, or if it would not be read back unchanged.
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_back_unchanged_and_only_with_its_key() {
+    fn a_record_is_read_back_unchanged_and_refused_with_another_key() {
         let key = |byte| hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32]);
         let sealed = record().to_signed_bytes(&key(1)).unwrap();
         assert_eq!(Record::from_signed_bytes(&key(1), &sealed), Some(record()));

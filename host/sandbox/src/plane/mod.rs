@@ -1,9 +1,9 @@
-//! The data plane of one run of a component: the stores and keys that the run was granted, the threads that read and write for it, and
-//! its jobs.
+//! The data plane of one run of a component: the granted stores and keys, the threads that read and write for the run, and its jobs.
 //!
-//! Landlock restricts the method's own thread and every thread that it starts. So the threads of the plane are started before the
-//! method's thread restricts itself, and everything that opens a file or a connection happens on them.
+//! Landlock restricts the method's own thread and every thread that it starts. So the threads of the data plane are started before the
+//! method's thread restricts itself, and only they open files and connections.
 
+mod items;
 mod read;
 mod target;
 
@@ -23,6 +23,7 @@ use transfer::error::{Error, Kind};
 use transfer::job::Bounds;
 use transfer::job::{Job, Withdrawn};
 use transfer::keys::Key;
+use transfer::meter::Meter;
 use transfer::pipeline::Pipeline;
 use transfer::plane::DataPlane;
 use transfer::store::Store;
@@ -34,6 +35,7 @@ use crate::capability::read::find_granted_directory;
 use crate::reporter::Reporter;
 use crate::text::printable;
 
+use items::ItemRecords;
 use read::Held;
 pub(crate) use read::{Object, ObjectStream};
 pub(crate) use target::target;
@@ -48,7 +50,7 @@ const DERIVED: usize = 64;
 /// ([`MOST_BYTES`](foundation::redact::MOST_BYTES)), and a method that fails must leave room for the next.
 const DERIVED_BYTES: usize = 4 << 10;
 
-/// Jobs that write nothing any more, with the items that they did not do.
+/// Jobs that no longer write, each with the items that it did not do.
 pub(crate) type WithdrawnJobs = Vec<(Arc<Job>, Withdrawn)>;
 
 /// The data plane of one run.
@@ -62,7 +64,9 @@ pub(crate) struct Plane {
     target: Option<Arc<Target>>,
     /// Reports the retries of requests to stores.
     reporter: Option<Reporter>,
-    /// Bounds the memory and the files that the host holds for the run.
+    /// Counts requests to stores, and what is read from them.
+    meter: Meter,
+    /// Bounds the memory that the host uses and the files that it opens for the run.
     bounds: Bounds,
     /// Opened stores, by the operator's name or, for a directory, by its real path.
     opened: HashMap<OsString, OpenedStore>,
@@ -72,7 +76,7 @@ pub(crate) struct Plane {
     jobs: Vec<(Arc<Job>, AbortOnDropHandle<()>)>,
 }
 
-/// An opened store, with what is charged for it.
+/// An opened store and the memory and files that are charged for it.
 struct OpenedStore {
     store: Store,
     _charges: Option<(Charge, Charge)>,
@@ -81,21 +85,21 @@ struct OpenedStore {
 /// How many bytes of memory are charged for an opened directory: its names and structures, about twice the longest path.
 const DIRECTORY: u64 = 16 << 10;
 
-/// How many bytes of memory are charged for a stream: the chunks that wait before and after its decoder, and the decoder without its
-/// window.
+/// How many bytes of memory are charged for a stream: the chunks that wait before and after its decoder, and the decoder. The decoder's
+/// window is charged separately.
 pub(super) const STREAM: u64 = (2 << 20) + transfer::codec::DECODER_OVERHEAD;
 
-/// The keys that were derived from objects, and what the component must not see because of them.
+/// The keys that were derived from objects, and what must therefore be hidden from the component.
 #[derive(Default)]
 struct Derived {
     withheld: Withheld,
     count: usize,
     bytes: usize,
-    /// How many of the keys are removed from the operator's log too.
+    /// How many of the keys are also removed from the operator's log.
     in_no_log: usize,
     /// Removes all of the keys from texts for the component.
     component_redactor: Redactor,
-    /// The pipelines by which keys were derived from objects, by the name of the store and of the object.
+    /// The pipelines with which keys were derived, by the names of the store and the object.
     pipelines: HashMap<(String, String), Vec<Pipeline>>,
 }
 
@@ -122,6 +126,7 @@ impl Plane {
             cancel,
             target: target.map(Arc::new),
             reporter: None,
+            meter: Meter::default(),
             bounds,
             opened: HashMap::new(),
             derived: Derived::default(),
@@ -130,10 +135,20 @@ impl Plane {
         })
     }
 
-    /// Returns the same plane, which reports retries of requests to stores.
+    /// Makes the plane report retries of requests to stores.
     #[must_use]
     pub(crate) fn with_reporter(self, reporter: Reporter) -> Self {
         Self { reporter: Some(reporter), ..self }
+    }
+
+    /// Returns how many threads move bytes.
+    pub(crate) fn workers(&self) -> usize {
+        self.data.workers()
+    }
+
+    /// Returns the meter that counts the requests to stores.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Runs `work` on the plane's threads, and aborts it if the run is cancelled or this future is dropped.
@@ -194,7 +209,7 @@ impl Plane {
     }
 
     fn keep(&mut self, name: OsString, store: Store, charges: Option<(Charge, Charge)>) -> Store {
-        let store = store.within(&self.bounds.memory);
+        let store = store.within(&self.bounds.memory).with_meter(self.meter.clone());
         let store = match self.data.rate() {
             Some(rate) => store.with_rate(rate),
             None => store,
@@ -207,11 +222,11 @@ impl Plane {
         store
     }
 
-    /// Checks that an object may be read through this pipeline. An object from which a key was derived may be read only through the
-    /// pipeline that the key was derived with: decoded in another way, the object could show the key without blanking.
+    /// Checks that an object may be read through this pipeline. If a key was derived from the object, only the pipeline that derived the
+    /// key is allowed: decoded in another way, the object could show the key in a form that is not blanked.
     ///
     /// # Errors
-    /// `Denied` if the object may not be read through it.
+    /// `Denied` if the object may not be read through this pipeline.
     pub(crate) fn may_read(&self, store: &str, object: &str, via: &Pipeline) -> Result<(), Error> {
         match self.derived.pipelines.get(&(store.to_owned(), object.to_owned())) {
             Some(pipelines) if !pipelines.iter().any(|other| is_same(other, via)) => Err(Error::new(
@@ -229,7 +244,7 @@ impl Plane {
         self.derived.pipelines.contains_key(&(store.to_owned(), object.to_owned()))
     }
 
-    /// Prepares the read of an object, in which derived keys are blanked.
+    /// Prepares to read an object. Derived keys will be blanked in its text.
     pub(crate) fn object(&self, store: Store, key: String, via: Pipeline) -> Object {
         Object {
             store,
@@ -241,11 +256,11 @@ impl Plane {
         }
     }
 
-    /// Checks that the pipeline's key, if it has one, is bound to the store that the component opened under this name. No key is bound
-    /// to a directory that was opened by its path.
+    /// Checks that the pipeline's key, if it has one, is bound to the store that the component opened under this name. A directory that
+    /// was opened by its path has no keys bound to it.
     ///
     /// # Errors
-    /// Returns what is denied, and the line that would allow it, if there is one.
+    /// Returns a text for the denied operation, and the configuration line that would allow it, if there is one.
     pub(crate) fn may_decrypt(&self, store: &str, via: &Pipeline) -> Result<(), (String, Option<String>)> {
         match &via.decrypt {
             Some((key, _)) if !key.opens(store) => {
@@ -272,12 +287,12 @@ impl Plane {
         let file = self.bounds.files.charge(1, "a stream").map_err(|error| error.of(&object.key))?;
         let memory = self.bounds.memory.charge(STREAM, "a stream").map_err(|error| error.of(&object.key))?;
         let held = Held::of(slot, file, memory);
-        // On the plane's runtime, because the thread that decodes must be one of the plane's.
+        // This runs on the plane's runtime, so that the thread that decodes is one of the plane's threads.
         let chunks = self.run(async move { Ok(object.open(range).await?.chunks(held)) }).await?;
         Ok(ObjectStream::new(chunks, [self.redactor.clone(), self.derived.component_redactor.clone()]))
     }
 
-    /// Derives a key from the text of an object, and hides it from the component from now on.
+    /// Derives a key from the text of an object. From now on, hides the key from the component.
     ///
     /// # Errors
     /// `Limit` if there are too many derived keys, else the error of the store or of the text.
@@ -307,7 +322,7 @@ impl Plane {
         }
         self.derived.component_redactor.add(&key.secret)?;
         self.derived.withheld.add(&key, seen, &via)?;
-        // Only a long random key is removed from the operator's log: a component could call any word a key.
+        // Only a long random key is removed from the operator's log, because a component could declare any word to be a key.
         if is_random(&key) {
             self.redactor.add(&key.secret)?;
             self.derived.in_no_log += 1;
@@ -331,6 +346,9 @@ impl Plane {
             return Err(wasmtime::format_err!("{JOBS} jobs exist already"));
         }
         let job = self.data.job(Arc::clone(target), report_all, self.derived.withheld.clone());
+        if let Some(items) = self.reporter.as_ref().and_then(ItemRecords::of) {
+            job.observe(Arc::new(items));
+        }
         let job = Arc::new(job);
         let (cancel, watched) = (self.cancel.clone(), Arc::downgrade(&job));
         // A cancelled run must stop writing at once, whatever the component does.
@@ -351,7 +369,7 @@ impl Plane {
         self.jobs.retain(|(other, _)| !Arc::ptr_eq(other, job));
     }
 
-    /// Ends every job. When this returns, no job of the run writes any more. Dropping the returned jobs may take long.
+    /// Ends every job. When this function returns, no job of the run writes any more. Dropping the returned jobs may take a long time.
     pub(crate) async fn end(&mut self, reporter: &Reporter) -> WithdrawnJobs {
         let mut ended = Vec::new();
         for (job, _watching) in std::mem::take(&mut self.jobs) {
@@ -364,8 +382,8 @@ impl Plane {
             reporter.host(
                 Level::Info,
                 &format!(
-                    "the method derived {count} key{}: {in_no_log} of them are long and random, and stand as <secret> wherever \
-                     they occur in this log and report; the others are kept from the method alone",
+                    "the method derived {count} key{}: {in_no_log} of them are long and random, and are replaced by <secret> in \
+                     this log and in the report; the others are hidden only from the method",
                     if count == 1 { "" } else { "s" }
                 ),
             );
@@ -378,7 +396,7 @@ impl Plane {
         self.target.as_deref()
     }
 
-    /// Removes the secrets that the component must not see from a text of the host or of a store.
+    /// Removes the secrets that the component must not see from a text that the host or a store wrote.
     pub(crate) fn without_secrets(&self, text: &str) -> String {
         self.derived.component_redactor.redact(&self.redactor.redact(text)).into_owned()
     }

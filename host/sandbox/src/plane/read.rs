@@ -1,8 +1,8 @@
 //! Reads an object for the component: from the store, through the pipeline, with derived keys blanked.
 //!
-//! A task of the plane's runtime reads the stored bytes. If they must be decoded, a blocking thread of the plane does it. Channels of a
-//! few chunks join the two, so a component that does not read costs no more memory than those chunks, and dropping the stream ends
-//! both.
+//! A task on the plane's runtime reads the stored bytes. If the bytes must be decoded, a blocking thread of the plane decodes them.
+//! Channels connect the task, the thread and the component. Each channel holds a few chunks, which bounds the memory for a component
+//! that does not read. Dropping the stream ends the task and the thread.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -39,11 +39,11 @@ pub(crate) struct Object {
     pub(super) withheld: Withheld,
     /// Cancelled when the run is cancelled.
     pub(super) run: CancellationToken,
-    /// The budget that the window of the decoder is charged to.
+    /// The budget to which the decoder's window is charged.
     pub(super) memory: Budget,
 }
 
-/// What is charged for a stream, until the last of its threads has ended.
+/// The charges for a stream. They are released when the last of its threads has ended.
 #[derive(Clone)]
 pub(super) struct Held {
     _held: Arc<(Option<OwnedSemaphorePermit>, Vec<Charge>)>,
@@ -55,7 +55,7 @@ impl Held {
     }
 }
 
-/// An object whose read has begun.
+/// An object that was opened at its store.
 pub(super) struct Opened {
     key: String,
     via: Pipeline,
@@ -89,7 +89,7 @@ impl Object {
     /// `Limit` if the text is longer, else the error of the store or the pipeline.
     pub(crate) async fn get(self, limit: usize) -> Result<Vec<u8>, Error> {
         let key = self.key.clone();
-        // Twice the limit, because a growing vector doubles.
+        // Charges twice the limit, because a growing vector doubles its size.
         let charge = self.memory.charge(STREAM + 2 * limit as u64, "an object that is read whole");
         let held = Held { _held: Arc::new((None, vec![charge.map_err(|error| error.of(&key))?])) };
         let mut chunks = self.open(None).await?.chunks(held);
@@ -103,7 +103,7 @@ impl Object {
         Ok(whole)
     }
 
-    /// Derives the key that the plain text holds.
+    /// Derives the key from the plain text.
     ///
     /// # Errors
     /// The error of the store, the pipeline or the text.
@@ -163,7 +163,7 @@ impl Opened {
         let (decoded, plain) = mpsc::channel(WAITING);
         let (held, holds) = (held.clone(), held);
         tokio::task::spawn_blocking(move || {
-            // A dropped stream stays charged until its decoder has noticed and ended.
+            // The charges stay until the decoder has ended, which may be after the stream was dropped.
             let _held = holds;
             decode(stored, &via, &blanked, &decoded, &MemoryAllowance::of(&memory));
         });
@@ -171,7 +171,7 @@ impl Opened {
     }
 }
 
-/// Decodes to the end, or until nobody reads any more. Blocks.
+/// Decodes to the end of the object, or until the receiver is dropped. Blocks.
 fn decode(
     stored: Receiver<Chunk>,
     via: &Pipeline,
@@ -214,7 +214,7 @@ fn cut_off() -> Error {
     Error::new(Kind::Failed, "its reader ended before the object did")
 }
 
-/// The stored bytes of a channel as a [`Read`], for a thread that may block.
+/// Implements [`Read`] for the stored bytes that a channel delivers. For a thread that may block.
 struct ChunkReader {
     stored: Receiver<Chunk>,
     chunk: Bytes,

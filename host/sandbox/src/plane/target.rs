@@ -1,4 +1,4 @@
-//! The directories that a run's jobs write to, opened, with the disk budget of the run.
+//! The opened directories that a run's jobs write to, with the disk budget of the run.
 
 use std::fs::File;
 use std::io;
@@ -30,8 +30,8 @@ pub(crate) struct NoTarget {
     source: io::Error,
 }
 
-/// Opens the data directory, the directory of the write-ahead log and those of the plan's tablespaces. Must be called before the thread
-/// is restricted.
+/// Opens the data directory, the WAL directory and the directories of the plan's tablespaces. Must be called before Landlock restricts
+/// this thread.
 ///
 /// # Errors
 /// Names the first directory that cannot be opened.

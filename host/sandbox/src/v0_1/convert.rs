@@ -1,5 +1,5 @@
-//! Converts between the types of the contract and of the host. The host bounds and checks what comes from a component elsewhere:
-//! descriptions in `describe`, plans in `plan`, reasons in `guest_failure`.
+//! Converts between the contract's types and the host's. This module checks nothing. The modules `describe`, `plan` and `guest_failure`
+//! check descriptions, plans and the reasons of failures.
 
 use replica::{Bytes, Lsn, Plan, Request, Tablespace};
 

@@ -8,7 +8,7 @@ use super::interfaces::digests::{self, Algorithm};
 use crate::answer::Answer;
 use crate::state::State;
 
-/// Converts an algorithm of the contract to the host's.
+/// Converts the contract's type of an algorithm to the host's.
 pub(super) fn algorithm(algorithm: Algorithm) -> known::Algorithm {
     match algorithm {
         Algorithm::Crc32c => known::Algorithm::Crc32c,

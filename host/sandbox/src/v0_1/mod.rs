@@ -45,6 +45,7 @@ mod bindings {
         imports: {
             "understudy:method/store": async | trappable,
             "understudy:method/transfer": async | trappable,
+            "understudy:method/program": async | trappable,
             default: trappable,
         },
         exports: { default: async },
@@ -53,7 +54,7 @@ mod bindings {
 
 use bindings::understudy::method as interfaces;
 
-/// Version 0.1, with all its patch versions. Every interface is linked; calls that are not granted are denied.
+/// Version 0.1, with all its patch versions. Every interface is linked; a call that no grant covers is denied.
 pub(crate) const CONTRACT: Contract = Contract {
     version: "0.1",
     interfaces: &[
@@ -72,7 +73,7 @@ pub(crate) const CONTRACT: Contract = Contract {
     exports: exports::of,
 };
 
-/// The type on which the bindings call host functions: for every interface, the state itself.
+/// The type on which the bindings call host functions. For every interface, this is `State` itself.
 type Own = HasSelf<State>;
 
 fn own(state: &mut State) -> &mut State {

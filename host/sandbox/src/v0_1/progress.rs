@@ -1,4 +1,4 @@
-//! `progress`: what the component works on, and how much of it is done.
+//! `progress`: the phase that the component works on, and how many bytes and files are done.
 
 use super::interfaces::progress;
 use crate::state::State;

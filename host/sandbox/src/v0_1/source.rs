@@ -7,22 +7,24 @@ use crate::state::State;
 
 impl source::Host for State {
     fn server_version(&mut self) -> wasmtime::Result<Option<u32>> {
-        Ok(self.job.source.as_ref().map(|facts| facts.server_version))
+        Ok(self.source_facts("source.server-version").map(|facts| facts.server_version))
     }
 
     fn system_identifier(&mut self) -> wasmtime::Result<Option<u64>> {
-        Ok(self.job.source.as_ref().map(|facts| facts.system_identifier))
+        Ok(self.source_facts("source.system-identifier").map(|facts| facts.system_identifier))
     }
 
     fn wal_position(&mut self) -> wasmtime::Result<Option<source::Position>> {
         let position =
             |facts: &SourceFacts| source::Position { timeline: facts.timeline, lsn: facts.wal_position.0 };
-        Ok(self.job.source.as_ref().map(position))
+        Ok(self.source_facts("source.wal-position").map(position))
     }
 
     fn timeline_history(&mut self) -> wasmtime::Result<Option<Vec<source::Ancestor>>> {
         let ancestor = |fork: &Fork| source::Ancestor { timeline: fork.timeline, ended_at: fork.at.0 };
-        Ok(self.job.source.as_ref().map(|facts| facts.history.iter().map(ancestor).collect()))
+        Ok(self
+            .source_facts("source.timeline-history")
+            .map(|facts| facts.history.iter().map(ancestor).collect()))
     }
 }
 
@@ -44,7 +46,7 @@ mod tests {
         let (events, _) = unbounded_channel();
         let files = Files::none(Remedies::new("m", &Grants::default())).unwrap();
         let job = Job { source, ..Job::default() };
-        State::new(files, 0, Reporter::new("m", events), CancellationToken::new(), job)
+        State::new(files, &Grants::default(), Reporter::new("m", events), CancellationToken::new(), job)
     }
 
     #[test]

@@ -12,7 +12,7 @@ impl Host for State {
     }
 }
 
-/// Converts an error of the host to the contract's.
+/// Converts the host's error type to the contract's.
 pub(super) fn error(error: HostError) -> Error {
     match error.kind() {
         Kind::Denied => Error::Denied(error.into_text()),

@@ -10,7 +10,7 @@ use sandbox::{DiskBudget, StoreConfig};
 
 use crate::stage::{Stage, text};
 
-/// Makes a directory with these files beside the data directory.
+/// Makes a directory with these files, in the same folder as the data directory.
 fn backup(stage: &Stage, files: &[(&str, &[u8])]) -> PathBuf {
     let place = stage.directory("backup");
     for (name, content) in files {
@@ -94,12 +94,16 @@ async fn what_is_not_granted_is_denied_in_plan_and_in_create_with_a_remedy() {
         for (capability, what, remedy) in [
             ("key", "the key key", Some(r#"[method.hostile.grants] keys.key = { file = "/path" }"#)),
             ("store", "the store repo", Some(r#"[method.hostile.grants] stores.repo = { url = "..." }"#)),
-            ("program", "the program sh", None),
         ] {
             let reported = denials.iter().find(|denial| denial.what == what);
             let reported = reported.map(|denial| (denial.capability.word(), denial.remedy.as_deref()));
             assert_eq!(reported, Some((capability, remedy)), "{denials:?}");
         }
+        // The path is that of this machine's shell.
+        let program = denials.iter().find(|denial| denial.what == "the program sh");
+        let remedy = program.and_then(|denial| denial.remedy.as_deref()).unwrap_or_default();
+        let begins = remedy.starts_with("[method.hostile.grants] programs.sh = { path = \"/");
+        assert!(begins && remedy.ends_with("/sh\", args = [\"-c\", \"id\"] }"), "{denials:?}");
     }
 }
 
@@ -111,7 +115,7 @@ async fn a_plan_reads_stores_and_writes_nothing() {
     let stage = as_store(stage, &place);
     let failure = stage.plan().await.unwrap_err();
     assert_eq!(failure.outcome, Outcome::Denied, "{}", failure.chain());
-    let what = "a transfer into the data directory (nothing is written in plan)";
+    let what = "a transfer into the data directory (nothing may be written in plan)";
     assert_eq!((stage.denials()[0].capability.word(), stage.denials()[0].what.as_str()), ("write", what));
     assert!(files(stage.datadir()).is_empty());
 }

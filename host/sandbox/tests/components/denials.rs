@@ -5,8 +5,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use replica::Outcome;
+use sandbox::Secret;
 
-use crate::stage::{Stage, text};
+use crate::stage::{Stage, redactor, text};
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
@@ -76,6 +77,27 @@ async fn there_is_no_environment_no_argument_and_no_input() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
+async fn the_environment_has_the_granted_variables_and_no_others() {
+    for stage in [Stage::hostile("environment"), Stage::hostile("environment").in_plan()] {
+        let stage = stage.grant(|grants| grants.environment.set("BACKUP_REGION", "eu 1").unwrap());
+        let message = stage.create().await.unwrap_err().message;
+        assert!(message.contains(r#"saw ["BACKUP_REGION=eu 1"] [] and 0 bytes"#), "{message}");
+        assert_eq!(stage.denials(), []);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
+async fn a_variable_that_holds_a_secret_is_refused_before_the_component_runs() {
+    redactor().add(&Secret::new("the-s3cret-of-another-method")).unwrap();
+    let value = "https://u:the-s3cret-of-another-method@host/";
+    let stage = Stage::hostile("environment").grant(|grants| grants.environment.set("URL", value).unwrap());
+    let refusal = stage.preflight().await.unwrap_err();
+    assert!(refusal.policy && refusal.message.contains("`environment.URL` holds a secret"), "{refusal}");
+}
+
+#[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
 async fn there_is_no_network() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -88,8 +110,16 @@ async fn there_is_no_network() {
     let network = |what: &str| ("network", what.to_owned());
     assert_eq!(
         denied,
-        [network("a TCP socket"), network("a UDP socket"), network("the address of localhost")]
+        [
+            network(&address),
+            network("to bind a TCP socket to an address"),
+            network("a UDP socket"),
+            network("the address of localhost")
+        ]
     );
+    let remedies: Vec<_> = stage.denials().into_iter().filter_map(|denial| denial.remedy).collect();
+    let line = |server: &str| format!("[method.hostile.grants] network = [\"{server}\"]");
+    assert_eq!(remedies, [line(&address), line("localhost:PORT")]);
 }
 
 #[tokio::test]

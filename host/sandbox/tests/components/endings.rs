@@ -16,7 +16,7 @@ async fn each_end_has_its_outcome() {
         ("panic", Outcome::Trapped, "the method panicked: the method panics ("),
         ("exit", Outcome::Failed, "exit status 0"),
         ("recursion", Outcome::Trapped, "trapped: "),
-        ("memory", Outcome::OutOfMemory, "268435456 granted"),
+        ("memory", Outcome::OutOfMemory, "only 268435456 are granted"),
     ] {
         for stage in [Stage::hostile(behave), Stage::hostile(behave).in_plan()] {
             let message = stage.fails(outcome).await;
@@ -59,7 +59,7 @@ async fn a_long_reason_is_cut_and_terminal_escapes_are_filtered() {
 #[ignore = "needs components: cargo xtask test"]
 async fn memory_is_bounded_by_the_grant() {
     let stage = Stage::hostile("memory").grant(|grants| grants.memory = replica::Bytes(32 << 20));
-    assert!(stage.fails(Outcome::OutOfMemory).await.contains("33554432 granted"));
+    assert!(stage.fails(Outcome::OutOfMemory).await.contains("only 33554432 are granted"));
     // Less than the initial memory of the component.
     let stage = Stage::hostile("nothing").grant(|grants| grants.memory = replica::Bytes(1 << 16));
     stage.fails(Outcome::OutOfMemory).await;
@@ -89,7 +89,11 @@ async fn an_invalid_plan_is_rejected() {
     for (name, value, says) in [
         ("timeline", OptionValue::Integer(0), "timeline is 0"),
         ("backup", text(""), "backup's name"),
-        ("tablespaces", OptionValue::Texts(vec!["5=/a".to_owned(), "5=/b".to_owned()]), "tablespace 5"),
+        (
+            "tablespaces",
+            OptionValue::Texts(vec!["5=/a".to_owned(), "5=/b".to_owned()]),
+            "identifier 5 of a tablespace",
+        ),
         ("tablespaces", OptionValue::Texts(vec!["5=a".to_owned()]), "absolute path"),
     ] {
         let failure = Stage::hostile("nothing").option(name, value).plan().await.unwrap_err();

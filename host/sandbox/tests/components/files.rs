@@ -35,7 +35,10 @@ async fn plan_cannot_write() {
     assert_eq!(fs::read_dir(stage.datadir()).unwrap().count(), 0);
     let denial = &stage.denials()[0];
     assert_eq!(denial.capability.word(), "write");
-    assert_eq!(denial.what, format!("{}/written (nothing is written in plan)", stage.datadir().display()));
+    assert_eq!(
+        denial.what,
+        format!("{}/written (nothing may be written in plan)", stage.datadir().display())
+    );
 }
 
 #[tokio::test]
@@ -98,7 +101,10 @@ async fn a_component_cannot_create_the_control_file_under_its_final_name() {
     let denial = &stage.denials()[0];
     let path = stage.datadir().join("global/pg_control");
     let path = path.display();
-    assert_eq!(denial.what, format!("{path} (write {path}.understudy: the host renames it when it seals)"));
+    assert_eq!(
+        denial.what,
+        format!("{path} (write {path}.understudy instead: the host renames it in the seal)")
+    );
 }
 
 #[tokio::test]

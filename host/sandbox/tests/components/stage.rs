@@ -4,15 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use replica::event::HostCall;
+use replica::usage::ComponentUsage;
 use replica::{
-    Context, Denial, Directories, Event, Failure, Level, Method, Outcome, Plan, Redactor, Refusal, Request,
-    Run, SealRequests, TablespaceMap,
+    Context, Denial, Directories, Event, EventSink, Failure, Level, Method, Outcome, Plan, Redactor, Refusal,
+    Request, Run, SealRequests, TablespaceMap,
 };
-use sandbox::{Compiler, ComponentMethod, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings};
+use sandbox::{
+    Compiler, ComponentMethod, Grants, MethodSettings, OptionValue, Resolve, Sandbox, SandboxSettings,
+};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-/// The component of this name, built by `cargo xtask plugins`.
+/// Returns the path of the component with this name, built by `cargo xtask plugins`.
 pub(crate) fn component(name: &str) -> PathBuf {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../plugins/target/components/{name}.wasm"));
@@ -39,7 +43,26 @@ pub(crate) struct Stage {
     pub(crate) settings: MethodSettings,
     pub(crate) directories: Directories,
     pub(crate) cancel: CancellationToken,
+    sandbox: Sandbox,
     reported: Arc<Mutex<Vec<Event>>>,
+    used: Mutex<Option<ComponentUsage>>,
+    takes_calls: bool,
+}
+
+/// Keeps every event.
+struct Reported {
+    events: Arc<Mutex<Vec<Event>>>,
+    takes_calls: bool,
+}
+
+impl EventSink for Reported {
+    fn emit(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.takes_calls
+    }
 }
 
 impl Stage {
@@ -48,7 +71,7 @@ impl Stage {
         Self::of(component("hostile")).option("behave", text(behave))
     }
 
-    /// Makes a stage for the component of this file.
+    /// Makes a stage for the component in this file.
     pub(crate) fn of(component: PathBuf) -> Self {
         let root = tempfile::tempdir().unwrap();
         let datadir = root.path().join("data");
@@ -61,17 +84,28 @@ impl Stage {
                 component: component.into(),
                 options: Vec::new(),
                 written: sandbox::Written::default(),
+                cpu: None,
                 grants,
             },
             directories: Directories { datadir, wal: None, tablespaces: TablespaceMap::default() },
             cancel: CancellationToken::new(),
+            sandbox: sandbox(),
             reported: Arc::default(),
+            used: Mutex::default(),
+            takes_calls: false,
         }
     }
 
     pub(crate) fn option(mut self, name: &str, value: OptionValue) -> Self {
         self.settings.options.push((name.to_owned(), value));
         self
+    }
+
+    /// Resolves the names of servers with this resolver.
+    pub(crate) fn resolving(self, resolver: Arc<dyn Resolve>) -> Self {
+        let settings =
+            SandboxSettings { redactor: redactor(), resolver, ..SandboxSettings::new(Compiler::Here) };
+        Self { sandbox: Sandbox::new(settings).unwrap(), ..self }
     }
 
     /// Lets the component `behave` in `plan` instead of `create`.
@@ -90,7 +124,7 @@ impl Stage {
         self
     }
 
-    /// Makes a directory beside the data directory.
+    /// Makes a directory in the same folder as the data directory.
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
         let path = self.root.path().join(name);
         std::fs::create_dir_all(&path).unwrap();
@@ -102,7 +136,7 @@ impl Stage {
     }
 
     pub(crate) fn method(&self) -> ComponentMethod {
-        sandbox().method(self.settings.clone()).unwrap()
+        self.sandbox.method(self.settings.clone()).unwrap()
     }
 
     pub(crate) fn request(&self) -> Request {
@@ -122,8 +156,7 @@ impl Stage {
     }
 
     pub(crate) fn run(&self) -> Run {
-        let reported = Arc::clone(&self.reported);
-        let sink = move |event: Event| reported.lock().unwrap().push(event);
+        let sink = Reported { events: Arc::clone(&self.reported), takes_calls: self.takes_calls };
         Run::new(&self.settings.name, self.cancel.clone(), Arc::new(sink))
     }
 
@@ -138,8 +171,32 @@ impl Stage {
     /// Plans, then creates.
     pub(crate) async fn create(&self) -> Result<SealRequests, Failure> {
         let (method, request, run) = (self.method(), self.request(), self.run());
-        let plan = method.plan(&request, &run).await?;
-        method.create(&request, &plan, &run).await
+        let ended = async {
+            let plan = method.plan(&request, &run).await?;
+            method.create(&request, &plan, &run).await
+        };
+        let ended = ended.await;
+        *self.used.lock().unwrap() = run.usage().get();
+        ended
+    }
+
+    /// Returns the usage of the last creation.
+    pub(crate) fn used(&self) -> ComponentUsage {
+        self.used.lock().unwrap().clone().unwrap()
+    }
+
+    /// Records the calls of the component.
+    pub(crate) fn audited(self) -> Self {
+        Self { takes_calls: true, ..self }
+    }
+
+    /// Returns the records of calls.
+    pub(crate) fn calls(&self) -> Vec<HostCall> {
+        let call = |event| match event {
+            Event::Called { call, .. } => Some(call),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(call).collect()
     }
 
     /// Checks that the creation fails with this outcome. Returns the message.

@@ -55,6 +55,7 @@ mod bindings {
         imports: {
             "understudy:method/store": async | trappable,
             "understudy:method/transfer": async | trappable,
+            "understudy:method/program": async | trappable,
             default: trappable,
         },
         exports: { default: async },

@@ -1,4 +1,4 @@
-//! A component for 0.2 runs beside components for 0.1, under the same rules.
+//! A component for 0.2 runs in the same host as components for 0.1, under the same rules.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -38,6 +38,7 @@ async fn planned(
         component: component(name).into(),
         options: options.iter().map(option).collect(),
         written: Written::default(),
+        cpu: None,
         grants,
     };
     let directories =

@@ -8,7 +8,7 @@ const FIRST_BUFFER: usize = 16 << 10;
 /// The size of the buffer in bytes after a read has filled the first one.
 const LATER_BUFFER: usize = 256 << 10;
 
-/// A buffered source that records whether it has ended and whether it has failed, which its decoder would not report.
+/// A buffered source that records whether it has ended or failed, because its decoder does not report that.
 pub(super) struct Input {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,

@@ -24,7 +24,7 @@ impl Read for SmallReads {
 }
 
 #[test]
-fn the_key_in_a_backup_info_is_found_in_whatever_chunks_the_text_arrives() {
+fn the_key_in_a_backup_info_is_found_across_all_chunk_boundaries() {
     for source_bytes in [1, 2, 7, 64, 100_000] {
         let text = SmallReads(io::Cursor::new(INFO.into()), source_bytes);
         let key = derive_key(text, "cipher", "cipher-pass").unwrap();
@@ -46,7 +46,7 @@ fn a_value_with_escapes_is_decoded_as_json_and_hashed_undecoded() {
 }
 
 #[test]
-fn a_name_counts_in_its_own_section_and_as_a_whole() {
+fn only_the_whole_name_in_the_right_section_matches() {
     for text in [
         "cipher-pass=\"long enough\"\n",
         "[other]\ncipher-pass=\"long enough\"\n",
@@ -108,13 +108,13 @@ fn a_section_or_name_that_no_line_can_have_is_refused() {
 }
 
 #[test]
-fn lines_of_any_length_pass_by() {
+fn other_lines_may_have_any_length() {
     let text = format!("[{}]\n{}\n{}[db]\n", "s".repeat(50_000), "l".repeat(500_000), INFO);
     assert_eq!(found(&text).unwrap().secret, Secret::new(PASS));
 }
 
 #[test]
-fn a_reader_that_fails_after_the_key_fails_all_the_same() {
+fn an_error_of_the_reader_after_the_key_is_returned() {
     struct Fails;
     impl Read for Fails {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -126,7 +126,7 @@ fn a_reader_that_fails_after_the_key_fails_all_the_same() {
 }
 
 #[test]
-fn text_beyond_the_bound_is_a_limit() {
+fn text_beyond_the_bound_is_a_limit_error() {
     let exact = INFO.len() as u64;
     assert!(derive_within(INFO.as_bytes(), "cipher", "cipher-pass", exact).is_ok());
     let error = derive_within(INFO.as_bytes(), "cipher", "cipher-pass", exact - 1).unwrap_err();

@@ -79,7 +79,7 @@ impl Withheld {
     /// Withholds a key that was derived from this object through `via`.
     ///
     /// # Errors
-    /// As [`Blanked::add`].
+    /// The errors of [`Blanked::add`].
     pub fn add(&self, key: &Key, identity: ObjectIdentity, via: &Pipeline) -> Result<(), Error> {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.blanked.add(key)?;

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rustix::fs::Stat;
 
@@ -14,7 +15,7 @@ use super::state::State;
 use super::stored::{Part, Stored};
 use super::unit::Item;
 use super::worker::Worker;
-use super::{Action, Overwrite};
+use super::{Action, EndedItem, Overwrite};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind};
 use crate::sink::directories::shown;
@@ -25,10 +26,11 @@ use crate::store::Range;
 pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
     let mut wanted = Vec::with_capacity(items.len());
     for item in items {
+        let began = Instant::now();
         match guarded(|| is_up_to_date(worker, job, &item)) {
-            Ok(true) => item.ticket.finish(Ok(Action::Kept)),
+            Ok(true) => finish(job, item, began, 0, Ok(Action::Kept)),
             Ok(false) => wanted.push(item),
-            Err(error) => fail(item, error),
+            Err(error) => fail(job, item, began, error),
         }
     }
     // Without the files that exist already, the other ranges may not be adjacent any more.
@@ -40,9 +42,10 @@ pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
 /// Reads files with one request. If the request fails at a file, makes another request for the files after that file.
 fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
     let mut items = std::collections::VecDeque::from(items);
+    let mut began = Instant::now();
     while let Some(first) = items.front() {
         if let Err(error) = job.fail_if_cancelled() {
-            items.drain(..).for_each(|item| fail(item, error.clone()));
+            items.drain(..).for_each(|item| fail(job, item, began, error.clone()));
             return;
         }
         let range = first.range.map(|range| Range {
@@ -65,7 +68,7 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
                     return;
                 }
                 Err(error) => {
-                    items.drain(..).for_each(|item| fail(item, error.clone()));
+                    items.drain(..).for_each(|item| fail(job, item, began, error.clone()));
                     return;
                 }
             };
@@ -73,15 +76,16 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
         while let Some(item) = items.pop_front() {
             let ended = guarded(|| match &stored {
                 Some(stored) => write(worker, job, &item, stored, start).map_err(|error| named(error, &item)),
-                None => write_nothing(worker, job, &item),
+                None => write_nothing(worker, job, &item).map(|()| 0),
             });
             let broken = stored
                 .as_ref()
                 .is_some_and(|stored| stored.lock().map_or(true, |stored| stored.has_failed()));
             match ended {
-                Ok(()) => item.ticket.finish(Ok(Action::Written)),
-                Err(error) => fail(item, error),
+                Ok(read) => finish(job, item, began, read, Ok(Action::Written)),
+                Err(error) => fail(job, item, began, error),
             }
+            began = Instant::now();
             if broken {
                 break;
             }
@@ -90,9 +94,26 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
 }
 
 /// Reports that an item failed.
-fn fail(item: Item, error: Error) {
+fn fail(job: &State, item: Item, began: Instant, error: Error) {
     let what = format!("`{}`", shown(&item.path));
-    item.ticket.finish(Err(error.of(what)));
+    finish(job, item, began, 0, Err(error.of(what)));
+}
+
+/// Reports how an item ended for which this many stored bytes were read.
+fn finish(job: &State, item: Item, began: Instant, bytes_read: u64, ended: Result<Action, Error>) {
+    if let Some(observer) = job.observer() {
+        observer.ended(&EndedItem {
+            is_archive: false,
+            store: item.origin.store.name(),
+            object: &item.object,
+            path: &shown(&item.path),
+            bytes_read,
+            bytes_written: if ended == Ok(Action::Written) { item.size } else { 0 },
+            duration: began.elapsed(),
+            ended: &ended,
+        });
+    }
+    item.ticket.finish(ended);
 }
 
 /// Runs `work` and turns a panic into an error.
@@ -222,14 +243,14 @@ fn write_nothing(worker: &mut Worker, job: &State, item: &Item) -> Result<(), Er
     output(worker, job, item)?.finish(item.mtime)
 }
 
-/// Writes one file. `stored` reads the object from byte `start` on.
+/// Writes one file, and returns how many stored bytes it has. `stored` reads the object from byte `start` on.
 fn write(
     worker: &mut Worker,
     job: &State,
     item: &Item,
     stored: &Arc<Mutex<Stored>>,
     start: u64,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     let (position, length) = {
         let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
         let position = item.range.map_or(0, |range| range.offset - start);
@@ -255,7 +276,8 @@ fn write(
             }
         }
     }
-    output.finish(item.mtime)
+    output.finish(item.mtime)?;
+    Ok(length)
 }
 
 fn write_plain(
@@ -275,7 +297,10 @@ fn write_plain(
     let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((from, offset)) = stored.file(position) {
         if job.rate.is_none() {
-            copy::within_kernel(job, &item.origin, from, offset, output)?;
+            let left = output.left();
+            let copied = copy::within_kernel(job, &item.origin, from, offset, output);
+            stored.count(left - output.left());
+            copied?;
         }
         while output.left() > 0 {
             let most = usize::try_from(output.left()).unwrap_or(usize::MAX).min(worker.buffer.len());

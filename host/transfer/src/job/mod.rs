@@ -6,6 +6,7 @@ mod archive_directories;
 mod coalesce;
 mod copy;
 mod fetch;
+mod observer;
 mod outcomes;
 mod pool;
 mod state;
@@ -26,6 +27,7 @@ use crate::pipeline::Pipeline;
 use crate::store::{Range, Store};
 use crate::target::Target;
 
+pub use observer::{EndedItem, Observer};
 pub use outcomes::{MOST_MESSAGES, MOST_OUTCOMES};
 use state::{Origin, State};
 use unit::{Item, Task, Ticket, Unit};
@@ -156,6 +158,11 @@ impl Job {
         Self { workers, state: Arc::new(state) }
     }
 
+    /// Tells `observer` how each item ends. The first observer of a job stays.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        self.state.set_observer(observer);
+    }
+
     /// Adds an origin of items and returns its index, counted from 0.
     ///
     /// # Errors
@@ -194,7 +201,7 @@ impl Job {
     /// Adds an archive to unpack. Its files are compared with the listing while they are written.
     ///
     /// # Errors
-    /// As [`Job::fetch`].
+    /// The errors of [`Job::fetch`].
     pub async fn unpack(&self, item: Unpack, files: Option<Arc<Listing>>) -> Result<(), Error> {
         let origin = self.state.origin(item.origin)?;
         let unpacking = unpack::Item::new(item, origin, files, self.state.target())?;
@@ -259,7 +266,7 @@ impl Job {
     /// for a long queue.
     pub async fn halt(&self) -> Withdrawn {
         self.state.cancel();
-        let withdrawn = Withdrawn(self.workers.pool.remove(&self.state));
+        let withdrawn = Withdrawn(self.remove_queued());
         self.state.until_workers_idle().await;
         withdrawn
     }
@@ -267,7 +274,18 @@ impl Job {
     /// Cancels the job without waiting for its workers.
     fn withdraw(&self) {
         self.state.cancel();
-        drop(self.workers.pool.remove(&self.state));
+        drop(self.remove_queued());
+    }
+
+    fn remove_queued(&self) -> Vec<Unit> {
+        let units = self.workers.pool.remove(&self.state);
+        let items = units.iter().map(Unit::items).sum();
+        if let Some(observer) = self.state.observer()
+            && items > 0
+        {
+            observer.withdrawn(items);
+        }
+        units
     }
 
     /// Removes items again that were queued while the job was cancelled.

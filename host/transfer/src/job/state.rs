@@ -1,14 +1,14 @@
 //! The state that a job shares with its items and the workers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::outcomes::Outcomes;
-use super::{Action, MOST_ORIGINS, Outcome, QUEUE, Status};
+use super::{Action, MOST_ORIGINS, Observer, Outcome, QUEUE, Status};
 use crate::budget::{ALLOCATION_OVERHEAD, Budget, Charge, MemoryAllowance};
 use crate::derive::Withheld;
 use crate::error::{Error, Kind};
@@ -60,6 +60,7 @@ pub(crate) struct State {
     /// Bytes that were read but not written, plus the number of items that ended.
     read: AtomicU64,
     reported_read: AtomicU64,
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 struct Account {
@@ -97,7 +98,18 @@ impl State {
             reported_files: AtomicU64::new(0),
             read: AtomicU64::new(0),
             reported_read: AtomicU64::new(0),
+            observer: OnceLock::new(),
         }
+    }
+
+    /// Sets the observer of the job. The first one stays.
+    pub(super) fn set_observer(&self, observer: Arc<dyn Observer>) {
+        let _first_stays = self.observer.set(observer);
+    }
+
+    /// Returns the observer of the job.
+    pub(super) fn observer(&self) -> Option<&dyn Observer> {
+        self.observer.get().map(AsRef::as_ref)
     }
 
     pub(super) fn add_origin(&self, origin: Origin) -> Result<u32, Error> {

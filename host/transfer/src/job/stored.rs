@@ -80,8 +80,9 @@ impl Stored {
         self.body.unchanged()
     }
 
-    /// Waits until the rate allows `bytes` more from a local file.
+    /// Counts `bytes` that were read from a local file, and waits until the rate allows them.
     pub(super) fn pay(&self, bytes: u64) -> Result<(), Error> {
+        self.body.count(bytes);
         match &self.rate {
             None => Ok(()),
             Some(rate) => unless_cancelled(&self.runtime, &self.stop, async {
@@ -89,6 +90,11 @@ impl Stored {
                 Ok(())
             }),
         }
+    }
+
+    /// Counts bytes that the kernel has copied from a local file.
+    pub(super) fn count(&self, bytes: u64) {
+        self.body.count(bytes);
     }
 
     /// Skips forward to `position` in the range. Does not go back.

@@ -35,6 +35,14 @@ impl Unit {
         Self { weight, first, task }
     }
 
+    /// Returns how many items it has.
+    pub(super) fn items(&self) -> usize {
+        match &self.task {
+            Task::Fetch(items) => items.len(),
+            Task::Unpack(_) => 1,
+        }
+    }
+
     fn rank(&self) -> (u64, Reverse<u32>) {
         (self.weight, Reverse(self.first))
     }
@@ -69,7 +77,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Counts an item as queued in `state`. Its slot was taken before.
+    /// Makes a ticket, and counts its item as queued in `state`. The caller has already reserved the slot in the queue.
     pub(super) fn new(state: Arc<State>, index: u32, charge: Option<Charge>) -> Self {
         state.enter();
         Self { state: Some(state), index, charge }
@@ -190,7 +198,7 @@ impl Item {
         (self.ticket.index, self.ticket.charge) = (index, Some(charge));
     }
 
-    /// Returns the item with a ticket of `state`.
+    /// Gives the item a ticket that reports to `state`.
     pub(super) fn ticketed(mut self, state: &Arc<State>) -> Self {
         let (index, charge) = (self.ticket.index, self.ticket.charge.take());
         Self { ticket: Ticket::new(Arc::clone(state), index, charge), ..self }

@@ -4,35 +4,35 @@
 //! large files. Small files become batches that refer to the buffers, and any idle worker writes them. So several threads write the
 //! files of an archive although its bytes arrive in sequence.
 
+mod writing;
+
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use ustar::{Kind as MemberKind, Member, Stream, TarError};
 
 use super::archive_directories::ArchiveDirectories;
 use super::outcomes::OUTCOME;
-use super::pool::{Batch, Pool};
 use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::{Ticket, Unit};
 use super::worker::Worker;
-use super::{Action, MOST_PATHS, Unpack};
+use super::{Action, EndedItem, MOST_PATHS, Unpack};
 use crate::budget::ALLOCATION_OVERHEAD;
-use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
-use crate::listing::{Expected, Listing, Number, PathSet};
+use crate::listing::{Expected, Listing, PathSet};
 use crate::sink::BUFFER;
-use crate::sink::file::{self, Output, Wanted};
+use crate::sink::directories::shown;
 use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
 use foundation::rooted::RelativePath;
+use writing::{MemberFile, Writing};
 
-/// The most batches of an archive that may wait; if this many wait, the archive's own worker writes the next batch. Empty files hold no
-/// buffer of the ring, so nothing else bounds the number of batches.
-const BATCHES: usize = 16;
+pub(crate) use writing::{Archive, SmallFile, SmallFiles, write_batch};
 
 /// The largest file of a batch in bytes.
 const SMALL: u64 = BUFFER as u64;
@@ -106,82 +106,46 @@ impl Item {
     pub(super) fn ticketed(self, ticket: Ticket) -> Self {
         Self { ticket, ..self }
     }
-}
 
-/// An archive that is being unpacked, shared by the workers that write its files.
-pub(crate) struct Archive {
-    job: Arc<State>,
-    listing: Option<Arc<Listing>>,
-    /// Whether it has failed, so that the rest need not be written.
-    failed: AtomicBool,
-    batches: Mutex<Batches>,
-    batch_done: Condvar,
-}
-
-#[derive(Default)]
-struct Batches {
-    /// How many batches are queued or being written.
-    open: usize,
-    /// The first error in writing a batch.
-    error: Option<Error>,
-}
-
-/// The files of a batch.
-pub(crate) type SmallFiles = Vec<SmallFile>;
-
-/// A small file whose bytes are in buffers of the ring.
-pub(crate) struct SmallFile {
-    file: MemberFile,
-    pieces: Vec<Piece>,
-}
-
-impl SmallFile {
-    /// Returns its memory without its bytes, which are in the ring's buffers.
-    fn bytes(&self) -> u64 {
-        let digest = self.file.digest.as_ref().map_or(0, |digest| digest.value.capacity());
-        let strings = self.file.path.as_os_str().len() + digest;
-        let vectors = 2 * size_of::<Self>() + self.pieces.capacity() * size_of::<Piece>();
-        (strings + vectors) as u64 + 3 * ALLOCATION_OVERHEAD
+    /// Reports how the item ended, and how many stored bytes were read and how many bytes were written.
+    fn finish(self, job: &State, began: Instant, (read, written): (u64, u64), ended: Result<Action, Error>) {
+        if let Some(observer) = job.observer() {
+            let path = self.below.as_ref().map_or_else(|| ".".to_owned(), shown);
+            observer.ended(&EndedItem {
+                is_archive: true,
+                store: self.origin.store.name(),
+                object: &self.object,
+                path: &path,
+                bytes_read: read,
+                bytes_written: written,
+                duration: began.elapsed(),
+                ended: &ended,
+            });
+        }
+        self.ticket.finish(ended);
     }
-}
-
-/// A file in an archive, after its header was checked.
-struct MemberFile {
-    /// The path below the data directory.
-    path: RelativePath,
-    size: u64,
-    digest: Option<Digest>,
-    /// The number of the file in the listing; `None` if the file is not listed.
-    number: Option<Number>,
-    /// Whether it is checked but not written.
-    skipped: bool,
 }
 
 /// Unpacks an archive.
 pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
     if let Err(cancelled) = job.fail_if_cancelled() {
-        item.ticket.finish(Err(cancelled));
+        item.finish(job, Instant::now(), (0, 0), Err(cancelled));
         return;
     }
-    let archive = Arc::new(Archive {
-        job: Arc::clone(job),
-        listing: item.listing.clone(),
-        failed: AtomicBool::new(false),
-        batches: Mutex::default(),
-        batch_done: Condvar::new(),
-    });
+    let (began, stored_bytes) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let archive = Arc::new(Archive::new(Arc::clone(job), item.listing.clone()));
     let ring = Arc::new(Ring::within(&job.memory));
     let stop = job.cancel_token().child_token();
     // From here on the companion fills the ring. `abandon` waits until it has ended.
-    worker.read_ahead(filling(&item, job, &ring, &stop));
+    worker.read_ahead(filling(&item, job, &ring, &stop, &stored_bytes));
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let worker = RefCell::new(&mut *worker);
         let directories = ArchiveDirectories::within(&job.memory);
-        Unpacking { item: &item, archive: &archive, worker: &worker, directories, written: 0 }.all(&ring)
+        Unpacking { item: &item, job, archive: &archive, worker: &worker, directories, written: 0 }.all(&ring)
     }));
     let ended = ended.unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
     if ended.is_err() {
-        archive.failed.store(true, Ordering::Relaxed);
+        archive.fail();
     }
     stop.cancel();
     let written = archive.close(worker);
@@ -197,16 +161,25 @@ pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
         Err(error) => Err(error.of(object)),
         Ok(()) => Ok(Action::Written),
     };
-    item.ticket.finish(ended);
+    let read = if ended.is_ok() { stored_bytes.load(Ordering::Relaxed) } else { 0 };
+    item.finish(job, began, (read, archive.written()), ended);
 }
 
 /// Makes the companion's task: to read, decrypt and decompress the archive.
-fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationToken) -> Filling {
+fn filling(
+    item: &Item,
+    job: &Arc<State>,
+    ring: &Arc<Ring>,
+    stop: &CancellationToken,
+    stored_bytes: &Arc<AtomicU64>,
+) -> Filling {
+    let stored_bytes = Arc::clone(stored_bytes);
     let (origin, object) = (Arc::clone(&item.origin), item.object.clone());
     let (job, stop) = (Arc::clone(job), stop.clone());
     let open = move || {
         let stored = Stored::open(&job, &stop, &origin, &object, None)?;
         let size = stored.size();
+        stored_bytes.store(size, Ordering::Relaxed);
         let part = Box::new(Part::new(Arc::new(Mutex::new(stored)), size));
         let plain = origin.via.decode_to_keep(part, &job.memory_allowance(&stop))?;
         Ok(job.withheld.refusing(plain))
@@ -217,6 +190,7 @@ fn filling(item: &Item, job: &Arc<State>, ring: &Arc<Ring>, stop: &CancellationT
 /// The state of the worker that unpacks an archive.
 struct Unpacking<'a> {
     item: &'a Item,
+    job: &'a State,
     archive: &'a Arc<Archive>,
     worker: &'a RefCell<&'a mut Worker>,
     directories: ArchiveDirectories,
@@ -264,7 +238,7 @@ impl<'a> Unpacking<'a> {
                             Ok(())
                         }
                         Ok(file) => {
-                            self.dispatch(std::mem::take(&mut batch));
+                            self.dispatch(&mut batch);
                             self.large(&mut tar, file)
                         }
                         Err(error) => Err(error),
@@ -273,11 +247,16 @@ impl<'a> Unpacking<'a> {
             }
             .map_err(named)?;
             if tar.next_header() - begun >= BATCH {
-                self.dispatch(std::mem::take(&mut batch));
+                self.dispatch(&mut batch);
             }
         }
-        self.dispatch(batch);
+        self.dispatch(&mut batch);
         Ok(())
+    }
+
+    /// Queues the files of a batch, and begins another batch.
+    fn dispatch(&self, batch: &mut SmallFiles) {
+        self.archive.dispatch(std::mem::take(batch), &mut self.worker.borrow_mut());
     }
 
     /// Returns the path of a member in the data directory.
@@ -298,9 +277,9 @@ impl<'a> Unpacking<'a> {
     fn directory(&mut self, path: &RelativePath) -> Result<(), Error> {
         // A second file with the same name fails because the first exists; a second directory would not fail.
         self.directories.add(path)?;
-        match self.archive.job.target().directory_of(path)? {
+        match self.job.target().directory_of(path)? {
             None => Ok(()),
-            Some(place) => self.worker.borrow_mut().directories.make(self.archive.job.target(), &place),
+            Some(place) => self.worker.borrow_mut().directories.make(self.job.target(), &place),
         }
     }
 
@@ -308,7 +287,7 @@ impl<'a> Unpacking<'a> {
     fn check_file(&mut self, path: RelativePath, size: u64) -> Result<MemberFile, Error> {
         let name = text(&path);
         let skipped = self.item.skip.contains(&name);
-        self.archive.job.target().file(&path)?;
+        self.job.target().file(&path)?;
         let (digest, number) = match &self.item.listing {
             None => (None, None),
             Some(listing) => match listing.expect(&name)? {
@@ -342,22 +321,6 @@ impl<'a> Unpacking<'a> {
         }
         writing.finish(self.archive)
     }
-
-    /// Queues a batch for any worker, or writes it here if too many batches wait or too little memory is left.
-    fn dispatch(&self, files: SmallFiles) {
-        if !files.is_empty() {
-            let bytes = files.iter().map(SmallFile::bytes).sum();
-            let charge = self.archive.job.memory.charge(bytes, "files to write").ok();
-            let crowded = charge.is_none() || self.archive.batches().open >= BATCHES;
-            self.archive.batches().open += 1;
-            let batch = Batch { archive: Arc::clone(self.archive), files, charge };
-            if crowded {
-                write_batch(&mut self.worker.borrow_mut(), batch);
-            } else {
-                self.worker.borrow().pool.offer(batch);
-            }
-        }
-    }
 }
 
 /// Returns the next bytes of a member's contents without copying them.
@@ -390,124 +353,4 @@ fn broken(error: TarError) -> Error {
 /// Returns the text of a path from an archive, whose names are UTF-8.
 fn text(path: &RelativePath) -> String {
     path.as_os_str().to_string_lossy().into_owned()
-}
-
-impl Archive {
-    /// # Errors
-    /// `Cancelled` if the job is cancelled, or writing a file of the archive has failed.
-    fn fail_if_cancelled(&self) -> Result<(), Error> {
-        if self.failed.load(Ordering::Relaxed) {
-            // `close` reports the error itself.
-            return Err(Error::cancelled());
-        }
-        self.job.fail_if_cancelled()
-    }
-
-    /// Writes the batches that still wait, and waits for those that other workers write.
-    fn close(self: &Arc<Self>, worker: &mut Worker) -> Result<(), Error> {
-        let pool: Arc<Pool> = Arc::clone(&worker.pool);
-        while let Some(batch) = pool.take_back(self) {
-            write_batch(worker, batch);
-        }
-        let mut batches = self.batches();
-        while batches.open > 0 {
-            batches = self.batch_done.wait(batches).unwrap_or_else(PoisonError::into_inner);
-        }
-        match batches.error.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
-    }
-
-    fn batches(&self) -> MutexGuard<'_, Batches> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Writes the files of a batch.
-pub(crate) fn write_batch(worker: &mut Worker, batch: Batch) {
-    let Batch { archive, files, charge: _charge } = batch;
-    let ended = catch_unwind(AssertUnwindSafe(|| {
-        for small in files {
-            if archive.failed.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            let name = text(&small.file.path);
-            write_small(worker, &archive, small).map_err(|error| match error.kind {
-                Kind::Cancelled => error,
-                _ => error.of(format_args!("`{}`", name.escape_debug())),
-            })?;
-        }
-        Ok(())
-    }));
-    let error = ended.unwrap_or_else(|panic| Err(Error::of_panic(&*panic))).err();
-    if error.is_some() {
-        archive.failed.store(true, Ordering::Relaxed);
-    }
-    let mut batches = archive.batches();
-    batches.open -= 1;
-    if batches.error.is_none() {
-        batches.error = error;
-    }
-    drop(batches);
-    archive.batch_done.notify_all();
-}
-
-fn write_small(worker: &mut Worker, archive: &Archive, small: SmallFile) -> Result<(), Error> {
-    let mut writing = Writing::begin(worker, archive, small.file)?;
-    for piece in &small.pieces {
-        writing.write(piece.bytes())?;
-    }
-    writing.finish(archive)
-}
-
-/// A file in an archive that is being written, or only checked.
-struct Writing<'a> {
-    number: Option<Number>,
-    to: To<'a>,
-}
-
-enum To<'a> {
-    File(Output<'a>),
-    Discard(&'a State, Option<(Hasher, Digest)>),
-}
-
-impl<'a> Writing<'a> {
-    fn begin(worker: &mut Worker, archive: &'a Archive, file: MemberFile) -> Result<Self, Error> {
-        let MemberFile { path, size, digest, number, skipped } = file;
-        let job = &*archive.job;
-        let to = if skipped {
-            To::Discard(job, digest.map(|digest| (Hasher::new(digest.algorithm), digest)))
-        } else {
-            let place = job.target().file(&path)?;
-            let wanted = Wanted { size, digest, mode: job.target().modes.0 };
-            To::File(Output::create(&job.destination, &mut worker.directories, &place, wanted)?)
-        };
-        Ok(Self { number, to })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match &mut self.to {
-            To::File(output) => output.write(bytes),
-            To::Discard(job, hasher) => {
-                if let Some((hasher, _)) = hasher {
-                    hasher.update(bytes);
-                }
-                job.read_without_writing(bytes.len() as u64);
-                job.fail_if_cancelled()
-            }
-        }
-    }
-
-    fn finish(self, archive: &Archive) -> Result<(), Error> {
-        match self.to {
-            To::File(output) => output.finish(None)?,
-            To::Discard(_, Some((hasher, digest))) => file::compare(hasher, &digest)?,
-            To::Discard(_, None) => {}
-        }
-        if let (Some(listing), Some(number)) = (&archive.listing, self.number) {
-            listing.mark_complete(number);
-        }
-        Ok(())
-    }
 }

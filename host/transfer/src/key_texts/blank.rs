@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use super::FORMATS;
 
-/// A reader that puts `*` in place of every byte of a key, so the length of the text stays the same. Finds a key in whatever chunks the
-/// inner reader returns the text.
+/// A reader that replaces every byte of a key by `*`, so the length of the text stays the same. Finds a key regardless of the chunks in
+/// which the inner reader returns the text.
 pub(crate) struct Blanking<R> {
     inner: R,
     at: At,
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_a_text_is_blanked_in_whatever_chunks_the_text_arrives() {
+    fn a_key_in_a_text_is_blanked_across_all_chunk_boundaries() {
         let text = "[cipher]\ncipher-pass=\"se\\\"cr\\\\\"\n\nxcipher-pass=\"seen\"\ncipher-passe=\"seen\"\n\
                     cipher-pass=\ncipher-pass=\"again\ncipher-pass=\"last";
         let blanked = "[cipher]\ncipher-pass=\"********\"\n\nxcipher-pass=\"seen\"\ncipher-passe=\"seen\"\n\

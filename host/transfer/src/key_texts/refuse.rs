@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// What `program` makes of `text`, which it compresses.
+    /// Compresses `text` with `program`.
     fn compressed(program: &str, text: &[u8]) -> Vec<u8> {
         let mut child =
             Command::new(program).arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

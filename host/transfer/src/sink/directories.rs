@@ -18,7 +18,7 @@ use foundation::rooted::RelativePath;
 /// The most directories that a worker has open.
 pub(crate) const MOST_OPEN: usize = 64;
 
-/// The fewest directories that a worker may have open, whatever the limit of open files.
+/// How many directories a worker may have open in any case, even if the limit of open files is low.
 pub(crate) const FEWEST_OPEN: usize = 4;
 
 /// How often an `openat2` that lost a race against a concurrent rename (EAGAIN) is repeated.
@@ -80,7 +80,7 @@ impl Directories {
     /// Creates the directory at `place` and missing ones above it. Succeeds if it exists already.
     ///
     /// # Errors
-    /// As [`Directories::parent`].
+    /// The errors of [`Directories::parent`].
     pub(crate) fn make(&mut self, target: &Arc<Target>, place: &Place) -> Result<(), Error> {
         self.directory(target, place.root, place.path.as_os_str()).map(drop)
     }

@@ -49,7 +49,7 @@ pub(crate) struct Piece {
 /// Opens the source of a ring's bytes; called on the thread that fills the ring.
 pub(crate) type Open = Box<dyn FnOnce() -> Result<Box<dyn Read + Send>, Error> + Send>;
 
-/// The task of filling a ring, for a thread of its own.
+/// The task that fills a ring. It needs a separate thread.
 pub(crate) struct Filling {
     ring: Arc<Ring>,
     open: Open,

@@ -73,7 +73,7 @@ impl Access {
     /// Makes the access to the backend that was made from this configuration.
     ///
     /// # Errors
-    /// As [`CredentialDetector::learn`].
+    /// The errors of [`CredentialDetector::learn`].
     pub(super) fn of(
         backend: Arc<dyn Backend>,
         config: &StoreConfig,

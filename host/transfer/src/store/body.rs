@@ -63,10 +63,10 @@ impl Body {
             // HTTP cannot express an empty range, so request only the metadata.
             let opened = match empty {
                 Some(_) => {
-                    store.with_permit(key, &tries, backend.head(&whole)).await.map(|object| (object, None))
+                    store.request(key, &tries, backend.head(&whole)).await.map(|object| (object, None))
                 }
                 None => store
-                    .with_permit(key, &tries, backend.open(&whole, range, None))
+                    .request(key, &tries, backend.open(&whole, range, None))
                     .await
                     .map(|(object, source)| (object, Some(source))),
             };
@@ -113,6 +113,7 @@ impl Body {
                     Ok(bytes) => {
                         self.at += bytes.len() as u64;
                         received = bytes.len() as u64;
+                        self.store.meter.read(received);
                         self.spare = match self.spare.is_empty() {
                             true => bytes,
                             false => [&self.spare[..], &bytes[..]].concat().into(),
@@ -172,6 +173,11 @@ impl Body {
         }
     }
 
+    /// Counts bytes that a caller of [`Body::file`] has read.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.store.meter.read(bytes);
+    }
+
     /// Receives at least one byte.
     async fn next(&mut self, tries: &Tries, current: &Current) -> Result<Bytes, Failure> {
         if self.source.is_none() {
@@ -206,22 +212,20 @@ impl Body {
         let (store, key) = (&self.store, &self.object.key);
         let range = Range { offset: self.at, length: self.end - self.at };
         let whole = store.inner.prefix.and(key);
-        let (object, source) = match store
-            .with_permit(key, tries, backend.open(&whole, Some(range), Some(&self.object)))
-            .await
-        {
-            Ok((object, source)) => (object, Ok(source)),
-            // The range may not exist any more: without an etag the store does not report a change.
-            Err(failure) if failure.error.kind == Kind::Invalid => {
-                match store.with_permit(key, tries, backend.head(&whole)).await {
-                    Ok(object) => (object, Err(failure)),
-                    Err(gone) if gone.error.kind == Kind::NotFound => return Err(gone),
-                    Err(unknown) if unknown.retry == RetryAdvice::Never => return Err(failure),
-                    Err(unknown) => return Err(unknown),
+        let (object, source) =
+            match store.request(key, tries, backend.open(&whole, Some(range), Some(&self.object))).await {
+                Ok((object, source)) => (object, Ok(source)),
+                // The range may not exist any more: without an etag the store does not report a change.
+                Err(failure) if failure.error.kind == Kind::Invalid => {
+                    match store.request(key, tries, backend.head(&whole)).await {
+                        Ok(object) => (object, Err(failure)),
+                        Err(gone) if gone.error.kind == Kind::NotFound => return Err(gone),
+                        Err(unknown) if unknown.retry == RetryAdvice::Never => return Err(failure),
+                        Err(unknown) => return Err(unknown),
+                    }
                 }
-            }
-            Err(failure) => return Err(failure),
-        };
+                Err(failure) => return Err(failure),
+            };
         match object.changed_since(&self.object) {
             None => self.source = Some(source?),
             Some(change) => return Err(changed(&change).into()),

@@ -11,7 +11,7 @@ use crate::error::Kind;
 pub(super) struct Code {
     /// The code itself.
     code: &'static str,
-    /// The kind of failure, whatever the status of the response. [`Kind::Transient`] is retried.
+    /// The kind of failure, independent of the status of the response. [`Kind::Transient`] is retried.
     pub(super) kind: Kind,
     /// Whether the credentials were refused, so that renewed ones may help.
     pub(super) credentials_refused: bool,

@@ -1,4 +1,4 @@
-//! A local directory as a store: its regular files are the objects. No link below it is followed, and none is an object.
+//! A local directory as a store: its regular files are the objects. Symbolic links below it are neither followed nor objects.
 
 mod listing;
 

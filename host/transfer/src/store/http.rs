@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
-    HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER,
+    HeaderValue, IF_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
@@ -133,12 +133,14 @@ impl Web {
             })
         })
         .await?;
-        if text(&response, CONTENT_ENCODING)
-            .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
-        {
-            let message =
-                "the server encodes the bytes (Content-Encoding), although the request does not allow it";
-            return Err(Failure::never(Kind::Failed, message));
+        // In encoded bytes nobody would find a credential that the server sends back, and the method would get other bytes than are stored.
+        for (name, plain) in [(CONTENT_ENCODING, "identity"), (TRANSFER_ENCODING, "chunked")] {
+            if response.headers().get_all(&name).iter().any(|codings| !are(codings, plain)) {
+                let name = if name == CONTENT_ENCODING { "Content-Encoding" } else { "Transfer-Encoding" };
+                let message =
+                    format!("the server encodes the bytes ({name}), although the request does not allow it");
+                return Err(Failure::never(Kind::Failed, message));
+            }
         }
         Ok(response)
     }
@@ -233,6 +235,12 @@ fn no_response(error: &reqwest::Error, host: &str, trust_roots: TrustRoots) -> F
         cause = inner.source();
     }
     unanswered(error, host, trust_roots)
+}
+
+/// Returns whether a line of codings names `plain` only, with which the bytes are as they are stored.
+fn are(codings: &HeaderValue, plain: &str) -> bool {
+    let mut codings = codings.as_bytes().split(|byte| *byte == b',');
+    codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(plain.as_bytes()))
 }
 
 fn refused(response: &Response) -> Failure {

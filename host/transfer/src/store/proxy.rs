@@ -14,7 +14,7 @@ use foundation::secret::Secret;
 const VARIABLES: [&str; 6] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// Returns the secrets of the proxies that the environment names: each password as written and percent-decoded, alone and after the
+/// Returns the secrets of the proxies that the environment names: each password as written and percent-decoded, by itself and after the
 /// user (`USER:PASSWORD`, from which the `Proxy-Authorization` header is made).
 pub fn secrets_of_proxies(environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Secret> {
     let mut secrets = Vec::new();
@@ -93,7 +93,7 @@ impl Proxies {
     }
 }
 
-/// Adds the name of the proxy to the failure of a request that went through it; without a proxy returns the failure as it is.
+/// Adds the name of the proxy to the failure of a request that went through it; without a proxy, returns the failure unchanged.
 pub(super) fn with_proxy_named(failure: Failure, proxy: Option<&str>) -> Failure {
     let Some(proxy) = proxy else { return failure };
     if failure.error.message.contains(WANTS_CREDENTIALS) {

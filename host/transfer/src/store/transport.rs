@@ -138,7 +138,7 @@ impl Connector {
     /// given, only they are trusted for `host`; for the other servers the system's authorities are trusted.
     ///
     /// # Errors
-    /// As [`client`].
+    /// The errors of [`client`].
     pub(super) fn new(authorities: Option<&str>, host: String, runtime: Handle) -> Result<Self, Error> {
         // A redirect could send a signature or a token to another server.
         let new = |authorities| client(authorities, Policy::none()).map(HttpClient::new);

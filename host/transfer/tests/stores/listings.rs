@@ -105,7 +105,7 @@ fn names(page: &Page) -> Vec<&str> {
     page.objects.iter().map(|object| object.key.as_str()).collect()
 }
 
-/// A store that lists these pages, whatever the requested start.
+/// A store that lists these pages, and ignores the requested start.
 fn two_pages(first: &'static [&'static str], second: &'static [&'static str]) -> Responder {
     Responder::start(move |_, request| {
         let (keys, token) = match request.target.contains("continuation-token=second") {

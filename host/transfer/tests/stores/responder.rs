@@ -29,11 +29,11 @@ impl Request {
 pub(crate) enum Answer {
     /// Status, headers and the whole body.
     Whole(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// The same, but the connection is closed after so many bytes of the body.
+    /// The same, but the connection is closed after this many bytes of the body.
     Cut(u16, Vec<(&'static str, String)>, Vec<u8>, usize),
-    /// The same, but the server sends no more after so many bytes of the body.
+    /// The same, but the server stops sending after this many bytes of the body.
     Stuck(u16, Vec<(&'static str, String)>, Vec<u8>, usize),
-    /// The same, in chunks of so many bytes with a pause before each.
+    /// The same, in chunks of this many bytes with a pause before each.
     Slow(u16, Vec<(&'static str, String)>, Vec<u8>, usize, Duration),
     /// A status and bytes without end.
     Endless(u16, Vec<u8>),

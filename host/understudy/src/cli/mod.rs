@@ -1,4 +1,4 @@
-//! The command line: definitions only. The help of a flag says what it means; the module `command` acts on it.
+//! Defines the command line. The help of a flag says what the flag means; the module `command` acts on the flags.
 
 pub mod patroni;
 
@@ -42,6 +42,12 @@ pub enum Verb {
     /// Asks the plugin with everything denied. Two plugins: shows how their permissions differ. The compiled plugin and its answer
     /// are kept in understudy/components below XDG_CACHE_HOME or ~/.cache, unless root runs this.
     Inspect(InspectArgs),
+    /// Convert Patroni's configuration into one for Understudy
+    ///
+    /// Prints the configuration of Understudy that creates replicas as this file of Patroni's does, and, as comments, what to change in
+    /// Patroni's file and what could not be carried over. Reads nothing but its files. Leaves out what looks like a secret by its name or
+    /// form, but cannot know the value of an option like `-p`: read the output before you pass it on.
+    Patroni(PatroniArgs),
     /// Print a shell's completion script
     Completions {
         /// The shell.
@@ -83,7 +89,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 8] = [
     (143, "cancelled by SIGTERM, or by the end of the process that started it"),
 ];
 
-/// What stands below the flags of `create` in its help.
+/// Returns the text below the flags in the help of `create`.
 fn create_help() -> String {
     let codes: Vec<_> = EXIT_CODES.iter().map(|(code, meaning)| format!("{code:5}  {meaning}")).collect();
     format!("{CREATE_NOTES}\n\nExit codes:\n{}", codes.join("\n"))
@@ -152,6 +158,9 @@ pub struct CreateArgs {
     /// Write a report in JSON to this file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Write what the methods ask of the host to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
 }
 
 /// `check`
@@ -182,6 +191,22 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// `patroni`
+#[derive(Debug, Args)]
+pub struct PatroniArgs {
+    /// Patroni's configuration file, - for standard input
+    pub file: PathBuf,
+    /// Dynamic configuration, as `patronictl show-config` prints it [default: bootstrap.dcs of FILE]
+    #[arg(long, value_name = "FILE")]
+    pub dynamic: Option<PathBuf>,
+    /// Write Understudy's configuration to this new file, and only the rest to standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ProgressStyle {
@@ -190,7 +215,7 @@ pub enum ProgressStyle {
     Auto,
     /// A bar.
     Bar,
-    /// Lines, one each 10 s or 10 %.
+    /// Lines, one every 10 s or every 10 %.
     Plain,
     /// JSON, one object a line.
     Json,
@@ -265,7 +290,7 @@ impl Cli {
             Verb::Create(CreateArgs { job, .. }) | Verb::Check(CheckArgs { job, .. }) => {
                 job.further = further
             }
-            Verb::Inspect(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
+            Verb::Inspect(_) | Verb::Patroni(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
         }
         Ok(cli)
     }

@@ -1,13 +1,13 @@
-//! Patroni's calling convention: Patroni appends every key of a method's section as `--key=value` (its
-//! `Bootstrap.create_replica`). So a `--key=value` that is not a flag of this program is an option of a method, and keys that only
-//! Patroni uses may be among the arguments (semantics rule 7).
+//! Patroni's calling convention: Patroni appends every key of a method's section as `--key=value` (`Bootstrap.create_replica` in
+//! Patroni). So a `--key=value` that is not a flag of this program is an option of a method, and the arguments may contain keys that only
+//! Patroni uses (rule 7).
 
 use std::ffi::OsString;
 
 use clap::{Args, Command};
 
-/// Patroni's own keys, which it passes on a method's command line. They are accepted with any value and ignored: the configuration
-/// file has settings of the same names.
+/// Patroni's own keys, which Patroni passes on a method's command line. The program accepts them with any value and ignores them, because
+/// the configuration file has settings with the same names.
 #[derive(Debug, Args)]
 pub struct Ignored {
     #[arg(long = "keep_data", hide = true, num_args = 0..=1, require_equals = true, value_name = "IGNORED")]

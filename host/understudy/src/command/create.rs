@@ -13,6 +13,8 @@ use crate::cli::{CreateArgs, LogFormat, LogLevel};
 use crate::config::{Environment, Problem};
 use crate::parent::Parents;
 use crate::render::about::About;
+use crate::render::audit::{Audit, audit_file};
+use crate::render::output_file::OutputFile;
 use crate::render::report::{ReportContent, ReportFile};
 use crate::render::summary::{DatadirState, created, failed};
 use crate::render::text::printable;
@@ -29,8 +31,14 @@ pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
     let log = Log::new(terminal.clone(), args.job.log_format, level.into());
     // Both paths are made absolute before the current directory changes.
     let mut about = About::of(&args.job.config);
-    let mut report_file = match args.report.as_deref().map(ReportFile::new).transpose() {
-        Ok(file) => file,
+    let files = args
+        .report
+        .as_deref()
+        .map(ReportFile::new)
+        .transpose()
+        .and_then(|report| Ok((report, args.audit.as_deref().map(audit_file).transpose()?)));
+    let (mut report_file, audit_file) = match files {
+        Ok(files) => files,
         Err(error) => {
             return not_started(
                 &NotStarted::usage(error),
@@ -42,10 +50,18 @@ pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
             );
         }
     };
-    match attempt(args, environment, parents, &mut about, &mut report_file, &log, &terminal) {
+    let output = Output { audit: audit_file, log: &log, terminal: &terminal };
+    match attempt(args, environment, parents, &mut about, &mut report_file, &output) {
         Ok(report) => ended(&report, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
         Err(error) => not_started(&error, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
     }
+}
+
+/// Where a run reports what happens, besides its report.
+struct Output<'a> {
+    audit: Option<OutputFile>,
+    log: &'a Log,
+    terminal: &'a Terminal,
 }
 
 /// Reads the configuration and runs the methods; returns the report of the run.
@@ -55,14 +71,24 @@ fn attempt(
     parents: Parents,
     about: &mut About,
     report_file: &mut Option<ReportFile>,
-    log: &Log,
-    terminal: &Terminal,
+    output: &Output<'_>,
 ) -> Result<Report, NotStarted> {
-    let accepted = AcceptedConfig::read(&args.job, environment)?;
+    let &Output { ref audit, log, terminal } = output;
+    let mut accepted = AcceptedConfig::read(&args.job, environment)?;
     // If the file is refused, `report_file` stays `None`, so that nothing is written to it.
     if let Some(file) = report_file.take() {
-        accepted.check_report(&file)?;
+        accepted.check_output(file.file())?;
         *report_file = Some(file);
+    }
+    if let Some(file) = audit {
+        let is_report = report_file.as_ref().is_some_and(|report| report.file().path() == file.path());
+        if is_report {
+            return Err(NotStarted::usage(anyhow::anyhow!(
+                "`--audit` and `--report` name the same file, {}: name two",
+                file.path().display()
+            )));
+        }
+        accepted.check_output(file)?;
     }
     accepted.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
     log.take_traces();
@@ -81,6 +107,13 @@ fn attempt(
         let PreparedRun { job, candidates, run_directory: _run_directory } =
             accepted.prepare(cancel.token(), log.redactor()).await?;
         let mut readers: Vec<Arc<dyn EventSink>> = vec![Arc::new(step)];
+        if let Some(file) = audit {
+            let begun = Audit::begin(file, &about.configuration, log);
+            let failed = |error| {
+                anyhow::Error::new(error).context(format!("cannot write the audit {}", file.path().display()))
+            };
+            readers.push(Arc::new(begun.map_err(|error| NotStarted::failed(failed(error)))?));
+        }
         // Progress comes before the log: the last line of progress is written before the line on the end of the attempt.
         readers.extend(progress(args.progress, args.job.log_format, terminal));
         readers.push(Arc::new(log.clone()));
@@ -143,7 +176,7 @@ fn not_started(
     *exit_code
 }
 
-/// Shows every problem on a line of its own, then the reason in one line.
+/// Shows each problem on a separate line, and then the reason on one line.
 pub(super) fn show_not_started(error: &NotStarted, log: &Log, terminal: &Terminal, format: LogFormat) {
     for problem in &error.problems {
         match format {
@@ -170,8 +203,11 @@ struct ProblemLine<'a> {
 fn write_report(file: Option<&ReportFile>, report: &ReportContent<'_>, log: &Log) {
     let Some(file) = file else { return };
     // The program is still root if no configuration, which would name the user, was accepted.
-    let written = drop_root_for(file.directory()).map_err(anyhow::Error::from);
+    let written = drop_root_for(file.file().directory()).map_err(anyhow::Error::from);
     if let Err(error) = written.and_then(|()| Ok(file.write(report)?)) {
-        log.say(Level::Error, &format!("cannot write the report {}: {error:#}", file.path().display()));
+        log.say(
+            Level::Error,
+            &format!("cannot write the report {}: {error:#}", file.file().path().display()),
+        );
     }
 }

@@ -18,14 +18,15 @@ use sandbox::{
 use tokio_util::sync::CancellationToken;
 
 use super::NotStarted;
+use super::trusted::Trusted;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, Environment, GrantsSection, SourceSettings, check_config_file, check_entries,
-    check_passfile,
+    ComponentSection, Config, Environment, GrantsSection, Plugin, SourceSettings, check_config_file,
+    check_entries, check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
-use crate::render::report::ReportFile;
+use crate::render::output_file::OutputFile;
 use crate::root::{Account, drop_root};
 use crate::run_directory::RunDirectory;
 
@@ -35,7 +36,7 @@ const STATE_DIR: &str = ".local/state/understudy";
 /// The directory of compiled components, below the state directory.
 const COMPONENTS: &str = "components";
 
-/// The file that is removed before the replica starts, unless the configuration names another (semantics rule 29).
+/// The file that is removed before the replica starts, unless the configuration names another (loop rule 29).
 const TRIGGER_FILE: &str = "promote";
 
 /// The accepted configuration of a run. Root has been dropped.
@@ -44,6 +45,8 @@ pub(super) struct AcceptedConfig {
     state_dir: PathBuf,
     /// The passfile that libpq reads if no setting names one.
     default_passfile: Option<PathBuf>,
+    /// The report and the audit, with what messages call them.
+    outputs: Vec<(PathBuf, &'static str)>,
 }
 
 /// A run that is ready to begin: the arguments of the loop.
@@ -61,7 +64,7 @@ impl AcceptedConfig {
         let account = drop_root(config.user.as_deref())?;
         let state_dir = state_dir(&config, &account)?;
         let default_passfile = account.home.map(|home| home.join(".pgpass"));
-        Ok(Self { config, state_dir, default_passfile })
+        Ok(Self { config, state_dir, default_passfile, outputs: Vec::new() })
     }
 
     /// Returns whether the run ends when the process that started it ends.
@@ -74,22 +77,25 @@ impl AcceptedConfig {
         &self.config.warnings
     }
 
-    /// Checks that the run's user can write the report, and that the report lies neither in a directory of the run nor in a cluster.
-    pub(super) fn check_report(&self, file: &ReportFile) -> Result<(), NotStarted> {
-        let shown = file.path().display();
+    /// Checks that the run's user can write the report or the audit, and that it lies neither in a directory of the run nor in a cluster.
+    /// From then on no method is accepted that could change the file.
+    pub(super) fn check_output(&mut self, file: &OutputFile) -> Result<(), NotStarted> {
+        let (name, shown) = (file.name(), file.path().display());
         if let Some((what, place)) = place_around(&self.config.directories, &self.state_dir, file.path()) {
             return Err(NotStarted::usage(anyhow::anyhow!(
-                "the report {shown} would lie in {what}, {}: name a file elsewhere",
+                "the {name} {shown} would lie in {what}, {}: name a file elsewhere",
                 place.display()
             )));
         }
         if let Some(around) = cluster_of(file.path()) {
-            let message = format!("the report {shown} would lie {around}");
+            let message = format!("the {name} {shown} would lie {around}");
             return Err(NotStarted::refused(Refusal::new(Rule::DataDirectory, message)));
         }
         file.probe().map_err(|error| {
-            NotStarted::usage(anyhow::Error::new(error).context(format!("cannot write the report {shown}")))
-        })
+            NotStarted::usage(anyhow::Error::new(error).context(format!("cannot write the {name} {shown}")))
+        })?;
+        self.outputs.push((file.path().to_owned(), name));
+        Ok(())
     }
 
     /// Connects to the source and loads the methods. `redactor` learns every secret before any text could contain it.
@@ -98,7 +104,7 @@ impl AcceptedConfig {
         cancel: &CancellationToken,
         redactor: &Redactor,
     ) -> Result<PreparedRun, NotStarted> {
-        let Self { config, state_dir, default_passfile } = self;
+        let Self { config, state_dir, default_passfile, outputs } = self;
         for secret in &config.proxy_secrets {
             redactor.add(secret).map_err(NotStarted::failed)?;
         }
@@ -143,8 +149,11 @@ impl AcceptedConfig {
         {
             check_entries(conninfo, passfile, &config.file, place).map_err(|problem| vec![problem])?;
         }
-        let candidates =
-            candidates(&config, &state_dir, &secrets(&config, &state_dir, run_directory.path()), redactor);
+        let guards = Guards {
+            secrets: secrets(&config, &state_dir, run_directory.path()),
+            trusted: Trusted::of(&config, &state_dir, &outputs, default_passfile.as_deref()),
+        };
+        let candidates = candidates(&config, &state_dir, &guards, redactor);
         let standby = config
             .standby
             .map(|(conninfo, passfile)| Standby { conninfo: conninfo.without_passwords(), passfile });
@@ -262,13 +271,16 @@ fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Re
     Ok(())
 }
 
+/// What no grant may reach.
+struct Guards {
+    /// What holds a secret, and must not be read.
+    secrets: Vec<PathBuf>,
+    /// What must not be written.
+    trusted: Trusted,
+}
+
 /// Returns the methods in the order in which they are tried. The sandbox is set up only if one of them is a component.
-fn candidates(
-    config: &Config,
-    state_dir: &Path,
-    secrets: &[PathBuf],
-    redactor: &Redactor,
-) -> Vec<ListedMethod> {
+fn candidates(config: &Config, state_dir: &Path, guards: &Guards, redactor: &Redactor) -> Vec<ListedMethod> {
     let mut sandbox: Option<Result<Sandbox, Refusal>> = None;
     let candidate = |name: &String| {
         if name == BASEBACKUP {
@@ -287,11 +299,11 @@ fn candidates(
         let (timeout, plan_timeout, stall_timeout) =
             (section.timeout, section.plan_timeout(), section.stall_timeout());
         let sandbox = sandbox.get_or_insert_with(|| new_sandbox(config, state_dir, redactor));
-        let method: Arc<dyn Method> =
-            match component_method(config, sandbox, name, section, secrets, redactor) {
-                Ok(method) => method,
-                Err(why) => Arc::new(Refused::new(name, why)),
-            };
+        let method: Arc<dyn Method> = match component_method(config, sandbox, name, section, guards, redactor)
+        {
+            Ok(method) => method,
+            Err(why) => Arc::new(Refused::new(name, why)),
+        };
         ListedMethod { method, keep_data, no_leader, no_params, timeout, plan_timeout, stall_timeout }
     };
     config.methods.iter().map(candidate).collect()
@@ -301,8 +313,8 @@ fn new_sandbox(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result
     let settings = SandboxSettings {
         require_landlock: config.require_landlock,
         redactor: redactor.clone(),
-        compiler: Compiler::this_executable(),
         cache: Some(state_dir.join(COMPONENTS)),
+        ..SandboxSettings::new(Compiler::this_executable())
     };
     Sandbox::new(settings).map_err(|error| match error {
         SandboxError::Landlock { .. } => Refusal::new(Rule::RequireLandlock, error.to_string()).by_policy(),
@@ -316,17 +328,23 @@ fn component_method(
     sandbox: &Result<Sandbox, Refusal>,
     name: &str,
     section: ComponentSection,
-    secrets: &[PathBuf],
+    guards: &Guards,
     redactor: &Redactor,
 ) -> Result<Arc<dyn Method>, Refusal> {
-    refuse_to_grant(secrets, &section.grants)?;
-    let component = match section.plugin {
-        Some(file) => ComponentSource::File(file),
-        None => plugin_path::find(&config.plugin_path, name).ok_or_else(|| {
+    refuse_to_grant(&guards.secrets, &section.grants)?;
+    guards.trusted.refuse_to_write(&config.directories, &section.grants.open)?;
+    let cpu = section.cpu();
+    let find = |plugin: &str| {
+        plugin_path::find(&config.plugin_path, plugin).ok_or_else(|| {
             let looked = plugin_path::shown(&config.plugin_path);
-            Refusal::new(Rule::Plugin, format!("there is no {name}.wasm in {looked}"))
-                .remedy(format!("[method.{name}] plugin = \"/path/to/{name}.wasm\""))
-        })?,
+            Refusal::new(Rule::Plugin, format!("there is no {plugin}.wasm in {looked}"))
+                .remedy(format!("[method.{name}] plugin = \"/path/to/{plugin}.wasm\""))
+        })
+    };
+    let component = match section.plugin {
+        Some(Plugin::File(file)) => ComponentSource::File(file),
+        Some(Plugin::Name(plugin)) => find(&plugin)?,
+        None => find(name)?,
     };
     let sandbox = sandbox.as_ref().map_err(Clone::clone)?;
     // A method may repeat an option in its own error message.
@@ -337,7 +355,7 @@ fn component_method(
             OptionValue::Integer(_) | OptionValue::Number(_) | OptionValue::Flag(_) => &[],
         };
         for secret in texts.iter().flat_map(|text| secrets_in(text)) {
-            // A method may report the password as it is written or as it is sent.
+            // A method may report the password in its written or in its decoded form.
             for secret in [secret.as_bytes().to_vec(), percent_decoded(secret.as_bytes())] {
                 let added = redactor.add(&Secret::new(secret));
                 added.map_err(|error| Refusal::new(Rule::Option, error.to_string()))?;
@@ -354,6 +372,7 @@ fn component_method(
     let settings = MethodSettings {
         name: name.to_owned(),
         component,
+        cpu,
         options: section.options,
         written: section.written,
         grants,

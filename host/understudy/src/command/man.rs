@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{NotStarted, USAGE, print};
+use super::{NotStarted, USAGE, patroni, print};
 use crate::cli::{CREATE_NOTES, Cli, EXIT_CODES};
 use crate::plugin_path;
 use crate::render::Terminal;
@@ -143,6 +143,24 @@ fn sections(verb: Option<&str>) -> Roff {
                 ],
             );
         }
+        Some("patroni") => {
+            section(&mut roff, "EXIT STATUS");
+            terms(&mut roff, &patroni::EXIT_CODES);
+            examples(
+                &mut roff,
+                &[
+                    (
+                        "Convert the configuration of a cluster as it is now:",
+                        "patronictl -c /etc/patroni/patroni.yml show-config >dynamic.yml\nunderstudy patroni /etc/patroni/patroni.yml \
+                         --dynamic dynamic.yml -o /etc/understudy/understudy.toml",
+                    ),
+                    (
+                        "In a script: what could not be carried over:",
+                        "understudy patroni /etc/patroni/patroni.yml --json | jq .not_carried",
+                    ),
+                ],
+            );
+        }
         Some(_) => {
             section(&mut roff, "EXIT STATUS");
             terms(&mut roff, &[("0", "the script was printed"), ("2", "usage")]);
@@ -153,7 +171,8 @@ fn sections(verb: Option<&str>) -> Roff {
         }
     }
     section(&mut roff, "SEE ALSO");
-    let pages = ["understudy", "understudy-create", "understudy-check", "understudy-inspect"];
+    let pages =
+        ["understudy", "understudy-create", "understudy-check", "understudy-inspect", "understudy-patroni"];
     let own = verb.map_or("understudy".to_owned(), |verb| format!("understudy-{verb}"));
     for page in pages.iter().filter(|page| **page != own) {
         roff.text([bold(*page), roman("(1),")]);
@@ -279,6 +298,10 @@ mod tests {
         }
         let unknown = page(Some("man")).unwrap_err();
         assert_eq!(unknown.exit_code, USAGE);
-        assert!(unknown.message.contains("create, check, inspect, completions"), "{}", unknown.message);
+        assert!(
+            unknown.message.contains("create, check, inspect, patroni, completions"),
+            "{}",
+            unknown.message
+        );
     }
 }

@@ -6,6 +6,8 @@ pub mod create;
 pub mod inspect;
 mod job;
 pub mod man;
+pub mod patroni;
+mod trusted;
 
 use std::io::Write;
 

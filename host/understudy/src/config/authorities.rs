@@ -10,7 +10,7 @@ use super::owned_file;
 use super::problem::{Place, Problem};
 use super::tree::Value;
 
-/// The most bytes of the file. A longer file is taken for a mistake in its name: all authorities that a browser trusts take some 220 kB.
+/// How many bytes the file may have. A longer file is likely the wrong file: all authorities that a browser trusts take about 220 kB.
 const LIMIT: u64 = 1 << 20;
 
 /// A file with the certificates of authorities.
@@ -42,8 +42,8 @@ impl Authorities {
     }
 }
 
-/// Reads the file. Nobody but its owner, who is this user or root, may be able to change the file: whoever can change it can impersonate
-/// the server.
+/// Reads the file, which this user or root must own. Refuses a file that other users may change, because they could then impersonate the
+/// server.
 fn read(path: &Path) -> Result<String, String> {
     let (file, metadata) = owned_file::open(path)?;
     if metadata.mode() & 0o022 != 0 {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities_are_a_file_of_certificates_and_not_a_long_one() {
+    fn a_file_without_certificates_and_a_file_that_is_too_long_are_refused() {
         assert_eq!(in_file(CERTIFICATE.as_bytes(), 0o644).unwrap(), CERTIFICATE);
         for nothing in [&b""[..], b"-----BEGIN PRIVATE KEY-----\n"] {
             assert!(in_file(nothing, 0o644).unwrap_err().contains("no certificate"));

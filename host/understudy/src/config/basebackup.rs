@@ -33,9 +33,9 @@ pub(super) const KEYS: &[Key] = &[
 /// `basebackup` as the operator configured it.
 #[derive(Clone, Debug, Default)]
 pub struct BasebackupSection {
-    /// Options of pg_basebackup, judged when it is tried (semantics rules 19 and 20).
+    /// Options of pg_basebackup. They are checked when the method is tried (rules 19 and 20).
     options: Options,
-    /// How often pg_basebackup is tried; `None` means as often as Patroni tries it (semantics rule 18).
+    /// How often pg_basebackup is tried; `None` means as often as Patroni tries it (loop rule 18).
     pub tries: Option<u32>,
     /// The pause between two tries; `None` means as long as Patroni waits.
     pub pause: Option<Duration>,
@@ -59,7 +59,7 @@ impl Default for Options {
     }
 }
 
-/// The most tries; a larger number is taken for a mistake.
+/// The maximum of `tries`. A larger number is likely a mistake.
 const MOST_TRIES: u64 = 100;
 
 /// Keys that only the sections of other methods have, and why they do not apply here.
@@ -99,7 +99,7 @@ pub(super) fn read(section: Section<'_>) -> BasebackupSection {
     basebackup
 }
 
-/// Reads a table, or a list of flags and of tables with one pair each (semantics rule 19).
+/// Reads a table, or a list of flags and of tables with one pair each (loop rule 19).
 fn read_options(value: &Value<'_>) -> Option<Options> {
     match value.raw() {
         DeValue::Table(_) => Some(Options::Map(read_table(value)?)),

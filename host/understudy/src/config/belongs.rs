@@ -1,9 +1,12 @@
-//! The right section for a key that was written in a wrong one.
+//! Finds the right section for a key that was written in a wrong one.
 
 use super::keys::{SECTIONS, names};
 
 /// The built-in method. A section `[basebackup]` at the top of the file is meant as `[method.basebackup]`.
 const METHOD: &str = "basebackup";
+
+/// The section of a granted program.
+const PROGRAM: &str = "method.NAME.grants.programs.NAME";
 
 /// Keys that users know from Patroni and PostgreSQL, each with what to write in this configuration instead.
 const OTHER_WORDS: [(&str, &str); 16] = [
@@ -30,7 +33,7 @@ const OTHER_WORDS: [(&str, &str); 16] = [
     ("config_dir", "`config_file` below `[replica]` takes the path of postgresql.conf"),
     (
         "command",
-        "a method of Patroni that runs a program has no counterpart here: a method is a component, named by `plugin`",
+        "a method of Patroni that runs a program is written with `plugin = \"command\"`, and with the program in `grants.programs`",
     ),
 ];
 
@@ -47,7 +50,12 @@ pub(super) fn belongs(key: &str, path: &str) -> Option<String> {
     let having = SECTIONS
         .iter()
         .filter(|section| section.head != own && names(&(section.keys)()).contains(&plain.as_str()));
-    let mut places: Vec<String> = having.map(|section| head_as_written(section.head, path)).collect();
+    let mut heads: Vec<_> = having.map(|section| section.head).collect();
+    // If a granted program has the key too, the operator more likely meant the other section.
+    if heads.len() > 1 {
+        heads.retain(|head| *head != PROGRAM);
+    }
+    let mut places: Vec<String> = heads.into_iter().map(|head| head_as_written(head, path)).collect();
     let last = places.pop()?;
     let places = if places.is_empty() { last } else { format!("{} or {last}", places.join(", ")) };
     Some(format!("`{plain}` belongs to {places}"))
@@ -88,10 +96,13 @@ fn head_of(path: &str) -> &'static str {
         "" => "method.NAME",
         ".grants" => "method.NAME.grants",
         ".grants.disk" => "method.NAME.grants.disk",
+        ".grants.log" => "method.NAME.grants.log",
         _ if below.starts_with(".grants.stores.") && last == "credentials" => {
             "method.NAME.grants.stores.NAME.credentials"
         }
         _ if below.starts_with(".grants.stores.") => "method.NAME.grants.stores.NAME",
+        _ if below.starts_with(".grants.network.") => "method.NAME.grants.network.NAME",
+        _ if below.starts_with(".grants.programs.") => PROGRAM,
         _ => "method.NAME.grants.keys.NAME",
     }
 }

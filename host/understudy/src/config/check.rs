@@ -1,4 +1,4 @@
-//! Combining the sections and the flags, and checking the result: missing settings, contradictions, and names of unknown methods.
+//! Combines the sections with the flags and checks the result for missing settings, contradictions, and unknown methods.
 
 use foundation::nearest::nearest;
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ impl Parts {
         let holds_secret = in_file.is_some_and(|settings| settings.conninfo.secrets().next().is_some());
         let files_of_source = in_file.map(SourceSettings::secret_files).unwrap_or_default();
         let remote_list = self.source.as_mut().and_then(|source| source.methods.take());
-        // A source that is given but has a problem counts too: otherwise the problem would cause further, misleading ones.
+        // A source with a problem counts as a source. Otherwise the problem would cause further, misleading problems.
         let has_source = match overrides.connstring.as_deref() {
             Some(connstring) => !connstring.is_empty(),
             None => self.source.is_some(),
@@ -163,7 +163,7 @@ impl Parts {
         let Some(method) = overrides.method.as_deref() else {
             for (key, _) in &overrides.options {
                 let message =
-                    "is no flag of this program; an option of a method needs --method NAME beside it";
+                    "is not a flag of this program; to set an option of a method, also pass --method NAME";
                 reader.note(Problem::with_flag(format!("--{key}"), message));
             }
             return;
@@ -182,7 +182,7 @@ impl Parts {
             let names = self.components.keys().map(String::as_str).chain([BASEBACKUP]);
             let hint =
                 nearest(method, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            let message = format!("`{}` is neither listed nor has a section{hint}", method.escape_debug());
+            let message = format!("`{}` is not listed and has no section{hint}", method.escape_debug());
             reader.note(Problem::with_flag("--method", message));
             return;
         }
@@ -296,8 +296,10 @@ impl Parts {
     ) -> Option<Vec<String>> {
         for listed in self.replica.methods.iter().chain(&remote_list).flatten() {
             let name = &listed.name;
-            let plugin = plugin_path::find(plugin_path, name);
-            let known = name == BASEBACKUP || self.components.contains_key(name) || plugin.is_some();
+            let section = self.components.get(name);
+            let looked_up = section.map_or(Some(name.as_str()), |section| section.looked_up(name));
+            let plugin = looked_up.and_then(|plugin| plugin_path::find(plugin_path, plugin));
+            let known = name == BASEBACKUP || section.is_some() || plugin.is_some();
             // The plugin may be a link into a place that a run empties, even if its directory lies elsewhere.
             if let Some(ComponentSource::File(plugin)) = plugin {
                 let origin = Origin::File { file: reader.file().to_owned(), place: listed.place };

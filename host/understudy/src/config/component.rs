@@ -1,4 +1,4 @@
-//! `[method.NAME]` of a method that is a WebAssembly component: its plugin, its options, its grants.
+//! `[method.NAME]` for a method that is a WebAssembly component: its plugin, its options and its grants.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,19 @@ use toml::de::DeValue;
 use super::Environment;
 use super::grants::{self, GrantsSection};
 use super::keys::{Key, names};
+use super::methods::is_method_name;
 use super::tree::{Section, Value};
 
 /// The keys of `[method.NAME]`.
 pub(super) const KEYS: &[Key] = &[
     Key::new(
         "plugin",
-        "path",
+        "path or name",
         "`NAME.wasm` in the plugin path, else the method `NAME` that is included in the program",
-        "the component's file, absolute or relative to the folder of the configuration file. An \
-         address and a registry reference such as `host/name:tag` are refused: neither is supported",
+        "the component. A text with a `/`, or one that ends in `.wasm`, is the path of its file, absolute or \
+         relative to the folder of the configuration file. Any other text is looked up in place of the \
+         method's own name, so that several methods can use one plugin. An address and a registry reference \
+         such as `host/name:tag` are refused: neither is supported",
     ),
     Key::new(
         "options",
@@ -47,7 +50,7 @@ pub(super) const KEYS: &[Key] = &[
         "flag",
         "`false`",
         "do not give the method scope, role, data directory and connection string. The methods that come \
-         with Understudy fail with this setting, because they need the data directory",
+         with Understudy, except `command`, fail with this setting, because they need the data directory",
     ),
     Key::new("timeout", "time", "no limit", "how long one attempt may take"),
     Key::new("plan_timeout", "time", "`\"10m\"`", "how long the plan may take; `\"0s\"` means no limit"),
@@ -59,14 +62,30 @@ pub(super) const KEYS: &[Key] = &[
         "how long the method may read, write and finish nothing while it fills the directory; `\"0s\"` \
          means no limit",
     ),
+    Key::new(
+        "cpu",
+        "time",
+        "`\"4h\"`",
+        "how much processor time one attempt may use on the method's own thread, for the method's code and \
+         for host functions. Threads that transfer files do not count. `\"0s\"` means no limit",
+    ),
     Key::new("grants", "table", "nothing is granted", "[what the method may reach](#methodnamegrants)"),
 ];
+
+/// The component that `plugin` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// The component's file.
+    File(PathBuf),
+    /// A name, which is looked up in the plugin path and in the program in place of the method's own name.
+    Name(String),
+}
 
 /// A component as the operator configured it.
 #[derive(Clone, Debug, Default)]
 pub struct ComponentSection {
-    /// The component's file; `None` means that the method's name is looked up in the plugin path (semantics rule 6).
-    pub plugin: Option<PathBuf>,
+    /// The component; `None` means that the method's own name is looked up (loop rule 6).
+    pub plugin: Option<Plugin>,
     /// Whether to keep the files in the data directory, which the method then builds on.
     pub keep_data: bool,
     /// Whether the method is also tried without a source.
@@ -79,6 +98,8 @@ pub struct ComponentSection {
     pub plan_timeout: Option<Duration>,
     /// How long the method may make no progress; `None` means the default of [`ComponentSection::stall_timeout`], and zero means no limit.
     pub stall_timeout: Option<Duration>,
+    /// How much processor time one attempt may use; `None` means [`CPU`], and zero means no limit.
+    pub cpu: Option<Duration>,
     /// The plugin's options, which are checked against the plugin's own description when it is loaded.
     pub options: Vec<(String, OptionValue)>,
     /// The places of the section and of its options in the file.
@@ -93,14 +114,32 @@ const PLAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// How long a method may read, write and finish nothing by default.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// How much longer than the longest `retry_for` of the method's stores the default `stall_timeout` is at least, so that the store's own
-/// error is reported first.
+/// How much processor time one attempt may use by default. This limit ends a method that calls the host in an endless loop. `stall_timeout`
+/// does not end such a method, because every call counts as activity.
+const CPU: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// The default `stall_timeout` exceeds the longest `retry_for` of the method's stores by at least this much, so that the store's own error
+/// is reported first.
 const AFTER_RETRIES: Duration = Duration::from_secs(5 * 60);
 
 impl ComponentSection {
+    /// Returns the name that is looked up for the method `method`; `None` if the section names the component's file.
+    pub fn looked_up<'a>(&'a self, method: &'a str) -> Option<&'a str> {
+        match &self.plugin {
+            None => Some(method),
+            Some(Plugin::Name(name)) => Some(name),
+            Some(Plugin::File(_)) => None,
+        }
+    }
+
     /// Returns how long the plan may take; `None` if there is no limit.
     pub fn plan_timeout(&self) -> Option<Duration> {
         Some(self.plan_timeout.unwrap_or(PLAN_TIMEOUT)).filter(|limit| !limit.is_zero())
+    }
+
+    /// Returns how much processor time one attempt may use; `None` if there is no limit.
+    pub fn cpu(&self) -> Option<Duration> {
+        Some(self.cpu.unwrap_or(CPU)).filter(|limit| !limit.is_zero())
     }
 
     /// Returns how long the method may read, write and finish nothing; `None` if there is no limit.
@@ -118,12 +157,13 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
     let component = ComponentSection {
         plugin: section.get("plugin").and_then(|value| read_plugin(&value, config)),
         keep_data: flag("keep_data"),
-        // `|` and not `||`, so that both keys are read and checked (semantics rule 4).
+        // `|` and not `||`, so that both keys are read and checked (loop rule 4).
         no_leader: flag("no_leader") | flag("no_master"),
         no_params: flag("no_params"),
         timeout: section.get("timeout").and_then(|value| value.duration()),
         plan_timeout: section.get("plan_timeout").and_then(|value| value.duration_or_zero()),
         stall_timeout: section.get("stall_timeout").and_then(|value| value.duration_or_zero()),
+        cpu: section.get("cpu").and_then(|value| value.duration_or_zero()),
         options,
         written: Written { section: Some(section.reader().at(section.place())), options: places },
         grants: section
@@ -139,16 +179,25 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
     component
 }
 
-/// Reads a path, which is absolute or relative to the folder of the configuration file, and returns it as an absolute path.
-fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
+/// Reads a name, or a path, which is absolute or relative to the folder of the configuration file. Returns a path as an absolute one.
+fn read_plugin(value: &Value<'_>, config: &Path) -> Option<Plugin> {
     let text = value.word()?;
     if is_registry_reference(text) {
-        // Not quoted: an address may have a password in it.
+        // The message does not quote the text, because an address may contain a password.
         value.problem(
             "names an address or a registry's reference; neither is supported by this version: fetch the component and write its \
              path, which begins with `/` or `./` or ends with .wasm",
         );
         return None;
+    }
+    if !text.contains('/') && !text.ends_with(".wasm") {
+        if !is_method_name(text) {
+            value.problem(
+                "is neither a path, which has a `/` or ends in `.wasm`, nor a name of letters, digits, `_`, `-` and `.`",
+            );
+            return None;
+        }
+        return Some(Plugin::Name(text.to_owned()));
     }
     let folder = config.parent().unwrap_or(Path::new(""));
     // Made absolute without following links, so that messages name what the operator wrote.
@@ -156,6 +205,7 @@ fn read_plugin(value: &Value<'_>, config: &Path) -> Option<PathBuf> {
         .map_err(|error| value.problem(format_args!("cannot be used: {error}")))
         .ok()
         .inspect(|plugin| value.keep(plugin))
+        .map(Plugin::File)
 }
 
 /// Returns whether a text looks like a URL or an OCI reference, `host.example/name:tag` or `host/name@sha256:...`, rather than a path.
@@ -173,7 +223,7 @@ fn is_registry_reference(text: &str) -> bool {
 /// Options in the operator's order, and the place of each by its name.
 type Options = (Vec<(String, OptionValue)>, BTreeMap<String, String>);
 
-/// Reads the table of the plugin's options, whose keys only the plugin knows.
+/// Reads the table of the plugin's options. Only the plugin knows which keys are valid.
 fn read_options(value: &Value<'_>) -> Options {
     let (mut options, mut places) = Options::default();
     let Some(table) = value.table() else { return (options, places) };

@@ -1,4 +1,4 @@
-//! A key or section that is written twice: its name and its first place. The parser reports only the second place.
+//! Finds the first place of a key or section that is written twice. The parser reports only the second place.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(super) fn message(text: &str, second: Range<usize>) -> Option<String> {
     let written = text.get(second.clone())?;
     let key = written.trim_matches(['"', '\'']);
     let before = text.get(..second.start)?;
-    // The mark is written in place of the second key, and so gets into the table that has the first key.
+    // The mark replaces the second key, so that the parser puts the mark into the table that has the first key.
     let first = ENDS.iter().find_map(|end| {
         let marked = format!("{before}{MARK}{end}");
         let (document, _) = DeTable::parse_recoverable(&marked);

@@ -1,4 +1,4 @@
-//! Files and directories that the operator names and a run reads. They must lie outside every place that a run empties.
+//! Files and directories that the operator names and a run reads. They must be outside of every directory that a run empties.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use replica::datadir::emptied_place_around;
 
 use super::problem::{Origin, Place, Problem};
 
-/// A file or a directory that no run may empty.
+/// A file or directory that must not be in a directory that a run empties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     path: PathBuf,
@@ -31,6 +31,18 @@ impl Kept {
             "the configuration file",
             origin,
         )
+    }
+
+    /// Returns the path, and what messages call it, with the place where the operator wrote it.
+    pub(super) fn trusted(&self) -> (&Path, String) {
+        let what = match &self.origin {
+            Origin::File { place, .. } if self.name.contains('`') => {
+                format!("{} (line {} of the configuration)", self.name, place.line)
+            }
+            Origin::File { .. } => self.name.clone(),
+            Origin::Flag { flag } => format!("{} that {flag} names", self.name),
+        };
+        (&self.path, what)
     }
 
     /// Returns a problem if the path, or a link on the way to it, lies in a place that a run empties. The message does not quote the path,

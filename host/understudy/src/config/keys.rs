@@ -56,7 +56,7 @@ pub(super) struct SectionKeys {
 }
 
 /// Every section.
-pub(super) const SECTIONS: [SectionKeys; 10] = [
+pub(super) const SECTIONS: [SectionKeys; 13] = [
     SectionKeys { head: "", keys: || super::KEYS.to_vec() },
     SectionKeys { head: "replica", keys: || replica::KEYS.to_vec() },
     SectionKeys { head: "source", keys: || source::KEYS.to_vec() },
@@ -66,5 +66,8 @@ pub(super) const SECTIONS: [SectionKeys; 10] = [
     SectionKeys { head: "method.NAME.grants.stores.NAME", keys: grants::stores::keys },
     SectionKeys { head: "method.NAME.grants.stores.NAME.credentials", keys: grants::stores::credentials },
     SectionKeys { head: "method.NAME.grants.keys.NAME", keys: || grants::keys::KEYS.to_vec() },
+    SectionKeys { head: "method.NAME.grants.programs.NAME", keys: || grants::programs::KEYS.to_vec() },
     SectionKeys { head: "method.NAME.grants.disk", keys: || grants::disk::KEYS.to_vec() },
+    SectionKeys { head: "method.NAME.grants.network.NAME", keys: || grants::network::KEYS.to_vec() },
+    SectionKeys { head: "method.NAME.grants.log", keys: || grants::log::KEYS.to_vec() },
 ];

@@ -1,5 +1,5 @@
-//! The configuration: one TOML file and the flags that override it, parsed once into types. All problems of both are reported together,
-//! each with its place and, for a misspelt name, the nearest right one.
+//! The configuration: one TOML file and the flags that override it, parsed once into types. All problems are reported together, each with
+//! its place and, for a misspelt name, the most similar valid name.
 
 mod authorities;
 mod basebackup;
@@ -36,7 +36,7 @@ use toml::de::DeTable;
 
 pub use authorities::Authorities;
 pub use basebackup::BasebackupSection;
-pub use component::ComponentSection;
+pub use component::{ComponentSection, Plugin};
 pub use grants::GrantsSection;
 pub use problem::{ConfigError, Origin, Place, Problem};
 pub use replica::check_config_file;
@@ -52,7 +52,7 @@ use kept::Kept;
 use keys::{Key, names};
 use tree::{Reader, Section, Setting};
 
-/// A configuration file larger than this is taken for a mistake in its name.
+/// How many bytes the configuration file may have. A larger file is likely the wrong file.
 const FILE_LIMIT: u64 = 1 << 20;
 
 /// The keys at the top of the file.
@@ -81,7 +81,7 @@ pub struct Overrides {
     pub scope: Option<String>,
     /// `--datadir`.
     pub datadir: Option<PathBuf>,
-    /// `--connstring`; an empty string means no source (semantics rule 4).
+    /// `--connstring`; an empty string means no source (loop rule 4).
     pub connstring: Option<String>,
     /// `--bin-dir`.
     pub bin_dir: Option<PathBuf>,
@@ -110,17 +110,17 @@ pub struct Config {
     pub directories: Directories,
     /// The directory of PostgreSQL's programs.
     pub bin_dir: PathBuf,
-    /// The methods to try, in order (semantics rules 1 and 2).
+    /// The methods to try, in order (loop rules 1 and 2).
     pub methods: Vec<String>,
     /// The section of each method that is a component.
     pub components: BTreeMap<String, ComponentSection>,
     /// The section of `basebackup`.
     pub basebackup: BasebackupSection,
-    /// Where plugins are looked up by name (semantics rule 6).
+    /// Where plugins are looked up by name (loop rule 6).
     pub plugin_path: Vec<PathBuf>,
     /// The server to copy from; `None` if there is no source.
     pub source: Option<SourceSettings>,
-    /// How the finished standby reaches its primary (semantics rule 29): the operator's connection string, and the passfile that the
+    /// How the finished standby reaches its primary (loop rule 29): the operator's connection string, and the passfile that the
     /// standby keeps using. `None` without `configure_standby`.
     pub standby: Option<(Conninfo, Option<PathBuf>)>,
     /// The place of `standby_passfile` in the file, if it is set.
@@ -138,7 +138,7 @@ pub struct Config {
     pub refuse_commands: bool,
     /// How long the whole run may take; `None` means no limit.
     pub timeout: Option<Duration>,
-    /// Whether the run ends when the process that started it is gone.
+    /// Whether the run ends when the process that started it ends.
     pub end_with_parent: bool,
     /// Whether to empty also a directory that holds another cluster or files that are not PostgreSQL's.
     pub force: bool,
@@ -184,6 +184,11 @@ impl Config {
         }
         config.warnings.extend(judged.warn_of_readers().filter(|_| config.holds_secret));
         Ok(config)
+    }
+
+    /// Returns the files and directories that the operator names and that no run may change, each with what messages call it.
+    pub fn trusted(&self) -> impl Iterator<Item = (&Path, String)> {
+        self.kept.iter().map(Kept::trusted)
     }
 
     /// Parses the text of the file, applies the flags, and checks the result. Nothing is read from `file`, which messages name.

@@ -1,4 +1,4 @@
-//! Opening files that the configuration names and that only their owner may control: files of secrets and of certificate authorities.
+//! Opens files that the configuration names and that other users must not control: files with secrets or certificate authorities.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens a file that belongs to this user or to root. Whether others may read or change the file is for the caller to check, in the
-/// metadata that is returned.
+/// Opens a file that belongs to this user or to root. Does not check whether others may read or change the file: the caller checks that
+/// with the returned metadata.
 ///
 /// # Errors
 /// The reason, worded to follow the file's name and a colon: an error of the file system, a path that is not a regular file, or a file of

@@ -1,5 +1,5 @@
-//! The parts of the manual that are made from the tables of the code: the keys of the configuration, the kinds of stores, and the
-//! variables that a store takes from the environment.
+//! Generates parts of the manual from tables in the code: the keys of the configuration, the kinds of stores, and the environment
+//! variables that stores read.
 
 use std::fmt::Write as _;
 
@@ -29,7 +29,7 @@ struct Shown {
 }
 
 /// The sections of the configuration for which the manual has a table.
-const SHOWN: [Shown; 9] = [
+const SHOWN: [Shown; 12] = [
     Shown { head: "", source: "host/understudy/src/config/mod.rs", anchor: "" },
     Shown { head: "replica", source: "host/understudy/src/config/replica.rs", anchor: "replica-" },
     Shown { head: "source", source: "host/understudy/src/config/source.rs", anchor: "source-" },
@@ -44,11 +44,26 @@ const SHOWN: [Shown; 9] = [
         source: "host/understudy/src/config/grants/disk.rs",
         anchor: "disk-",
     },
+    Shown {
+        head: "method.NAME.grants.log",
+        source: "host/understudy/src/config/grants/log.rs",
+        anchor: "log-",
+    },
     Shown { head: STORES, source: "host/understudy/src/config/grants/stores.rs", anchor: "stores-" },
     Shown {
         head: "method.NAME.grants.keys.NAME",
         source: "host/understudy/src/config/grants/keys.rs",
         anchor: "keys-",
+    },
+    Shown {
+        head: "method.NAME.grants.network.NAME",
+        source: "host/understudy/src/config/grants/network.rs",
+        anchor: "network-",
+    },
+    Shown {
+        head: "method.NAME.grants.programs.NAME",
+        source: "host/understudy/src/config/grants/programs.rs",
+        anchor: "programs-",
     },
     Shown {
         head: "method.basebackup",
@@ -57,7 +72,7 @@ const SHOWN: [Shown; 9] = [
     },
 ];
 
-/// The section of a store. Some of its keys belong to some kinds of stores only, so its table has a column of the kinds.
+/// The section of a store. Some of its keys belong only to some kinds of stores, so its table has a column for the kinds.
 const STORES: &str = "method.NAME.grants.stores.NAME";
 
 /// Returns every part of the manual that is made from a table of this program.

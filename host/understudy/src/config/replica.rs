@@ -1,11 +1,11 @@
 //! `[replica]`: the directories of the replica, the methods to try, and the settings of the run and of the finished standby.
 
-use foundation::logins::secrets_in;
-use foundation::nearest::nearest;
-use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use foundation::nearest::nearest;
+use foundation::regular_file;
+use foundation::shell::{self, CommandFault};
 use replica::datadir::place_around;
 use replica::{Directories, TablespaceKey, TablespaceMap};
 
@@ -74,8 +74,8 @@ pub(super) const KEYS: &[Key] = &[
         "text",
         "none",
         "written with `configure_standby`; without it the report has the line for Patroni's \
-         configuration. One line; must not begin by setting variables, nor have a \
-         password in an address, because logs show the command",
+         configuration. One line; must not set variables (also behind `&&`, `env`, `sh -c` and the like), nor have a \
+         password in an address or in an argument such as `--password=...`, because logs show the command",
     ),
     Key::new(
         "config_file",
@@ -249,8 +249,8 @@ fn read_trigger_file(value: &Value<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Reads a command for the server's shell, in one line. The log and the report show the command, so passwords in addresses are refused, and
-/// so are variables that are set before the program, because their values are often secrets.
+/// Reads a command for the server's shell, in one line. The log and the report show the command, so arguments that are secrets are refused,
+/// and so are variables that the command sets, because their values are often secrets.
 fn read_command(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     if text.trim().is_empty() || text.chars().any(char::is_control) {
@@ -258,40 +258,29 @@ fn read_command(value: &Value<'_>) -> Option<String> {
             .problem("must be a command in one line, such as \"pgbackrest --stanza=main archive-get %f %p\"");
         return None;
     }
-    // A shell does not split words at blanks such as a no-break space, but takes them for a part of the word.
+    // A shell does not split words at blanks such as a no-break space, but treats them as part of the word.
     if let Some(why) = invisible(text.trim()) {
         value.problem(why);
         return None;
     }
-    if !secrets_in(text).is_empty() {
-        value.problem(
+    let Some(fault) = shell::fault(text) else { return Some(text.to_owned()) };
+    match fault {
+        CommandFault::Login => value.problem(
             "has a password in an address, which would appear in logs and reports: put it into a file that the program reads",
-        );
-        return None;
-    }
-    if sets_variables(text) {
-        value.problem(
+        ),
+        CommandFault::SetsVariables => value.problem(
             "sets variables, whose values would appear in logs and reports: put them into a script, or into a file that \
              the program reads, and name that",
-        );
-        return None;
+        ),
+        CommandFault::Secret(name) => value.problem(format_args!(
+            "has a secret in the argument `{}`, which would appear in logs and reports: put it into a file that the program reads",
+            name.escape_debug()
+        )),
+        CommandFault::Unreadable(why) => {
+            value.problem(format_args!("{why}: write a command that a shell can read, or put it into a script"));
+        }
     }
-    Some(text.to_owned())
-}
-
-/// Returns whether a shell command begins with `NAME=value`, also after `env`, `export` or `exec`.
-fn sets_variables(command: &str) -> bool {
-    let is_name = |name: &str| {
-        !name.starts_with(|c: char| c.is_ascii_digit())
-            && !name.is_empty()
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    };
-    let mut words = command.split_whitespace();
-    let first = words.find(|word| {
-        let program = word.rsplit('/').next().unwrap_or(word);
-        !matches!(program, "env" | "export" | "exec") && !word.starts_with('-')
-    });
-    first.and_then(|word| word.split_once('=')).is_some_and(|(name, _)| is_name(name))
+    None
 }
 
 /// Returns whether `config` is `"refuse-commands"` and not `"report"`.
@@ -335,14 +324,10 @@ pub fn check_config_file(
     if place_around(directories, &directories.datadir, path).is_some() {
         return Ok(());
     }
-    let why = match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => "which is not a regular file".to_owned(),
-        Ok(_) => match File::open(path) {
-            Ok(_) => return Ok(()),
-            Err(error) => format!("which cannot be read: {error}"),
-        },
+    let why = match regular_file::open(path) {
+        Ok(_) => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => "which does not exist".to_owned(),
-        Err(error) => format!("which cannot be examined: {error}"),
+        Err(error) => format!("which cannot be read: {error}"),
     };
     let message = format!(
         "`replica.config_file` names {}, {why}; name the server's configuration file, or remove the line if that is `postgresql.conf` in \

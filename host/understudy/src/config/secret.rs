@@ -1,4 +1,4 @@
-//! Where the secrets of the configuration come from. The configuration file itself holds none of them.
+//! Reads the secrets that the configuration names. The configuration file itself contains no secrets.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use super::problem::{Place, Problem};
 use super::tree::{Section, Value};
 use super::{Environment, owned_file};
 
-/// The most bytes of a secret. A longer file is taken for a mistake in its name: a service account's key has some 2.5 kB.
+/// How many bytes a secret may have. A longer file is likely the wrong file: a service account's key has about 2.5 kB.
 const LIMIT: u64 = 64 << 10;
 
 /// The keys of the table that names a secret.
@@ -126,7 +126,7 @@ impl SecretSource {
     }
 }
 
-/// How to name a secret in the configuration, for messages.
+/// Tells the operator, in messages, how to name a secret in the configuration.
 const FORM: &str = "write { file = \"/path\" } or { env = \"NAME\" }";
 
 /// Reads a secret's file. PostgreSQL's rule for `ssl_key_file` applies: only the owner may read the file, or the file belongs to root and
@@ -169,7 +169,7 @@ fn checked(content: &[u8], shape: Shape) -> Result<Secret, String> {
         }
         // The parser's own message would quote the content.
         Shape::JsonObject if serde_json::from_slice::<serde_json::Map<_, _>>(secret).is_err() => {
-            Err("it is not a JSON object, which the key file of a service account is".to_owned())
+            Err("it is not a JSON object, and therefore not the key file of a service account".to_owned())
         }
         Shape::Line | Shape::JsonObject => Ok(Secret::new(secret)),
     }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_secret_is_not_the_secret() {
+    fn the_debug_output_of_a_secret_does_not_show_it() {
         let source = SecretSource::Known(Secret::new("swordfish"));
         assert!(!format!("{source:?}").contains("swordfish"));
         let why = in_file(b"\"swordfish\"", 0o600, Shape::JsonObject).unwrap_err();

@@ -1,4 +1,4 @@
-//! `[source]`: the server that is copied from, and where its password comes from.
+//! `[source]`: the server to copy from, and the source of its password.
 
 use std::path::{Path, PathBuf};
 
@@ -111,7 +111,7 @@ pub fn check_entries(conninfo: &Conninfo, passfile: &Path, file: &Path, place: P
 /// The content of `[source]`.
 pub(super) struct SourceSection {
     pub(super) settings: Option<SourceSettings>,
-    /// The remote member's list (semantics rule 1).
+    /// The methods to use with a source (rule 1).
     pub(super) methods: Option<Vec<Listed>>,
 }
 

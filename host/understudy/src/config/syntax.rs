@@ -215,7 +215,7 @@ mod tests {
             ("// c\n", "1:1: not TOML: a comment begins with `#`"),
             (
                 "\u{a0}a = 1\n",
-                "1:1: not TOML: the key has a character that cannot be seen, U+00A0 (no-break space), in place 1: take it out",
+                "1:1: not TOML: the key has an invisible character, U+00A0 (no-break space), at position 1: remove it",
             ),
             ("scöpe = 1\n", "1:3: not TOML: a key may contain only ASCII letters, digits, `_` and `-`"),
             (

@@ -1,5 +1,5 @@
-//! Who may write the configuration file. The file decides what runs as the server's user, and, for a program that root starts, which user
-//! that is.
+//! Checks who may write the configuration file. The file determines which programs run as the server's user. If root starts the program,
+//! the file also determines which user that is.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_group_or_everybody_may_write_or_replace_is_refused() {
+    fn a_file_that_a_group_or_everybody_may_write_or_replace_is_refused() {
         for (file, directory, says) in [
             (0o660, 0o700, "written by others"),
             (0o602, 0o700, "written by others"),

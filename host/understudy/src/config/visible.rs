@@ -1,5 +1,5 @@
-//! Invisible characters in names and paths, such as a blank that was copied along with a value. They make a different name that looks the
-//! same.
+//! Finds invisible characters in names and paths, such as a space that was copied together with a value. Such a name looks the same as the
+//! intended one, but is different.
 
 /// The names of the most common invisible characters.
 const NAMES: [(char, &str); 15] = [
@@ -26,7 +26,7 @@ pub(crate) fn invisible(text: &str) -> Option<String> {
     let found = text.chars().enumerate().find(|(_, character)| is_invisible(*character));
     if let Some((index, character)) = found {
         return Some(format!(
-            "has a character that cannot be seen, {}, in place {}: take it out",
+            "has an invisible character, {}, at position {}: remove it",
             shown(character),
             index + 1
         ));
@@ -38,7 +38,7 @@ pub(crate) fn invisible(text: &str) -> Option<String> {
     } else {
         return None;
     };
-    Some(format!("{edge} with a character that cannot be seen, {}: take it out", shown(' ')))
+    Some(format!("{edge} with an invisible character, {}: remove it", shown(' ')))
 }
 
 fn shown(character: char) -> String {
@@ -65,25 +65,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_character_that_cannot_be_seen_is_named_with_its_place() {
+    fn the_message_names_the_invisible_character_and_its_position() {
         for (text, says) in [
-            (
-                "/da\u{a0}ta",
-                "has a character that cannot be seen, U+00A0 (no-break space), in place 4: take it out",
-            ),
-            (
-                "ä\u{200b}",
-                "has a character that cannot be seen, U+200B (zero-width space), in place 2: take it out",
-            ),
-            ("/data\n", "has a character that cannot be seen, U+000A (line feed), in place 6: take it out"),
-            (
-                "\u{feff}x",
-                "has a character that cannot be seen, U+FEFF (byte order mark), in place 1: take it out",
-            ),
-            ("a\u{85}b", "has a character that cannot be seen, U+0085, in place 2: take it out"),
-            ("/data ", "ends with a character that cannot be seen, U+0020 (space): take it out"),
-            (" /data", "begins with a character that cannot be seen, U+0020 (space): take it out"),
-            (" ", "begins with a character that cannot be seen, U+0020 (space): take it out"),
+            ("/da\u{a0}ta", "has an invisible character, U+00A0 (no-break space), at position 4: remove it"),
+            ("ä\u{200b}", "has an invisible character, U+200B (zero-width space), at position 2: remove it"),
+            ("/data\n", "has an invisible character, U+000A (line feed), at position 6: remove it"),
+            ("\u{feff}x", "has an invisible character, U+FEFF (byte order mark), at position 1: remove it"),
+            ("a\u{85}b", "has an invisible character, U+0085, at position 2: remove it"),
+            ("/data ", "ends with an invisible character, U+0020 (space): remove it"),
+            (" /data", "begins with an invisible character, U+0020 (space): remove it"),
+            (" ", "begins with an invisible character, U+0020 (space): remove it"),
         ] {
             assert_eq!(invisible(text).as_deref(), Some(says), "{text:?}");
         }

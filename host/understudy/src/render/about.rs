@@ -1,4 +1,4 @@
-//! The origin of a report: the program, the machine, the configuration, the source, the components.
+//! The part of a report that describes the program, the machine, the configuration, the source and the components.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub struct Machine {
     pub name: String,
     /// The kernel's release.
     pub kernel: String,
-    /// `x86_64`, `aarch64`.
+    /// The processor architecture, such as `x86_64`.
     pub architecture: String,
 }
 
@@ -43,7 +43,7 @@ pub struct Component {
 }
 
 impl About {
-    /// Collects what is known before the configuration is read.
+    /// Collects the values that are known before the configuration is read.
     pub fn of(configuration: &Path) -> Self {
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
@@ -63,7 +63,7 @@ impl About {
         }
     }
 
-    /// Adds what the source and the methods have reported about themselves by the end of the run.
+    /// Adds what is known about the source and the components at the end of the run.
     pub fn complete(&mut self, source: Option<&Source>, candidates: &[ListedMethod], redactor: &Redactor) {
         let redact = |text: String| redactor.redact(&text).into_owned();
         self.server_version = source.and_then(|source| Some(source.facts.as_ref().ok()?.server_version));

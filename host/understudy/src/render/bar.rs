@@ -19,12 +19,12 @@ const UNMEASURED: &str =
 const WAITING: &str = "{prefix:.bold} {spinner} {wide_msg} {elapsed}";
 /// The time between two steps of the spinner.
 const TICK: Duration = Duration::from_millis(120);
-/// The number of characters that are shown of a method's name.
+/// How many characters of a method's name are shown.
 const NAME_LIMIT: usize = 24;
-/// The number of characters that are shown of a phase's name.
+/// How many characters of a phase's name are shown.
 const PHASE_LIMIT: usize = 60;
 
-/// Shows progress as a bar for the attempt that runs.
+/// Shows the progress of the current attempt as a bar.
 pub(super) struct Bar {
     terminal: Terminal,
     current: Mutex<Option<Current>>,
@@ -47,8 +47,8 @@ impl EventSink for Bar {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::AttemptStarted { method } => {
-                // The spinner starts a thread, and no thread may exist before the process has given up the rights of root. That happens
-                // before the first event.
+                // The spinner starts a thread, and no thread may exist before the process has dropped root. The process drops root before
+                // the first event.
                 let bar = self.terminal.bars().add(ProgressBar::no_length());
                 bar.set_prefix(cut(&printable(&method), NAME_LIMIT).into_owned());
                 bar.enable_steady_tick(TICK);
@@ -104,7 +104,7 @@ impl Current {
             return;
         }
         if self.style == WAITING {
-            // The time before the first byte does not count for the rate.
+            // The rate does not include the time before the first byte.
             self.bar.reset_eta();
         }
         self.style = template;

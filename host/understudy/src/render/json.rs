@@ -9,7 +9,7 @@ use replica::{EventSink, Level};
 use super::{Log, Terminal};
 use crate::cli::LogFormat;
 
-/// The shortest time between two objects of one attempt. The last object of an attempt is always written.
+/// The minimum time between two objects for one attempt. The last object for an attempt is always written.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Writes progress as JSON.
@@ -40,7 +40,7 @@ struct Pace {
     phase: Throttle,
 }
 
-/// The time of the last event that was written, and the latest event that was held back since.
+/// The time of the last event that was written, and the latest event that was not written since.
 #[derive(Default)]
 struct Throttle {
     last: Option<Instant>,
@@ -123,6 +123,7 @@ mod tests {
             remedy: None,
             touched: true,
             duration: Duration::ZERO,
+            usage: Default::default(),
         };
         let last: Vec<_> =
             pace.due(ended, start + Duration::from_millis(1002)).into_iter().flatten().collect();

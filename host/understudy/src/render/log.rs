@@ -13,23 +13,24 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::terminal::Terminal;
 use super::text::{amount, json_line, printable, time};
+use super::usage;
 use crate::cli::LogFormat;
 
-/// Writes the events of a run and the trace events of the crates to the terminal.
+/// Writes the events of a run, and the trace events of this program's crates, to the terminal.
 #[derive(Clone)]
 pub struct Log {
     terminal: Terminal,
     format: LogFormat,
     level: Level,
     redactor: Redactor,
-    /// The number of denials of the current attempt that were shown.
+    /// How many denials of the current attempt were shown.
     denials: Arc<AtomicUsize>,
 }
 
-/// The crates whose trace events follow `--log-level`. Of all other crates only warnings and errors are shown.
+/// The crates whose trace events follow `--log-level`. Other crates' trace events are shown only if they are warnings or errors.
 const OUR_CRATES: [&str; 4] = ["understudy", "replica", "sandbox", "transfer"];
 
-/// The number of denials of one attempt that are shown as text, unless the level is `debug` or below.
+/// How many denials of one attempt the text log shows, unless the level is `debug` or `trace`.
 const DENIALS: usize = 3;
 
 impl Log {
@@ -43,7 +44,7 @@ impl Log {
         &self.redactor
     }
 
-    /// Writes the trace events of the crates too, until the program ends.
+    /// From now on, also writes the trace events of this program's crates.
     pub fn take_traces(&self) {
         let subscriber = tracing_subscriber::registry().with(Traces(self.clone()));
         if tracing::subscriber::set_global_default(subscriber).is_err() {
@@ -62,7 +63,7 @@ impl Log {
         });
     }
 
-    /// Returns whether the log shows each attempt as it ends, so that the summary need not repeat it.
+    /// Returns whether the log shows each attempt when it ends, so that the summary need not repeat the attempt.
     pub fn logs_attempts(&self) -> bool {
         self.level >= Level::Warn
     }
@@ -81,6 +82,15 @@ impl Log {
         false
     }
 
+    /// If an attempt has ended, writes a line about what it used.
+    fn usage(&self, event: &Event) {
+        let Event::AttemptEnded { method, usage, .. } = event else { return };
+        if let Some(used) = usage::line(usage).filter(|_| self.level >= Level::Info) {
+            let line = format!("{} {:5} {}: {used}", now(), level_name(Level::Info), printable(method));
+            self.terminal.line(&line);
+        }
+    }
+
     /// Writes a value as one JSON object with the time.
     pub fn json(&self, value: &impl Serialize) {
         self.terminal.line(&json_line(&Timed { time: now(), value }));
@@ -95,7 +105,7 @@ struct Timed<'v, V: Serialize> {
     value: &'v V,
 }
 
-/// Returns the current time as in RFC 3339, with milliseconds.
+/// Returns the current time in the format of RFC 3339, with milliseconds.
 pub(super) fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }
@@ -103,7 +113,7 @@ pub(super) fn now() -> String {
 impl EventSink for Log {
     fn emit(&self, event: Event) {
         let Some(level) = level(&event).filter(|level| *level <= self.level) else { return };
-        // The texts of a run's events are redacted already. The trace events of the crates pass only through here.
+        // A run's events are redacted already. Trace events are redacted only here.
         let event = event.map_texts(&|text| self.redactor.redact(&text).into_owned());
         match self.format {
             LogFormat::Json => self.json(&event),
@@ -113,15 +123,16 @@ impl EventSink for Log {
                     let line = format!("{} {:5} {about}{}", now(), level_name(level), printable(&text));
                     self.terminal.line(&line);
                 }
+                self.usage(&event);
             }
         }
     }
 }
 
-/// Returns the level of an event; `None` for the events of progress.
+/// Returns the level of an event; `None` for progress.
 fn level(event: &Event) -> Option<Level> {
     match event {
-        Event::Progress { .. } | Event::Phase { .. } => None,
+        Event::Progress { .. } | Event::Phase { .. } | Event::Called { .. } => None,
         Event::Step { .. } => Some(Level::Debug),
         Event::State { .. }
         | Event::AttemptStarted { .. }
@@ -147,15 +158,17 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// Returns the beginning of a line, which names the method, and its text. `None` if the event has no line: the summary shows the end
-/// of the run.
+/// Returns the beginning of an event's line, which names the method, and the text of the line. `None` if the log has no line for the event,
+/// such as for the end of the run, which the summary shows.
 fn sentence(event: &Event) -> Option<(String, String)> {
     let of = |method: &str, origin: &str| match origin {
         "host" => format!("{}: ", printable(method)),
         origin => format!("{} ({}): ", printable(method), printable(origin)),
     };
     Some(match event {
-        Event::Progress { .. } | Event::Phase { .. } | Event::RunEnded { .. } => return None,
+        Event::Progress { .. } | Event::Phase { .. } | Event::Called { .. } | Event::RunEnded { .. } => {
+            return None;
+        }
         Event::State { state } => ("state: ".to_owned(), (*state).to_owned()),
         Event::AttemptStarted { method } => (of(method, "host"), "trying".to_owned()),
         Event::Step { method, step } => (of(method, "host"), format!("step {}", super::step_word(*step))),
@@ -188,7 +201,7 @@ fn sentence(event: &Event) -> Option<(String, String)> {
             (of(method, "host"), format!("{store}: {about}: attempt {attempt}: {cause}; {next}"))
         }
         Event::Denied { method, denial } => {
-            let mut text = format!("denied: {} {}", denial.capability, denial.what);
+            let mut text = format!("denied: {denial}");
             if let Some(remedy) = &denial.remedy {
                 let _infallible = write!(text, "; to allow it: {remedy}");
             }
@@ -210,7 +223,7 @@ fn sentence(event: &Event) -> Option<(String, String)> {
     })
 }
 
-/// Writes the trace events of the crates to the log.
+/// Writes trace events to the log.
 struct Traces(Log);
 
 impl<S: tracing::Subscriber> Layer<S> for Traces {
@@ -321,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_a_denial_has_the_setting_that_would_allow_it() {
+    fn the_line_for_a_denial_has_the_setting_that_would_allow_the_request() {
         let (log, captured) = log(LogFormat::Text, Level::Info);
         let remedy = "[method.x.grants] read = [\"/mnt\"]".to_owned();
         let denial = replica::Denial {
@@ -337,6 +350,15 @@ mod tests {
             ),
             "{line}"
         );
+        // The capability is not said twice.
+        let denial = replica::Denial {
+            capability: replica::CapabilityKind::Program,
+            what: "the program restore with the arguments [\"--all\"]".to_owned(),
+            remedy: None,
+        };
+        log.emit(Event::Denied { method: "x".to_owned(), denial });
+        let line = &captured.lines()[1];
+        assert!(line.ends_with("x: denied: the program restore with the arguments [\"--all\"]"), "{line}");
     }
 
     #[test]
@@ -374,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_a_failed_attempt_has_the_cause_and_the_remedy() {
+    fn the_line_for_a_failed_attempt_has_the_cause_and_the_remedy() {
         let (log, captured) = log(LogFormat::Text, Level::Info);
         log.emit(Event::AttemptEnded {
             method: "x".to_owned(),
@@ -384,6 +406,7 @@ mod tests {
             remedy: Some("plugin = \"/x.wasm\"".to_owned()),
             touched: false,
             duration: Duration::from_millis(1200),
+            usage: Default::default(),
         });
         let line = &captured.lines()[0];
         let expected = "WARN  x: rejected after 1.2 s: no such file; to change that: plugin = \"/x.wasm\"";

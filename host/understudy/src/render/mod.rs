@@ -1,15 +1,18 @@
-//! The output of the program for people and other programs: the log, the progress, the report, the summary. All are made from the
-//! events of the run.
+//! The program's output for people and other programs: the log, the progress, the report, the audit and the summary. All are made from
+//! the events of the run.
 
 pub mod about;
+pub mod audit;
 mod bar;
 mod json;
 mod log;
+pub mod output_file;
 mod plain;
 pub mod report;
 pub mod summary;
 mod terminal;
 pub mod text;
+mod usage;
 
 use std::sync::Arc;
 
@@ -21,11 +24,11 @@ pub use terminal::Terminal;
 
 use crate::cli::{LogFormat, ProgressStyle};
 
-/// Passes each event on to several readers.
+/// Passes each event on to several event sinks.
 pub struct Fanout(Vec<Arc<dyn EventSink>>);
 
 impl Fanout {
-    /// Creates a fanout that gives every event to each reader, in this order.
+    /// Creates a fanout that passes every event to each sink, in this order.
     pub fn new(readers: Vec<Arc<dyn EventSink>>) -> Self {
         Self(readers)
     }
@@ -33,6 +36,13 @@ impl Fanout {
 
 impl EventSink for Fanout {
     fn emit(&self, event: Event) {
+        // There may be a great number of these events, so they are not copied for sinks that ignore them.
+        if matches!(event, Event::Called { .. }) {
+            for reader in self.0.iter().filter(|reader| reader.takes_calls()) {
+                reader.emit(event.clone());
+            }
+            return;
+        }
         if let Some((last, readers)) = self.0.split_last() {
             for reader in readers {
                 reader.emit(event.clone());
@@ -40,9 +50,13 @@ impl EventSink for Fanout {
             last.emit(event);
         }
     }
+
+    fn takes_calls(&self) -> bool {
+        self.0.iter().any(|reader| reader.takes_calls())
+    }
 }
 
-/// Returns the reader that shows progress in this style; `None` for [`ProgressStyle::None`].
+/// Returns the event sink that shows progress in this style; `None` for [`ProgressStyle::None`].
 pub fn progress(
     style: ProgressStyle,
     log_format: LogFormat,
@@ -62,7 +76,7 @@ pub fn progress(
     }
 }
 
-/// Returns the word for a step, as in the JSON of its event.
+/// Returns the name of a step, as in the JSON of its event.
 pub(crate) fn step_word(step: Step) -> &'static str {
     match step {
         Step::Preflight => "preflight",

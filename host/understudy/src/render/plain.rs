@@ -10,11 +10,11 @@ use super::Terminal;
 use super::log::now;
 use super::text::{cut, printable, time};
 
-/// The longest time between two lines while the method reports progress.
+/// The maximum time between two lines while the method reports progress.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A line is due when this many more percent are done.
+/// After how many more percent the next line is written.
 const PERCENT: u64 = 10;
-/// The number of characters that are shown of a phase's name.
+/// How many characters of a phase's name are shown.
 const PHASE_LIMIT: usize = 60;
 
 /// Writes progress as lines.
@@ -33,13 +33,13 @@ impl EventSink for Plain {
     fn emit(&self, event: Event) {
         let line = self.pace.lock().unwrap_or_else(PoisonError::into_inner).line(&event, Instant::now());
         if let Some(line) = line {
-            // The line has the form of a log line, because it appears among them: Patroni's log collects both.
+            // The line has the format of a log line, because both appear together, such as in Patroni's log.
             self.terminal.line(&format!("{} INFO  {line}", now()));
         }
     }
 }
 
-/// When the last line was written, and what it said.
+/// The time of the last line, and the progress that it showed.
 #[derive(Default)]
 struct Pace {
     began: Option<Instant>,
@@ -54,7 +54,7 @@ impl Pace {
     fn line(&mut self, event: &Event, now: Instant) -> Option<String> {
         match event {
             Event::AttemptStarted { .. } => *self = Self { last: Some(now), ..Self::default() },
-            // The time of planning does not count for the rate.
+            // The rate does not include the time before this step.
             Event::Step { step: Step::Create, .. } => self.began = Some(now),
             Event::Phase { name, .. } => self.phase = cut(&printable(name), PHASE_LIMIT).into_owned(),
             Event::Progress { method, bytes, bytes_expected, files, files_expected } => {
@@ -104,7 +104,7 @@ impl Pace {
     }
 }
 
-/// Returns how much of what is expected is done, in percent, at most 100.
+/// Returns the progress in percent, at most 100; `None` if the total is unknown.
 fn percent(done: u64, expected: Option<u64>) -> Option<u64> {
     let expected = u128::from(expected.filter(|expected| *expected > 0)?);
     u64::try_from((u128::from(done) * 100 / expected).min(100)).ok()

@@ -1,4 +1,4 @@
-//! The result of a run for a person: one sentence if the run created a replica, else the attempts and the state of the data directory.
+//! Summarizes a run for a person: one sentence if the run created a replica, otherwise the attempts and the state of the data directory.
 
 use replica::{Attempt, Outcome, Report, RunResult};
 
@@ -9,9 +9,9 @@ use super::text::{amount, printable, time};
 pub enum DatadirState {
     /// No attempt touched it.
     Untouched,
-    /// It is empty, or gone.
+    /// It is empty or does not exist.
     Empty,
-    /// It has content from which PostgreSQL cannot start.
+    /// It has incomplete content, from which PostgreSQL does not start.
     Unfinished,
 }
 
@@ -24,8 +24,8 @@ impl DatadirState {
         match std::fs::read_dir(&report.datadir).map(|mut entries| entries.next().is_none()) {
             Ok(false) => Self::Unfinished,
             Ok(true) => Self::Empty,
-            // A directory that cannot be read is not reported as empty.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Empty,
+            // A directory that cannot be read may have content.
             Err(_) => Self::Unfinished,
         }
     }
@@ -42,7 +42,7 @@ impl DatadirState {
     }
 }
 
-/// Returns one sentence on a run that created a replica.
+/// Returns one sentence about a run that created a replica.
 pub fn created(report: &Report) -> String {
     let method = report.attempts.last();
     let name = method.map_or("", |attempt| attempt.method.as_str());
@@ -57,8 +57,8 @@ fn some(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-/// Returns the lines about a run that created no replica: the result, each attempt with its remedy, the state of the data directory. If
-/// the log has already shown the attempts, repeats only their outcomes.
+/// Returns the lines about a run that created no replica: the result, each attempt with its remedy, and the state of the data directory. If
+/// the log has already shown the attempts, the lines have only their outcomes.
 pub fn failed(report: &Report, datadir: DatadirState, attempts_logged: bool) -> Vec<String> {
     let mut lines = vec![headline(report)];
     if attempts_logged {
@@ -80,7 +80,9 @@ fn headline(report: &Report) -> String {
         (None, RunResult::Created) => "it was created",
         (None, RunResult::Failed) => "every method failed",
         (None, RunResult::Refused) => "refused by policy",
-        (None, RunResult::CheckFailed) => "the last method's work did not pass the checks of the end state",
+        (None, RunResult::CheckFailed) => {
+            "the directory that the last method filled failed a check of the seal"
+        }
         (None, RunResult::RetryLater) => "every method says to try again later",
         (None, RunResult::Interrupted) => "cancelled by SIGINT",
         (None, RunResult::Terminated) => "cancelled by SIGTERM",
@@ -94,7 +96,7 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
     let mut lines = vec![format!("  {}: {}{rule}{message}", attempt.method, attempt.outcome)];
     lines.extend(attempt.remedy.iter().map(|remedy| format!("    to change that: {remedy}")));
     for denial in attempt.denials.iter().take(DENIALS) {
-        lines.push(format!("    denied: {} {}", denial.capability, denial.what));
+        lines.push(format!("    denied: {denial}"));
         if let Some(remedy) = &denial.remedy {
             lines.push(format!("      to allow it: {remedy}"));
         }
@@ -112,10 +114,10 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
     lines
 }
 
-/// The number of lines of a failed attempt's output that are repeated; the report has more.
+/// How many lines of a failed attempt's output the summary repeats. The report has more.
 const LAST_LINES: usize = 5;
 
-/// The number of denials of a failed attempt that are repeated.
+/// How many denials of a failed attempt the summary repeats.
 const DENIALS: usize = 3;
 
 #[cfg(test)]
@@ -140,6 +142,7 @@ mod tests {
             plan: None,
             bytes: 0,
             files: 0,
+            usage: Default::default(),
             denials: Vec::new(),
             output: Vec::new(),
             output_dropped: 0,

@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use super::text::is_printable;
 
-/// Writes whole lines, and hides the bar while it does. Clones write to the same output.
+/// Writes whole lines, and hides the progress bar during each write. Clones write to the same output.
 #[derive(Clone)]
 pub struct Terminal {
     bars: MultiProgress,
@@ -44,7 +44,7 @@ impl Terminal {
         &self.bars
     }
 
-    /// Writes one line. Errors are ignored: there is no other output to report them to.
+    /// Writes one line. Ignores errors, because there is no other output to report them to.
     pub fn line(&self, text: &str) {
         debug_assert!(is_printable(text), "not filtered: {text:?}");
         self.bars.suspend(|| {

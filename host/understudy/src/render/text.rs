@@ -1,4 +1,4 @@
-//! Formats for people: columns, amounts, times. Re-exports [`replica::printable`], which makes foreign text safe for a terminal.
+//! Formats columns, amounts and times for people. Re-exports [`replica::printable`], which makes untrusted text safe for a terminal.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use replica::Bytes;
 pub use replica::printable::printable;
 pub(crate) use replica::printable::{is_printable, printable_json};
 
-/// Returns the value as JSON on one line, in which characters that a terminal would act on are escaped. serde_json leaves such
-/// characters only inside strings, where the escape means the same.
+/// Returns the value as JSON on one line. Escapes the characters that a terminal would interpret. serde_json leaves such characters only
+/// inside strings, where the escape has the same meaning.
 pub(crate) fn json_line(value: &impl serde::Serialize) -> String {
     match serde_json::to_string(value) {
         Ok(json) => printable_json(&json).into_owned(),
@@ -17,7 +17,7 @@ pub(crate) fn json_line(value: &impl serde::Serialize) -> String {
     }
 }
 
-/// Returns at most `limit` characters, the last of them `…` if the text was cut.
+/// Returns at most `limit` characters. If the text is longer, the last character is `…`.
 pub(crate) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     if text.chars().count() <= limit {
         return Cow::Borrowed(text);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_holds_no_escape_sequence_and_means_the_same() {
+    fn a_line_of_json_has_no_escape_sequence_and_the_same_value() {
         let nasty = "\u{1b}[2J\u{9b}31m\u{202e}\n\u{feff}\u{61c}\u{115f}\u{e0100}\u{2800}";
         let line = json_line(&nasty);
         assert!(is_printable(&line), "{line}");

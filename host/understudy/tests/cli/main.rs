@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod installed;
+mod patroni;
 mod places;
 mod reports;
 mod snapshots;
@@ -84,10 +85,14 @@ fn empty_config() -> ConfigDirectory {
 
 #[test]
 fn the_help_names_every_verb_and_each_verb_has_a_help() {
-    empty_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "completions"]);
-    for (verb, part) in
-        [("create", "--report"), ("check", "--json"), ("inspect", "PLUGIN2"), ("completions", "bash")]
-    {
+    empty_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "patroni", "completions"]);
+    for (verb, part) in [
+        ("create", "--report"),
+        ("check", "--json"),
+        ("inspect", "PLUGIN2"),
+        ("patroni", "--dynamic"),
+        ("completions", "bash"),
+    ] {
         empty_config().run(&[verb, "--help"]).expect(0, &[part]);
     }
     let help = empty_config().run(&["create", "--help"]);
@@ -179,7 +184,7 @@ bin_dir = 15
 methods = [\"acne\"]
 [method.acme]
 no_leader = \"false\"
-grants = { network = [\"h:1\"] }
+grants = { network = [\"h\"] }
 ";
 
 const PROBLEMS: [&str; 6] = [
@@ -188,7 +193,7 @@ const PROBLEMS: [&str; 6] = [
     "u.toml:4:11: `replica.bin_dir` must be a quoted string, not a whole number",
     "u.toml:5:12: unknown method `acne`",
     "u.toml:7:13: `method.acme.no_leader` must be true or false without quotes",
-    "u.toml:8:12: `method.acme.grants.network` cannot be enforced by this version",
+    "u.toml:8:23: `method.acme.grants.network[0]` names no port",
 ];
 
 #[test]
@@ -242,7 +247,7 @@ fn wrong_flags_are_refused_with_what_is_wrong() {
     std::fs::write(directory.path("u.toml"), valid_config(directory.0.path())).unwrap();
     directory
         .create(&["--stanza=main"])
-        .expect(2, &["--stanza: is no flag of this program", "--method NAME"]);
+        .expect(2, &["--stanza: is not a flag of this program", "--method NAME"]);
     directory.create(&["--stanza=main", "--method", "basebakup"]).expect(2, &["did you mean `basebackup`?"]);
     directory.create(&["--from-leader"]).expect(2, &["--from-leader", "source"]);
     directory.create(&["--datadir=data"]).expect(2, &["--datadir: must be an absolute path"]);

@@ -1,9 +1,9 @@
-//! Where the operator's files lie: in no place that a run empties.
+//! Files and directories that the configuration names must not be in a directory that a run empties.
 
 use super::*;
 
 #[test]
-fn nothing_that_the_operator_names_lies_where_a_run_empties() {
+fn a_file_in_a_directory_that_a_run_empties_is_refused() {
     let place = with_missing_plugin();
     let config = std::fs::read_to_string(place.path("u.toml")).unwrap();
     for directory in ["data", "wal", "fast", "data/plugins"] {
@@ -109,13 +109,13 @@ fn nothing_that_the_operator_names_lies_where_a_run_empties() {
             .unwrap();
         ProgramOutput(output).expect(2, &[&format!("{variable}: "), "lies in the data directory"]);
     }
-    // What lies beside the places is not in them.
+    // A file outside of these directories is accepted.
     std::fs::write(place.path("u.toml"), with("", "").replace("/no/such/acme.wasm", &at("outside"))).unwrap();
     place.run(&["check", "--config", "u.toml"]).expect(3, &["the data directory"]);
 }
 
 #[test]
-fn a_directory_with_a_secret_of_the_file_is_granted_to_nobody_also_if_a_flag_replaces_the_source() {
+fn a_directory_with_a_secret_of_the_source_cannot_be_granted_even_if_a_flag_overrides_the_source() {
     let directory = with_missing_plugin();
     let config = std::fs::read_to_string(directory.path("u.toml")).unwrap();
     let secrets = directory.path("secrets");

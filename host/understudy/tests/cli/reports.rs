@@ -1,4 +1,4 @@
-//! Where a report goes.
+//! Where a report is written, and which user owns it.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn a_report_that_only_another_user_could_replace_ends_the_program_before_the_run
         assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
         assert!(!place.path("state").exists());
     }
-    // Its own is replaced, and so is an empty one; a `-` is no file.
+    // An earlier report and an empty file are replaced. `-` is not accepted as a file.
     std::fs::remove_file(shared.join("report.json")).unwrap();
     for _ in 0..2 {
         place.create(&["--report", "shared/report.json"]).expect(1, &["acme: rejected"]);
@@ -42,7 +42,7 @@ fn a_report_that_could_not_be_written_ends_the_program_before_the_run() {
 }
 
 #[test]
-fn a_file_that_is_no_report_is_never_replaced_whatever_the_configuration_is() {
+fn a_file_that_is_not_a_report_is_not_replaced_even_if_the_configuration_is_wrong() {
     for config in [WRONG, "not TOML"] {
         let place = ConfigDirectory::with(config);
         std::fs::write(place.path("passwd"), "root:x:0:0\n").unwrap();
@@ -66,7 +66,7 @@ fn a_file_that_is_no_report_is_never_replaced_whatever_the_configuration_is() {
 }
 
 #[test]
-fn rule_30_where_no_configuration_was_accepted_the_report_is_its_directorys_owners() {
+fn rule_30_without_an_accepted_configuration_the_report_belongs_to_the_owner_of_its_directory() {
     if !is_root() {
         return;
     }
@@ -76,4 +76,32 @@ fn rule_30_where_no_configuration_was_accepted_the_report_is_its_directorys_owne
     std::os::unix::fs::chown(place.0.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     place.create(&["--report", "report.json"]).expect(2, &[]);
     assert_eq!(std::fs::metadata(place.path("report.json")).unwrap().uid(), user.uid.as_raw());
+}
+
+#[test]
+fn an_audit_begins_and_ends_with_the_run_and_replaces_only_an_earlier_one() {
+    let place = with_missing_plugin();
+    let lines = || {
+        let text = std::fs::read_to_string(place.path("audit.jsonl")).unwrap();
+        let read = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        text.lines().map(read).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        place.create(&["--audit", "audit.jsonl"]).expect(1, &["acme: rejected"]);
+        let entries: Vec<_> = lines().iter().map(|line| line["entry"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(entries, ["begin", "end"], "the method never ran");
+    }
+    std::fs::write(place.path("text"), "root:x:0:0\n").unwrap();
+    for (name, says) in [
+        ("text", "only an earlier audit or an empty file is replaced"),
+        ("u.toml", "only an earlier audit or an empty file is replaced"),
+        ("data/audit", "would lie in"),
+        ("missing/audit", "cannot write the audit"),
+        ("-", "name a file"),
+    ] {
+        place.create(&["--audit", name]).expect(2, &[says, "nothing was touched"]);
+    }
+    assert_eq!(std::fs::read_to_string(place.path("text")).unwrap(), "root:x:0:0\n");
+    let both = ["--audit", "both.json", "--report", "both.json"];
+    place.create(&both).expect(2, &["name the same file", "nothing was touched"]);
 }

@@ -19,7 +19,7 @@ fn without_variable_parts(text: &str, directory: &ConfigDirectory) -> String {
             before.trim_start() == "\"host\": {" && line.trim_start().starts_with("\"name\": ");
         before = line;
         let has_key = |key: &str| line.trim_start().starts_with(&format!("\"{key}\": "));
-        let keys = ["seconds", "started", "ended", "kernel", "landlock", "architecture"];
+        let keys = ["seconds", "used", "started", "ended", "kernel", "landlock", "architecture"];
         let line = match keys.into_iter().find(|key| has_key(key)).or(is_host_name.then_some("name")) {
             Some(key) => {
                 let indent = &line[..line.len() - line.trim_start().len()];
@@ -37,7 +37,7 @@ fn without_variable_parts(text: &str, directory: &ConfigDirectory) -> String {
 #[test]
 fn help_of_every_verb() {
     let directory = empty_config();
-    for verb in ["", "create", "check", "inspect", "completions"] {
+    for verb in ["", "create", "check", "inspect", "patroni", "completions"] {
         let arguments: Vec<&str> = [verb, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let name = if verb.is_empty() { "help" } else { &format!("help-{verb}") };
         insta::assert_snapshot!(name, without_variable_parts(&directory.run(&arguments).out(), &directory));
@@ -74,7 +74,7 @@ fn output_and_report_of_a_run_that_created_nothing() {
 fn output_of_inspect_for_the_methods() {
     let directory = empty_config();
     let components = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/target/components");
-    for method in ["tarball", "mirror", "pgbackrest"] {
+    for method in ["tarball", "mirror", "pgbackrest", "command"] {
         let component = components.join(format!("{method}.wasm"));
         std::fs::copy(component, directory.path(&format!("{method}.wasm"))).unwrap();
         let output = directory.run(&["inspect", &format!("{method}.wasm")]);

@@ -1,4 +1,4 @@
-//! A password that stands in the wrong place of the configuration is not told.
+//! A password that is written in the wrong place of the configuration is never shown.
 
 use super::*;
 
@@ -12,7 +12,7 @@ const MISTAKES: [&str; 6] = [
     "/S3cretRepPw99",
 ];
 
-/// Neither the terminal, in either format, nor the report tells the secret; the place is told.
+/// Checks that neither the log, in either format, nor the report shows the secret, and that both name its place in the file.
 #[track_caller]
 fn is_untold(place: &ConfigDirectory, text: &str, line: &str) {
     std::fs::write(place.path("u.toml"), text).unwrap();

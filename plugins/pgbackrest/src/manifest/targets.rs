@@ -104,7 +104,7 @@ impl Targets {
             }
             let path = data.as_deref().and_then(|data| resolve(data, &link.name, &link.path)).ok_or_else(|| {
                 format!(
-                    "has the relative link `{}` to `{}`, and no absolute path of the data directory that it was in",
+                    "has the relative link `{}` to `{}`, but no absolute path of the data directory to resolve it",
                     shown(&link.name, 200),
                     shown(&link.path, 200)
                 )
@@ -118,8 +118,8 @@ impl Targets {
     }
 }
 
-/// Resolves the relative `path` from the directory of the link `name` in the data directory `data`, by names alone, as pgBackRest does
-/// (`manifestTargetPath` in its src/info/manifest.c). `None` if `data` is relative too.
+/// Resolves the relative `path` from the directory of the link `name` in the data directory `data`, without reading the file system, as
+/// pgBackRest does (`manifestTargetPath` in its src/info/manifest.c). `None` if `data` is relative too.
 fn resolve(data: &str, name: &str, path: &str) -> Option<String> {
     let below = data.strip_prefix('/')?;
     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);

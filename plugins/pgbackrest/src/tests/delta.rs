@@ -39,7 +39,7 @@ fn with_delta_files_that_the_backup_does_not_have_are_removed() {
     ] {
         assert!(!scene.path(gone).exists(), "{gone}");
     }
-    // pg_upgrade leaves the tablespaces of the old cluster beside those of the new one.
+    // pg_upgrade leaves the tablespaces of the old cluster in the same directories as those of the new one.
     assert_eq!(scene.read("fast/PG_14_202107181/5/1"), b"old");
     assert_eq!(scene.read("data/base/5/1259"), [7; 20_000]);
     assert_eq!(scene.read("wal/000000010000000000000040"), vec![b'1'; SEGMENT]);

@@ -205,7 +205,11 @@ fn an_invalid_manifest_is_refused_and_named() {
             "belongs to the backup",
         ),
         ("option-compress-type=\"none\"", "option-compress-type=\"rar\"".to_owned(), "`rar`"),
-        ("db-system-id=7575", "db-system-id=1111".to_owned(), "another cluster than backup.info says"),
+        (
+            "db-system-id=7575",
+            "db-system-id=1111".to_owned(),
+            "is not from the cluster that backup.info gives",
+        ),
         (
             "\"size\":20000",
             "\"bi\":1,\"bim\":9,\"size\":20000".to_owned(),
@@ -215,8 +219,12 @@ fn an_invalid_manifest_is_refused_and_named() {
         ("pg_data/backup_label=", "pg_data/backup_labe=".to_owned(), "lists no backup_label"),
         (at, file("pg_data/a", "\"bni\":1,\"repo-size\":0,\"size\":9,"), "has no byte of its 9 in a bundle"),
         (at, file(&format!("pg_data/{}", "a".repeat(256)), "\"size\":1,"), "longer than Linux takes"),
-        ("backup-type=\"full\"", "backup-label=\"x\"\nbackup-type=\"full\"".to_owned(), "was there already"),
-        ("[target:path]\n", "[backup]\nx=1\n[target:path]\n".to_owned(), "section that was there already"),
+        (
+            "backup-type=\"full\"",
+            "backup-label=\"x\"\nbackup-type=\"full\"".to_owned(),
+            "repeats a name of this section",
+        ),
+        ("[target:path]\n", "[backup]\nx=1\n[target:path]\n".to_owned(), "repeats a section"),
         (
             "pg_tblspc/16384={\"path\":\"/srv/fast\",",
             "pg_data/l={\"path\":\"\",\"type\":\"link\"}\npg_tblspc/16384={\"path\":\"/srv/fast\","

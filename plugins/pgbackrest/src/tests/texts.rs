@@ -1,4 +1,4 @@
-//! Tests with damaged and invalid texts beside the backups.
+//! Tests with damaged and invalid text files in the repository.
 
 use super::*;
 
@@ -40,8 +40,8 @@ fn a_text_that_pgbackrest_did_not_write_is_refused() {
         (&sealed("[backrest]\nbackrest-format=6\n"), "has the format 6"),
         ("x=1\n", "line 1 is in no section"),
         ("[]\n", "line 1 is a section without a name"),
-        ("[a]\nx=1\ny=2\nx=1\n", "line 4 is of a name that was there already"),
-        ("[a]\nx=1\n[b]\nx=1\n[a]\ny=1\n", "line 5 is a section that was there already"),
+        ("[a]\nx=1\ny=2\nx=1\n", "line 4 repeats a name of this section"),
+        ("[a]\nx=1\n[b]\nx=1\n[a]\ny=1\n", "line 5 repeats a section"),
         ("[a]\nx\n", "line 2 is not a name with a JSON value"),
         ("[a]\nx={\n", "line 2 is not a name with a JSON value"),
         ("[backup:current]\n20261126-043406F=1\n", "expected what is known of a backup, by names"),

@@ -120,7 +120,7 @@ impl Known {
         let system_identifier = u64_at(page, 24);
         if system_identifier != self.system_identifier {
             let expected = self.system_identifier;
-            return Err(format!("it is of the cluster {system_identifier} instead of {expected}"));
+            return Err(format!("it is from the cluster {system_identifier} instead of {expected}"));
         }
         let (segment, size) = (u32_at(page, 32), u32_at(page, 36));
         if u64::from(segment) != self.segment.bytes() || size as usize != self.page {

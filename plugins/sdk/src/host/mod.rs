@@ -3,6 +3,7 @@ pub(crate) mod data;
 use std::path::PathBuf;
 
 use crate::log::Level;
+use crate::program::Completed;
 use crate::raw::understudy::method as wit;
 use crate::source::{Ancestor, Position};
 use crate::{Error, Signal};
@@ -70,6 +71,14 @@ pub(crate) fn signal_file(signal: Signal) -> Result<(), Error> {
         Signal::Standby => wit::datadir::Signal::Standby,
         Signal::Recovery => wit::datadir::Signal::Recovery,
     })?)
+}
+
+pub(crate) fn run_program(name: &str, arguments: &[String]) -> Result<Completed, Error> {
+    Ok(wit::program::run(name, arguments)?)
+}
+
+pub(crate) fn check_program(name: &str, arguments: &[String]) -> Result<(), Error> {
+    Ok(wit::program::check(name, arguments)?)
 }
 
 pub(crate) fn granted_directories() -> Vec<PathBuf> {

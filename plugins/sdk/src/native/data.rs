@@ -53,7 +53,7 @@ impl Hasher {
         }
     }
 
-    #[expect(clippy::unused_self, reason = "as the host's: there are no keys to take here")]
+    #[expect(clippy::unused_self, reason = "the host's function has the same signature")]
     pub(crate) fn secret(&self, key: &Key) -> Result<(), Error> {
         let () = key.0;
         Err(Error::Denied("the stand-in has no keys".to_owned()))
@@ -112,7 +112,7 @@ impl Bucket {
             return Err(Error::NotFound(format!("{key} is not a file")));
         }
         let listed = object(key.to_owned(), &metadata);
-        // Real stores too round this time differently than the times in their listings.
+        // Like a real store, rounds this time differently than the times in its listings.
         Ok(Object { modified: listed.modified.map(|time| time + 1), ..listed })
     }
 
@@ -280,7 +280,7 @@ impl Job {
     }
 
     pub(crate) fn unpack(&self, item: &Unpack, _files: Option<&Listing>) -> Result<(), Error> {
-        Err(Error::Failed(format!("the stand-in unpacks nothing, and so not {}", item.object)))
+        Err(Error::Failed(format!("the stand-in cannot unpack archives, such as {}", item.object)))
     }
 
     pub(crate) fn wait(&self, _at_most_ms: u32) -> Status {
@@ -305,7 +305,7 @@ fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.object, &error);
     let to = place(&item.path)?;
     if item.unless == Unless::SameDigest && has_digest(&to, item) {
-        // The host does not read the object in this case either.
+        // As in the host, the object is not read in this case.
         set_mode_and_time(&to, item).map_err(failed)?;
         super::done(item.size, 1);
         return Ok(Action::Kept);
@@ -369,7 +369,7 @@ fn set_mode_and_time(to: &Path, item: &Fetch) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Creates an empty file. As with the host, the file's object need not exist.
+/// Creates an empty file. As in the host, the object need not exist.
 fn write_nothing(to: &Path, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.path, &error);
     if let Some(folder) = to.parent() {

@@ -1,5 +1,5 @@
 //! A stand-in for the host, for tests of a method on the machine that builds the method. The stand-in's stores are directories. It copies
-//! files unchanged: it neither decodes nor unpacks.
+//! files without decoding or unpacking them. It runs programs as ordinary child processes, which it does not confine.
 //!
 //! ```
 //! use understudy::native::Host;
@@ -19,9 +19,12 @@ pub(crate) mod data;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use crate::log::Level;
+use crate::program::{Completed, Ending};
 use crate::source::{Ancestor, Position};
 use crate::{Error, Signal};
 
@@ -30,6 +33,7 @@ use crate::{Error, Signal};
 pub struct Host {
     datadir: PathBuf,
     stores: HashMap<String, PathBuf>,
+    programs: HashMap<String, PathBuf>,
     wal_directory: PathBuf,
     tablespaces: HashMap<u32, PathBuf>,
     looks_left: Option<u32>,
@@ -68,6 +72,8 @@ pub struct Record {
     pub recovery_settings: Vec<(String, String)>,
     /// Signal files.
     pub signals: Vec<Signal>,
+    /// Programs that were run, each by its name and with its arguments.
+    pub programs: Vec<(String, Vec<String>)>,
 }
 
 thread_local! {
@@ -82,6 +88,7 @@ impl Host {
             wal_directory: datadir.join("pg_wal"),
             datadir,
             stores: HashMap::new(),
+            programs: HashMap::new(),
             tablespaces: HashMap::new(),
             looks_left: None,
             granted: None,
@@ -118,10 +125,17 @@ impl Host {
         self
     }
 
-    /// Cancels the run once the method has checked for cancellation `looks` times.
+    /// Grants the program at `path` as `name`, with any arguments. The stand-in runs it as an ordinary child process.
     #[must_use]
-    pub fn cancel_after(mut self, looks: u32) -> Self {
-        self.looks_left = Some(looks);
+    pub fn program(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.programs.insert(name.into(), path.into());
+        self
+    }
+
+    /// Cancels the run once the method has checked for cancellation `checks` times.
+    #[must_use]
+    pub fn cancel_after(mut self, checks: u32) -> Self {
+        self.looks_left = Some(checks);
         self
     }
 
@@ -227,6 +241,37 @@ pub(crate) fn recovery_setting(name: &str, value: &str) -> Result<(), Error> {
 pub(crate) fn signal_file(signal: Signal) -> Result<(), Error> {
     with(|host| host.record.signals.push(signal));
     Ok(())
+}
+
+/// How many bytes of a program's output are returned, as the contract says.
+const TAIL: usize = 64 << 10;
+
+pub(crate) fn run_program(name: &str, arguments: &[String]) -> Result<Completed, Error> {
+    if cancel_requested() {
+        return Err(Error::Cancelled);
+    }
+    let path = granted_program(name)?;
+    with(|host| host.record.programs.push((name.to_owned(), arguments.to_vec())));
+    let output = Command::new(&path).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| Error::Failed(format!("{}: {error}", path.display())))?;
+    let ending = match (output.status.code(), output.status.signal()) {
+        (Some(code), _) => Ending::Code(u8::try_from(code).unwrap_or(u8::MAX)),
+        (None, signal) => Ending::Signal(signal.and_then(|signal| signal.try_into().ok()).unwrap_or(u8::MAX)),
+    };
+    let mut tail = output.stdout;
+    tail.extend(output.stderr);
+    tail.drain(..tail.len().saturating_sub(TAIL));
+    Ok(Completed { ending, tail })
+}
+
+pub(crate) fn check_program(name: &str, _arguments: &[String]) -> Result<(), Error> {
+    granted_program(name).map(drop)
+}
+
+fn granted_program(name: &str) -> Result<PathBuf, Error> {
+    with(|host| host.programs.get(name).cloned())
+        .flatten()
+        .ok_or_else(|| Error::Denied(format!("no grant covers the program {name}")))
 }
 
 pub(crate) fn granted_directories() -> Vec<PathBuf> {

@@ -161,7 +161,9 @@ fn a_tablespace_without_its_archive_and_the_reverse_are_refused() {
     let scene = Scene::new();
     scene.write("backup");
     fs::remove_file(scene.path("backup/16384.tar")).unwrap();
-    assert!(scene.refusal().contains("the tablespace 16384 of /old/fast disk, and 16384.tar is missing"));
+    assert!(
+        scene.refusal().contains("the tablespace 16384 at /old/fast disk, but the backup has no 16384.tar")
+    );
     let scene = Scene::new();
     scene.write("backup").put("backup", "16999.tar", &archive(&[]));
     assert!(scene.refusal().contains("16999.tar belongs to no tablespace"));

@@ -11,7 +11,7 @@ use crate::{refused, verdict};
 /// Reads the environment, the arguments, the working directory and standard input.
 pub(crate) fn environment(_: &Request) -> Result<(), Failure> {
     let variables: Vec<_> =
-        std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+        std::env::vars_os().map(|(name, value)| format!("{}={}", name.display(), value.display())).collect();
     let arguments: Vec<_> =
         std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let mut input = Vec::new();
@@ -21,6 +21,18 @@ pub(crate) fn environment(_: &Request) -> Result<(), Failure> {
         return Err(refused("environment, arguments and input", format!("all are empty ({read:?})")));
     }
     Err(crate::escaped(&format!("saw {variables:?} {arguments:?} and {} bytes of input", input.len())))
+}
+
+/// Reads the variable of the environment that the option `variable` names. Fails unless it is set.
+pub(crate) fn variable(request: &Request) -> Result<(), Failure> {
+    let name: String = request.require("variable")?;
+    match std::env::var(&name) {
+        Ok(value) => {
+            understudy::log::info!("{name} is {value}");
+            Ok(())
+        }
+        Err(error) => Err(refused(&name, error)),
+    }
 }
 
 /// Calls each interface that needs a grant.
@@ -59,6 +71,29 @@ pub(crate) fn ungranted(_: &Request) -> Result<(), Failure> {
         ),
     ];
     Err(verdict(attempts))
+}
+
+/// How many characters of a program's output are repeated.
+const LAST: usize = 1000;
+
+/// Runs a program. Fails unless the program exits with code 0, with the end of its output.
+pub(crate) fn run_program(request: &Request) -> Result<(), Failure> {
+    let name: String = request.require("program")?;
+    let arguments: Vec<String> = request.get("arguments")?.unwrap_or_default();
+    let completed = match program::run(&name, &arguments) {
+        Ok(completed) => completed,
+        Err(error) => return Err(Failure::failed(format!("not run: {error:?}"))),
+    };
+    // The host shortens long messages at their end.
+    let tail: Vec<char> = String::from_utf8_lossy(&completed.tail).chars().collect();
+    let tail: String = tail[tail.len().saturating_sub(LAST)..].iter().collect();
+    match completed.ending {
+        program::Ending::Code(0) => {
+            understudy::log::info!("the program ended well: {tail}");
+            Ok(())
+        }
+        ending => Err(Failure::failed(format!("the program ended with {ending:?}: {tail}"))),
+    }
 }
 
 fn answer<T>(answer: Result<T, types::Error>) -> Result<(), String> {

@@ -15,7 +15,7 @@ mod secrets;
 mod settings;
 mod transfers;
 
-use understudy::{Description, Failure, Method, OptionSpec, Plan, Request};
+use understudy::{Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request};
 
 /// A behaviour, selected by the value of `behave`.
 type Behaviour = fn(&Request) -> Result<(), Failure>;
@@ -34,6 +34,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("cooperative-cancel", endings::cooperative_cancel),
     ("memory", resources::memory),
     ("recursion", resources::recursion),
+    ("ask", resources::ask),
     ("handles", resources::handles),
     ("listings", resources::listings),
     ("deep", resources::deep),
@@ -56,7 +57,9 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("control-file", files::control_file),
     ("partial", files::partial),
     ("environment", capabilities::environment),
+    ("variable", capabilities::variable),
     ("ungranted", capabilities::ungranted),
+    ("run-program", capabilities::run_program),
     ("network", network::network),
     ("secrets", secrets::secrets),
     ("shout", secrets::shout),
@@ -92,16 +95,16 @@ struct Hostile;
 impl Method for Hostile {
     fn describe() -> Description {
         Description::new("hostile", env!("CARGO_PKG_VERSION"), "does what a method must not do")
-            .option(
-                OptionSpec::choice("behave", BEHAVIOURS.iter().map(|(name, _)| *name))
-                    .required()
-                    .doc("what it does"),
-            )
+            // There are more behaviours than an option may have choices.
+            .option(OptionSpec::text("behave").required().doc("what it does"))
             .option(OptionSpec::choice("when", ["plan", "create"]).default("create").doc("in which function"))
             .option(OptionSpec::text("path").doc("the file or folder that it goes for"))
             .option(
                 OptionSpec::text("store").default("repo").doc("the store, or the directory, that it reads"),
             )
+            .option(OptionSpec::text("program").default("tool").doc("the program that `run-program` runs"))
+            .option(OptionSpec::texts("arguments").doc("the arguments of the program"))
+            .option(OptionSpec::text("variable").doc("the variable of the environment that `variable` reads"))
             .option(OptionSpec::text("address").default("127.0.0.1:5432").doc("where `network` connects to"))
             .option(OptionSpec::integer("count").default(1_000_000).doc("how many lines or files at most"))
             .option(OptionSpec::text("system-identifier").doc("a claim of its plan, decimal"))
@@ -113,6 +116,7 @@ impl Method for Hostile {
             .option(OptionSpec::texts("settings").doc("what `restore-and-ask` asks for, each `name=value`"))
             .option(OptionSpec::texts("tablespaces").doc("claims of its plan, each `oid=location`"))
             .option(OptionSpec::flag("builds-on-existing").default(false).doc("a claim of its plan"))
+            .need(Need::new(NeedKind::Environment, "variable", "`variable` reads it").optional())
     }
 
     fn plan(request: &Request) -> Result<Plan, Failure> {

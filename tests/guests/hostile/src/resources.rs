@@ -18,6 +18,14 @@ pub(crate) fn memory(_: &Request) -> Result<(), Failure> {
     }
 }
 
+/// Asks the host for the metadata of the data directory again and again, and so is never idle.
+pub(crate) fn ask(request: &Request) -> Result<(), Failure> {
+    let path = request.datadir()?;
+    loop {
+        black_box(fs::metadata(path).at(path)?);
+    }
+}
+
 /// Overflows the stack.
 pub(crate) fn recursion(_: &Request) -> Result<(), Failure> {
     fn deeper(depth: u64) -> u64 {

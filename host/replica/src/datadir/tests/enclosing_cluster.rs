@@ -32,7 +32,7 @@ impl Machine {
 }
 
 #[test]
-fn rule_25_no_place_lies_inside_a_cluster_whatever_is_forced() {
+fn rule_25_a_place_inside_a_cluster_is_refused_even_with_force() {
     let mut machine = Machine::with_main();
     fs::create_dir(machine.path("main/base/empty")).unwrap();
     symlink(machine.path("main/base"), machine.path("link")).unwrap();
@@ -62,7 +62,7 @@ fn rule_25_no_place_lies_inside_a_cluster_whatever_is_forced() {
         machine.refuses_inside(Rule::MappedPlace, shown);
         machine.map_tablespaces(&[]);
     }
-    // Directories beside a cluster are allowed.
+    // Directories in the same folder as a cluster are allowed.
     machine.map_wal("wal");
     machine.map_tablespaces(&[("16384", "fast")]);
     machine.acquire().unwrap();
@@ -207,7 +207,7 @@ fn rule_25_a_part_of_a_cluster_inside_what_is_emptied_stays_unless_forced() {
         assert!(refusal.remedy.unwrap().contains("--force"), "{inside}");
         assert!(machine.inspected(true).is_ok(), "{inside}");
         fs::remove_file(&path).unwrap();
-        // What is empty by now, and no more.
+        // Only directories that are empty by now are removed.
         let emptied = path.ancestors().skip(1).take_while(|directory| fs::remove_dir(directory).is_ok());
         assert!(emptied.count() > 0, "{inside}");
     }

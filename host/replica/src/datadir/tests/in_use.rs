@@ -147,7 +147,7 @@ fn rule_25_a_servers_process_without_a_postmaster_pid_is_seen() {
 }
 
 #[test]
-fn rule_25_a_place_below_which_a_server_works_is_refused_whatever_is_forced() {
+fn rule_25_a_place_below_which_a_server_works_is_refused_even_with_force() {
     let mut machine = Machine::new();
     machine.map_wal("wal");
     let main = machine.cluster("main");

@@ -1,4 +1,4 @@
-//! The mapped WAL directory and tablespaces. Semantics rule 24.
+//! The mapped WAL directory and tablespaces. Loop rule 24.
 
 use super::*;
 
@@ -99,7 +99,7 @@ fn rule_24_foreign_content_that_was_added_since_is_found_before_anything_is_remo
 }
 
 #[test]
-fn rule_24_files_of_a_method_in_a_mapped_place_are_removed_whatever_their_names() {
+fn rule_24_files_of_a_method_in_a_mapped_place_are_removed_regardless_of_their_names() {
     let machine = machine();
     let directory = machine.acquire().unwrap();
     empty(&directory);

@@ -1,12 +1,12 @@
-//! Settings of extensions and languages, whose names have a dot. PostgreSQL accepts any such name, and the library uses the setting once it
-//! is loaded, which a function in a restored database may cause.
+//! Settings of extensions and languages, whose names have a dot. PostgreSQL accepts any such name. The library uses the setting when it is
+//! loaded, and a function in a restored database may load it.
 //!
 //! Sources: the manual's appendix "Additional Supplied Modules and Extensions" and its chapters on the procedural languages (13 to 18);
 //! for other extensions their own manuals.
 
 use super::Class::{self, Code, Command, Harmless, LibraryRoot, Reads, WritesIn};
 
-/// The known settings, each by its whole name, or by the part before the dot and the dot.
+/// The known settings. A name that ends with a dot stands for all settings of the extension.
 const KNOWN: &[(&str, Class)] = &[
     ("auth_delay.", Harmless),
     ("auto_explain.", Harmless),
@@ -42,7 +42,7 @@ const KNOWN: &[(&str, Class)] = &[
     ("vault.getkey_script", Command),
 ];
 
-/// Words in the names of settings, of unknown extensions, that may run or load something.
+/// If the name of an unknown extension's setting contains one of these words, the setting may run a command or load a library.
 const WORDS: [&str; 14] = [
     "command",
     "script",

@@ -50,10 +50,21 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
     for (line, expected) in [
         ("archive_command = 'wal-g wal-push %p'", "`archive_command` runs `wal-g ...`"),
         ("restore_command = 'AWS_SECRET=x wal-g wal-fetch'", "`restore_command` runs `wal-g ...`"),
+        ("ssl_passphrase_command = 'P=\"a secret\" echo'", "`ssl_passphrase_command` runs `echo ...`"),
         (
-            "ssl_passphrase_command = 'P=\"a secret\" echo'",
-            "`ssl_passphrase_command` runs `(a command that sets variables)`",
+            "ssl_passphrase_command = 'P=\"a secret\"'",
+            "`ssl_passphrase_command` runs `(a command whose program is not clear)`",
         ),
+        ("restore_command = 'env -u X P=secret wal-g'", "`restore_command` runs `env ...`"),
+        ("archive_cleanup_command = 'cd /x && P=secret y'", "`archive_cleanup_command` runs `cd ...`"),
+        ("recovery_end_command = '(P=secret y)'", "`recovery_end_command` runs `y ...`"),
+        ("recovery_end_command = 'y;P=secret z'", "`recovery_end_command` runs `y ...`"),
+        ("archive_command = 'P+=secret y'", "`archive_command` runs `y ...`"),
+        (
+            "archive_command = '\"P=secret y\"'",
+            "`archive_command` runs `(a command whose program is not clear)`",
+        ),
+        ("archive_command = 'P=\"secret'", "`archive_command` runs `(a command whose program is not clear)`"),
         ("archive_command = '\u{a0}'", "`archive_command` runs `(a command of blanks)`"),
         ("archive_command = ' '", "`archive_command` runs `(a command of blanks)`"),
         (r"archive_command = '\302\240'", "`archive_command` runs `(a command of blanks)`"),

@@ -1,6 +1,7 @@
 //! Parses values of settings as PostgreSQL does.
 
 use foundation::rooted::RelativePath;
+use foundation::shell;
 
 use crate::seal::problem::shown;
 use crate::source::Conninfo;
@@ -104,24 +105,11 @@ pub(in crate::seal) fn without_password(conninfo: &str) -> String {
 
 /// Returns the program of a shell command, for a message. What precedes and follows it may hold a secret.
 pub(super) fn program(command: &str) -> String {
-    let is_assignment = |word: &&str| {
-        word.split_once('=')
-            .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
-    };
     if command.trim().is_empty() {
         return "(a command of blanks)".to_owned();
     }
-    match command.split_whitespace().find(|word| !is_assignment(word)) {
-        // If the value of a variable has a space in it, the rest of a secret would look like the program.
-        Some(_)
-            if command
-                .split_whitespace()
-                .take_while(is_assignment)
-                .any(|word| word.contains(['\'', '"', '\\'])) =>
-        {
-            "(a command that sets variables)".to_owned()
-        }
+    match shell::program(command) {
         Some(program) => format!("{} ...", shown(program.as_bytes())),
-        None => "(a command that sets variables)".to_owned(),
+        None => "(a command whose program is not clear)".to_owned(),
     }
 }

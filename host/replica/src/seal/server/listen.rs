@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpSocket;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::process::{Pid, test_kill_process};
 
 use super::super::problem::{Problem, shown, shown_within};
 use super::ask::Server;
@@ -169,10 +171,15 @@ fn listens_at(name: &str, port: u16, until: Instant) -> Listens {
 /// Returns whether a socket can be bound to an address, with a port that the kernel chooses and with the server's port. The socket never
 /// listens.
 fn try_to_bind(mut address: SocketAddr, port: u16) -> Listens {
-    let bind = |address: SocketAddr| {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)
+    // The options are those of the server.
+    let bind = |address: SocketAddr| -> io::Result<()> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        Ok(net::bind(&socket, &address)?)
     };
     address.set_port(0);
     if let Err(error) = bind(address) {
@@ -280,7 +287,8 @@ fn sockets(server: &Server<'_>, port: u16, verdicts: &mut Verdicts<'_>) -> Resul
     Ok(!directories.is_empty())
 }
 
-/// Returns whether the process that a lock file (`CreateLockFile` in `miscinit.c`) names runs. The server removes the file if it does not.
+/// Returns whether the process that a lock file names runs, or the file cannot be read (`CreateLockFile` in `miscinit.c`). The server
+/// removes the file if the process does not run, or belongs to another user.
 fn belongs_to_running_process(lock: &Path) -> bool {
     let mut first = String::new();
     match regular_file::open(lock).and_then(|file| file.take(32).read_to_string(&mut first)) {
@@ -288,16 +296,28 @@ fn belongs_to_running_process(lock: &Path) -> bool {
         Ok(_) => first
             .lines()
             .next()
-            .and_then(|line| line.trim().trim_start_matches('-').parse::<u32>().ok())
-            .is_some_and(|process| Path::new(&format!("/proc/{process}")).exists()),
+            .and_then(|line| line.trim().trim_start_matches('-').parse::<i32>().ok())
+            .and_then(Pid::from_raw)
+            .is_some_and(|process| !matches!(test_kill_process(process), Err(Errno::SRCH | Errno::PERM))),
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::TcpListener;
 
+    use rustix::thread::CapabilitySet;
+
     use super::*;
+
+    /// Takes from this thread what root has and another user has not: the right to listen at the ports below 1024.
+    pub(in super::super) fn without_low_ports() {
+        let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+        assert_eq!(first.trim(), "1024", "this test needs a machine on which only root listens at port 80");
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_BIND_SERVICE);
+        rustix::thread::set_capabilities(None, sets).unwrap();
+    }
 
     fn soon() -> Instant {
         Instant::now() + TIMEOUT
@@ -339,5 +359,30 @@ mod tests {
             std::fs::write(&lock, &content).unwrap();
             assert_eq!(belongs_to_running_process(&lock), held, "{content}");
         }
+        // Only root may send signals to a process of root: so for any other user, init is not a server that this user could have started.
+        std::fs::write(&lock, "1\n").unwrap();
+        assert_eq!(belongs_to_running_process(&lock), rustix::process::geteuid().is_root());
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_free_while_another_process_listens_on_all_of_ipv4() {
+        let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert_eq!(listens_at("::", port, soon()), Listens::Yes);
+        assert_eq!(listens_at("0.0.0.0", port, soon()), Listens::NotNow);
+        assert_eq!(listens_at("*", port, soon()), Listens::NotNow);
+    }
+
+    #[test]
+    fn a_port_that_only_root_may_use_is_told_from_one_in_use() {
+        // Another thread, because the capabilities are those of the thread.
+        std::thread::spawn(|| {
+            without_low_ports();
+            for name in ["127.0.0.1", "*"] {
+                assert_eq!(listens_at(name, 80, soon()), Listens::NotAllowed, "{name}");
+            }
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -14,6 +14,7 @@ mod machine;
 mod needs;
 mod own_file;
 mod shared_memory;
+mod slots;
 mod standby;
 mod tls;
 mod writes;
@@ -31,7 +32,7 @@ use super::problem::{Findings, Problem, shown};
 pub(super) use self::own_file::{FutureReplica, check as check_own_file};
 use crate::{Directories, Rule};
 
-/// The rule of all these checks.
+/// The rule that all these checks report.
 pub(super) const CHECK: Rule = Rule::Start;
 
 /// What the checks need to know about the replica.
@@ -72,6 +73,7 @@ pub(super) fn check(replica: &Replica<'_>, findings: &mut Findings) -> Result<Op
     let hba_file = PathBuf::from(server.setting("hba_file")?);
     let ident_file = PathBuf::from(server.setting("ident_file")?);
     needs::check(&server, &mut verdicts)?;
+    slots::check(&server, &mut verdicts)?;
     listen::check(&server, &mut verdicts)?;
     writes::check(&server, &mut verdicts)?;
     machine::check(&server, &mut verdicts)?;

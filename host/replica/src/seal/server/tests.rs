@@ -295,3 +295,101 @@ fn a_file_outside_that_sets_another_data_directory_is_refused() {
     let problem = checked(&[("postgresql.conf", &include), ("pg_hba.conf", HBA)], &end(false)).unwrap_err();
     assert!(problem.message.contains("data_directory"), "{}", problem.message);
 }
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn slots_and_origins_that_the_settings_do_not_allow_keep_the_server_from_starting() {
+    let slot = |name: &str, database: &str| {
+        (format!("pg_replslot/{name}/state"), format!("{}{database}{}", "\0".repeat(80), "\0".repeat(116)))
+    };
+    let (physical, logical) = (slot("physical", "\0\0\0\0"), slot("logical", "\x05\0\0\0"));
+    let many: Vec<_> = (0..11).map(|number| slot(&format!("slot_{number}"), "\0\0\0\0")).collect();
+    let origins = [("pg_logical/replorigin_checkpoint".to_owned(), "\0".repeat(8 + 3 * 16))];
+    for (main, others, refused) in [
+        ("", &many[..], Some("has 11 replication slots, and `max_replication_slots` is 10")),
+        ("", std::slice::from_ref(&logical), Some("slot `logical` for logical replication, and `wal_level`")),
+        (
+            "wal_level = minimal\nmax_wal_senders = 0\n",
+            std::slice::from_ref(&physical),
+            Some("slot `physical` for physical replication, and `wal_level` is `minimal`"),
+        ),
+        ("wal_level = logical\n", &[logical.clone(), physical.clone()], None),
+        ("max_replication_slots = 2\n", &origins, Some("3 replication origins, and `max_replication_slots`")),
+        ("max_replication_slots = 3\n", &origins, None),
+        ("max_replication_slots = 0\n", &origins, None),
+    ] {
+        let mut files = vec![("postgresql.conf", main), ("pg_hba.conf", HBA)];
+        files.extend(others.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let has_slots = others.iter().any(|(name, _)| name.contains("replslot"));
+        let findings = checked(&files, &end(false)).unwrap();
+        let told = |what: &str| findings.iter().any(|finding| finding.message.contains(what));
+        assert_eq!(told("this server keeps WAL for them"), has_slots, "{main}: {findings:?}");
+        match (checked(&files, &end(true)), refused) {
+            (Err(problem), Some(refused)) => {
+                assert!(problem.message.contains(refused), "{}", problem.message);
+                assert!(told(refused), "{refused}: {findings:?}");
+            }
+            (Ok(_), None) => assert_eq!(findings.len(), usize::from(has_slots), "{findings:?}"),
+            (checked, _) => panic!("{main}: {checked:?}"),
+        }
+    }
+}
+
+/// Checks a standby with this `postgresql.conf` on a thread that may not listen at the ports below 1024, as the server's user.
+fn checked_as_another_user(main: &str, completes_directory: bool) -> Result<Vec<Finding>, Problem> {
+    let main = main.to_owned();
+    std::thread::spawn(move || {
+        listen::tests::without_low_ports();
+        checked(&[("postgresql.conf", &main), ("pg_hba.conf", HBA)], &end(completes_directory))
+    })
+    .join()
+    .unwrap()
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_port_that_needs_root_is_refused_and_one_in_use_is_reported() {
+    let sockets = tempfile::tempdir().unwrap();
+    let directory = format!("unix_socket_directories = '{}'\n", sockets.path().display());
+    let root = format!("port = 80\nlisten_addresses = '127.0.0.1'\n{directory}");
+    let problem = checked_as_another_user(&root, true).unwrap_err();
+    assert!(problem.message.contains("`port` is 80 (postgresql.conf line 1)"), "{}", problem.message);
+    assert!(problem.message.contains("needs root: set `port` above 1023"), "{}", problem.message);
+    let under_patroni = checked_as_another_user(&root, false).unwrap();
+    assert!(under_patroni.iter().any(|finding| finding.message.contains("needs root")), "{under_patroni:?}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let in_use = format!("port = {port}\nlisten_addresses = '127.0.0.1'\n{directory}");
+    let findings = checked_as_another_user(&in_use, true).unwrap();
+    assert!(findings[0].message.contains("another process listens there now on `127.0.0.1`"), "{findings:?}");
+    drop(taken);
+    assert_eq!(checked_as_another_user(&in_use, true).unwrap(), Vec::new());
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_socket_whose_lock_file_names_a_running_process_is_reported() {
+    let sockets = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let main = format!(
+        "port = {free}\nlisten_addresses = ''\nunix_socket_directories = '{}'\n",
+        sockets.path().display()
+    );
+    let files = [("postgresql.conf", main.as_str()), ("pg_hba.conf", HBA)];
+    let lock = sockets.path().join(format!(".s.PGSQL.{free}.lock"));
+    let mut another = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    // A postmaster writes its process, its data directory, and more (`CreateLockFile` in `miscinit.c`).
+    fs::write(&lock, format!("{}\n/data\n1700000000\n{free}\n", another.id())).unwrap();
+    let held = checked(&files, &end(true));
+    another.kill().unwrap();
+    another.wait().unwrap();
+    let held = held.unwrap();
+    assert_eq!(held.len(), 1, "{held:?}");
+    assert!(
+        held[0].message.contains(&format!("`{}` belongs to a running server", lock.display())),
+        "{held:?}"
+    );
+    // The process has ended, and the server would remove the file.
+    assert_eq!(checked(&files, &end(true)).unwrap(), Vec::new());
+}

@@ -106,8 +106,11 @@ fn fault(name: &str, path: &Path) -> Option<String> {
     match fs::metadata(path) {
         Err(error) => Some(format!("which cannot be examined ({error})")),
         Ok(metadata) if !metadata.is_file() => Some("which is not a regular file".to_owned()),
-        Ok(metadata) if name == "ssl_key_file" && key_fault(&metadata).is_some() => key_fault(&metadata),
-        Ok(_) => regular_file::open(path).err().map(|error| format!("which cannot be read ({error})")),
+        Ok(metadata) => {
+            let of_key = (name == "ssl_key_file").then(|| key_fault(&metadata)).flatten();
+            let unreadable = || regular_file::open(path).err();
+            of_key.or_else(|| unreadable().map(|error| format!("which cannot be read ({error})")))
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! Writing the data directory and the directories that belong to it. Every method may do that in `create-replica`, within its disk
-//! budget (`disk = { bytes = "3TiB" }`). Also: where the WAL and the tablespaces go, and what the method requests for the seal.
+//! The capability to write the data directory and the mapped places. Every method has it in `create-replica`, within its disk budget
+//! (`disk = { bytes = "3TiB" }`). This module also returns the directories for WAL and tablespaces, and records the method's requests for
+//! the seal.
 
 pub(crate) mod transfer;
 
@@ -20,14 +21,14 @@ use crate::text::{printable, quoted};
 /// The capability to write the data directory.
 pub(crate) struct Datadir;
 
-/// How much one run of a method may write. Removing a file gives nothing back.
+/// How much one run of a method may write. Removing a file does not reduce what the run has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskBudget {
-    /// By how many bytes its files may grow in total; `None`: no limit.
+    /// By how many bytes all files together may grow; `None` if there is no limit.
     pub bytes: Option<Bytes>,
-    /// How many files, directories and links it may create; `None`: no limit.
+    /// How many files, directories and links the run may create; `None` if there is no limit.
     pub files: Option<u64>,
-    /// How much must stay free on the file system that it writes to; `None`: nothing.
+    /// How much must stay free on each file system that the run writes to; `None` if all space may be used.
     pub keep_free: Option<Bytes>,
 }
 
@@ -42,10 +43,6 @@ impl Capability for Datadir {
 
     fn meets(&self) -> Option<NeedKind> {
         None
-    }
-
-    fn is_enforced(&self) -> bool {
-        true
     }
 
     /// Lists the data directory and the directories that the operator mapped. They may be written in `create-replica` only.
@@ -81,7 +78,7 @@ impl Datadir {
     /// only in `create-replica`.
     pub(crate) fn denies_path(path: &GuestPath, step: Step) -> Denial {
         let what = match step {
-            Step::Plan => format!("{path} (nothing is written in plan)"),
+            Step::Plan => format!("{path} (nothing may be written in plan)"),
             Step::Create => path.to_string(),
         };
         Self.denies(what, None)
@@ -89,7 +86,7 @@ impl Datadir {
 
     /// Returns the denial of a write to the control file under its final name.
     pub(crate) fn denies_control_file(path: &GuestPath) -> Denial {
-        let what = format!("{path} (write {path}.understudy: the host renames it when it seals)");
+        let what = format!("{path} (write {path}.understudy instead: the host renames it in the seal)");
         Self.denies(what, None)
     }
 }
@@ -97,15 +94,21 @@ impl Datadir {
 impl State {
     /// Returns the directory of the write-ahead log; an empty text in `describe`.
     pub(crate) fn directory_of_wal(&self) -> String {
+        self.reporter.call(CapabilityKind::Write, "datadir.wal-directory", String::new).ok();
         let directory = self.job.directories.as_ref().map(|directories| directories.wal_directory());
         directory.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Returns the directory for a tablespace of the plan.
+    /// Returns the directory for a tablespace in the plan.
     ///
     /// # Errors
     /// `Denied` if the operator's map does not name the tablespace, `NotFound` if the plan has no such tablespace.
     pub(crate) fn directory_of_tablespace(&self, oid: u32) -> Answer<String> {
+        let call = self.reporter.call(CapabilityKind::Write, "datadir.tablespace", || oid.to_string());
+        call.end(self.mapped_tablespace(oid))
+    }
+
+    fn mapped_tablespace(&self, oid: u32) -> Answer<String> {
         let Some(tablespace) = self.job.tablespaces.iter().find(|tablespace| tablespace.oid == oid) else {
             return Err(self.unmapped_tablespace(oid).into());
         };
@@ -120,9 +123,14 @@ impl State {
     /// Records a setting for postgresql.auto.conf. A second value of the same setting replaces the first.
     ///
     /// # Errors
-    /// `Denied` if a method may not request the setting, `Invalid` if PostgreSQL does not accept the value, and outside of
-    /// `create-replica`.
+    /// `Denied` if a method may not request the setting; `Invalid` if PostgreSQL does not accept the value, or if the call is not made
+    /// in `create-replica`.
     pub(crate) fn request_setting(&mut self, name: String, value: String) -> Answer<()> {
+        let call = self.reporter.call(CapabilityKind::Write, "datadir.recovery-setting", || name.clone());
+        call.end(self.keep_setting(name, value))
+    }
+
+    fn keep_setting(&mut self, name: String, value: String) -> Answer<()> {
         self.must_create("a setting")?;
         // The seal uses the same check, so it refuses no setting that was accepted here.
         match check_recovery_setting(&name, &value, self.job.postgresql_major) {
@@ -143,28 +151,32 @@ impl State {
         Ok(())
     }
 
-    /// Records a signal file, once.
+    /// Records the request for a signal file. A repeated request has no effect.
     ///
     /// # Errors
-    /// `Invalid` outside of `create-replica`.
+    /// `Invalid` if the call is not made in `create-replica`.
     pub(crate) fn request_signal_file(&mut self, signal: Signal) -> Answer<()> {
-        self.must_create("a signal file")?;
-        if !self.job.filled.signals.contains(&signal) {
+        let call = self.reporter.call(CapabilityKind::Write, "datadir.signal-file", || match signal {
+            Signal::Standby => "standby.signal".to_owned(),
+            Signal::Recovery => "recovery.signal".to_owned(),
+        });
+        let answer: Answer<()> = self.must_create("a signal file").map_err(Into::into);
+        if answer.is_ok() && !self.job.filled.signals.contains(&signal) {
             self.job.filled.signals.push(signal);
         }
-        Ok(())
+        call.end(answer)
     }
 
     fn must_create(&self, what: &str) -> Result<(), HostError> {
         match self.job.step {
             Some(Step::Create) => Ok(()),
             Some(Step::Plan) | None => {
-                Err(self.fails(Kind::Invalid, &format!("{what} can only be asked for in create-replica")))
+                Err(self.fails(Kind::Invalid, &format!("{what} can only be requested in create-replica")))
             }
         }
     }
 
-    /// Returns the error for a tablespace without a directory: either the plan or the operator's map does not have it.
+    /// Returns the error for a tablespace that is missing in the plan or in the operator's map.
     fn unmapped_tablespace(&self, oid: u32) -> HostError {
         match self.job.tablespaces.iter().find(|tablespace| tablespace.oid == oid) {
             Some(tablespace) => self.denied_tablespace(&tablespace.location),
@@ -208,10 +220,10 @@ mod tests {
         };
         let (events, _) = unbounded_channel();
         let files = Files::none(Remedies::new("m", &Grants::default())).unwrap();
-        State::new(files, 0, Reporter::new("m", events), CancellationToken::new(), job)
+        State::new(files, &Grants::default(), Reporter::new("m", events), CancellationToken::new(), job)
     }
 
-    /// The kind and the text of the error that the component gets.
+    /// Returns the kind and the text of the error that the component gets.
     fn error<T>(answer: Answer<T>) -> (Kind, String) {
         match answer {
             Err(CallError::Answer(error)) => (error.kind(), error.into_text()),

@@ -1,4 +1,5 @@
-//! Transfer jobs of a component. The component says which object goes to which file; the threads of the data plane copy it.
+//! A component's transfer jobs. The component determines which object is written to which file; the threads of the data plane copy the
+//! objects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use ::transfer::listing::{Listed, Listing};
 use ::transfer::pipeline::Pipeline;
 use ::transfer::target::RefusedPath;
 use async_trait::async_trait;
+use replica::CapabilityKind;
 use tokio::time::{Instant, sleep, timeout};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
@@ -38,7 +40,7 @@ pub struct TransferJob {
     origins: Vec<(Arc<str>, Charge)>,
 }
 
-/// A listing of files that a component holds. Each unpack that is compared with the listing holds it too.
+/// A listing of files that a component holds. Every archive that is compared with the listing while it is unpacked shares it.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
 pub struct FileListing(Arc<Listing>);
 
@@ -52,7 +54,7 @@ pub(crate) struct Outcome {
 
 /// Functions of the resource `job`.
 impl State {
-    /// Makes a job. A job that may not write is always idle.
+    /// Makes a job. In `plan` and `describe`, where jobs may not write, the job is always idle.
     ///
     /// # Errors
     /// Ends the component with a trap if it makes too many jobs.
@@ -74,6 +76,17 @@ impl State {
         bucket: &Resource<Bucket>,
         via: Option<&Resource<Pipeline>>,
     ) -> Answer<u32> {
+        let name = || self.table.get(bucket).map(|bucket| bucket.name.to_string()).unwrap_or_default();
+        let call = self.reporter.call(CapabilityKind::Store, "transfer.add-origin", name);
+        call.end(self.add_origin(job, bucket, via))
+    }
+
+    fn add_origin(
+        &mut self,
+        job: &Resource<TransferJob>,
+        bucket: &Resource<Bucket>,
+        via: Option<&Resource<Pipeline>>,
+    ) -> Answer<u32> {
         let via = self.pipeline(via)?;
         let (name, store) = {
             let bucket = self.table.get(bucket)?;
@@ -82,7 +95,7 @@ impl State {
         let work = self.writable_job(job)?;
         let plane = self.plane().ok_or_else(|| self.no_transfer())?;
         plane.may_decrypt(&name, &via).map_err(|(what, line)| self.denied(&Keys, what, line))?;
-        // The bucket may be dropped before the job, which then is the only owner of the name.
+        // The component may drop the bucket before the job. Then only the job holds the name, so the job is charged for it.
         let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + ALLOCATION_OVERHEAD);
         let charged = self.files.bounds.memory.charge(bytes, "another origin of the job");
         let added = charged.and_then(|charge| Ok((work.add_origin(store, via)?, charge)));
@@ -91,44 +104,60 @@ impl State {
         Ok(index)
     }
 
-    /// Adds files to fetch, all or none of them. Waits while the queue is full, and reports the job's progress meanwhile.
+    /// Adds files to fetch. If one of them is refused, adds none. Reports the job's progress while it waits for room in the queue.
     ///
     /// # Errors
     /// `Denied` if a path may not be written or an object holds a key, `Limit` if there are too many items, else the error of the job.
     pub(crate) async fn fetch_files(&mut self, job: &Resource<TransferJob>, items: Vec<Fetch>) -> Answer<()> {
-        let work = self.writable_job(job)?;
-        let held = self.table.get(job)?;
-        self.check_count(&items)?;
-        for item in &items {
-            self.check_path(&item.path)?;
-            self.check_object(held, item.origin, &item.object)?;
+        let call = self.reporter.call(CapabilityKind::Store, "transfer.fetch", || match items.as_slice() {
+            [] => String::new(),
+            [item] => item_text(&item.object, &item.path),
+            [item, more @ ..] => format!("{} and {} more", item_text(&item.object, &item.path), more.len()),
+        });
+        let answer: Answer<()> = async move {
+            let work = self.writable_job(job)?;
+            let held = self.table.get(job)?;
+            self.check_count(&items)?;
+            for item in &items {
+                self.check_path(&item.path)?;
+                self.check_object(held, item.origin, &item.object)?;
+            }
+            let adds = Arc::clone(&work);
+            self.while_reporting(&work, async move { adds.fetch(items).await }).await
         }
-        let adds = Arc::clone(&work);
-        self.while_reporting(&work, async move { adds.fetch(items).await }).await
+        .await;
+        call.end_unless_ok(answer)
     }
 
     /// Adds one archive to unpack. Its files are compared with the listing, if there is one, while they are written.
     ///
     /// # Errors
-    /// As [`State::fetch_files`].
+    /// The errors of [`State::fetch_files`].
     pub(crate) async fn unpack_archive(
         &mut self,
         job: &Resource<TransferJob>,
         item: Unpack,
         files: Option<&Resource<FileListing>>,
     ) -> Answer<()> {
-        let work = self.writable_job(job)?;
-        let held = self.table.get(job)?;
-        self.check_count(&item.skip)?;
-        self.check_count(&item.refuse)?;
-        self.check_path(&item.path)?;
-        self.check_object(held, item.origin, &item.object)?;
-        let files = match files {
-            Some(files) => Some(Arc::clone(&self.table.get(files)?.0)),
-            None => None,
-        };
-        let adds = Arc::clone(&work);
-        self.while_reporting(&work, async move { adds.unpack(item, files).await }).await
+        let call = self
+            .reporter
+            .call(CapabilityKind::Store, "transfer.unpack", || item_text(&item.object, &item.path));
+        let answer: Answer<()> = async move {
+            let work = self.writable_job(job)?;
+            let held = self.table.get(job)?;
+            self.check_count(&item.skip)?;
+            self.check_count(&item.refuse)?;
+            self.check_path(&item.path)?;
+            self.check_object(held, item.origin, &item.object)?;
+            let files = match files {
+                Some(files) => Some(Arc::clone(&self.table.get(files)?.0)),
+                None => None,
+            };
+            let adds = Arc::clone(&work);
+            self.while_reporting(&work, async move { adds.unpack(item, files).await }).await
+        }
+        .await;
+        call.end_unless_ok(answer)
     }
 
     /// Waits until the job is idle or the run is cancelled, but at most `at_most_ms` milliseconds.
@@ -179,7 +208,7 @@ impl State {
         subscribe(&mut self.table, ready)
     }
 
-    /// Cancels a job. When this returns, the job writes nothing any more.
+    /// Cancels a job. When this function returns, the job does not write any more.
     pub(crate) async fn cancel_job(&mut self, job: &Resource<TransferJob>) -> wasmtime::Result<()> {
         if let Some(work) = self.table.get(job)?.job.clone() {
             work.cancel().await;
@@ -198,7 +227,7 @@ impl State {
         Ok(())
     }
 
-    /// Returns the job of a handle.
+    /// Returns the job that a handle refers to.
     ///
     /// # Errors
     /// `Denied` if the job may not write.
@@ -207,14 +236,14 @@ impl State {
         Ok(job.ok_or_else(|| self.no_transfer())?)
     }
 
-    /// Returns the denial of a transfer in `plan` or `describe`, in which nothing is written.
+    /// Returns the denial of a transfer in `plan` or `describe`, where nothing may be written.
     fn no_transfer(&self) -> HostError {
-        let what = "a transfer into the data directory (nothing is written in plan)";
+        let what = "a transfer into the data directory (nothing may be written in plan)";
         self.denied(&Datadir, what.to_owned(), None)
     }
 
-    /// Checks the path that an item would be written to, by [`Target::check_path`](::transfer::target::Target::check_path). The job itself refuses
-    /// paths that lead out of the data directory, and names of archive members.
+    /// Checks the path that an item would be written to with [`Target::check_path`](::transfer::target::Target::check_path). The job
+    /// itself refuses paths that lead out of the data directory, and invalid names of archive members.
     ///
     /// # Errors
     /// `Denied` if the name is reserved or a tablespace is not mapped, `Invalid` for any other path that cannot be written.
@@ -230,17 +259,17 @@ impl State {
         let relative = RelativePath::new(path).map_err(|error| invalid(&error))?;
         target.check_path(&relative).map_err(|why| match why {
             RefusedPath::ControlFile => {
-                self.denied(&Datadir, format!("{} (the name is the host's)", shown()), None)
+                self.denied(&Datadir, format!("{} (this name is reserved for the host)", shown()), None)
             }
             RefusedPath::UnmappedTablespace(oid) => self.unmapped_tablespace(oid),
             RefusedPath::NotATablespace => invalid(&why),
         })
     }
 
-    /// Checks that no key was derived from an object, which must not be written then: the component could read the key in the file.
+    /// Refuses an object from which a key was derived: if the object were written to a file, the component could read the key there.
     ///
     /// # Errors
-    /// `Denied` if a key was derived from it.
+    /// `Denied` if a key was derived from the object.
     fn check_object(&self, job: &TransferJob, origin: u32, object: &str) -> Result<(), HostError> {
         let held = job.origins.get(origin as usize).zip(self.plane());
         if held.is_some_and(|((store, _), plane)| plane.holds_a_key(store, object)) {
@@ -254,11 +283,14 @@ impl State {
     fn check_count<T>(&self, items: &[T]) -> Result<(), HostError> {
         match items.len() {
             0..=ITEMS => Ok(()),
-            more => Err(self.fails(Kind::Limit, &format!("{more} at once: at most {ITEMS} a call"))),
+            more => {
+                Err(self
+                    .fails(Kind::Limit, &format!("the call has {more} items: at most {ITEMS} are allowed")))
+            }
         }
     }
 
-    /// Runs `work` on the plane's threads, and reports the job's progress meanwhile.
+    /// Runs `work` on the plane's threads. Reports the job's progress until `work` ends.
     async fn while_reporting(
         &mut self,
         job: &Job,
@@ -283,7 +315,7 @@ impl State {
         Ok(self.table.push(FileListing(Arc::new(listing)))?)
     }
 
-    /// Adds files to a listing, all or none of them.
+    /// Adds files to a listing. If one of them is refused, adds none.
     ///
     /// # Errors
     /// `Limit` if there are too many, else the error of the listing.
@@ -296,7 +328,7 @@ impl State {
     /// Adds paths that an archive may contain although they are not listed.
     ///
     /// # Errors
-    /// As [`State::list_files`].
+    /// The errors of [`State::list_files`].
     pub(crate) fn tolerate_files(
         &mut self,
         listing: &Resource<FileListing>,
@@ -317,7 +349,13 @@ impl State {
     }
 }
 
-/// Ready when a job has outcomes or is idle. Reports the job's progress meanwhile. A job that may not write is always idle.
+/// Returns the text by which the record of a call names an item that was refused. An item that was added has its own record, made when
+/// the item ends.
+fn item_text(object: &str, path: &str) -> String {
+    format!("{object} -> {path}")
+}
+
+/// A pollable that is ready when a job has outcomes or is idle. Reports the job's progress while a component waits for it.
 struct Ready {
     job: Option<Arc<Job>>,
     reporter: Reporter,

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use transfer::error::{Error, Kind};
 
-/// Returns the real path of the directory `wanted` if it lies, with symbolic links resolved, in a directory of `granted`. `None` if it
-/// does not.
+/// Resolves the symbolic links of `wanted` and returns its real path; `None` if that path is not in one of the `granted` directories.
 ///
 /// # Errors
 /// `NotFound` if `wanted` does not exist and its path is below a granted directory, `Invalid` if it is not a directory, else the error of
@@ -30,7 +29,7 @@ pub(crate) fn find_granted_directory(wanted: &Path, granted: &[PathBuf]) -> Resu
     Ok(Some(real))
 }
 
-/// Returns whether a path lies in another by its name alone. A path with `..` does not.
+/// Compares paths without reading the file system: returns whether `path` is below `other`. A path with `..` is not.
 fn is_below(path: &Path, other: &Path) -> bool {
     path.starts_with(other) && !path.components().any(|part| part == std::path::Component::ParentDir)
 }

@@ -5,13 +5,13 @@ mod directory;
 
 use std::path::{Path, PathBuf};
 
-use replica::{CapabilityKind, Denial, Directories, Refusal, Rule};
+use replica::{CapabilityKind, Denial, Directories, Redactor, Refusal, Rule};
 use wasmtime::component::Linker;
 use wasmtime_wasi::p2::bindings::filesystem;
 
 use super::{Capability, Check, Remedies};
 use crate::Grants;
-use crate::files::{Access, FilesData, FilesView, GuestPath, Place, Step};
+use crate::files::{Access, FilesData, FilesView, GuestPath, Place, Recorded, RecordedData, Step};
 use crate::inspection::{Need, NeedKind};
 use crate::state::State;
 use crate::text::is_printable;
@@ -37,10 +37,6 @@ impl Capability for Read {
         Some(NeedKind::Directory)
     }
 
-    fn is_enforced(&self) -> bool {
-        true
-    }
-
     fn check_need(&self, need: &Need, check: &mut Check<'_>) {
         match check.option(&need.name).filter(|text| text.starts_with('/')).map(Path::new) {
             Some(directory) => check.directory(directory, need),
@@ -52,10 +48,10 @@ impl Capability for Read {
         }
     }
 
-    fn check_grant(&self, grants: &Grants, remedies: &Remedies) -> Result<(), Refusal> {
+    fn check_grant(&self, grants: &Grants, remedies: &Remedies, _redactor: &Redactor) -> Result<(), Refusal> {
         for directory in &grants.read {
             if directory.exists() && !directory.is_dir() {
-                let message = format!("{} is granted to be read but is not a directory", directory.display());
+                let message = format!("`read` grants {}, which is not a directory", directory.display());
                 let refusal = Refusal::new(Rule::Grant, message).by_policy();
                 return Err(refusal.remedy(remedies.read_only_directories()));
             }
@@ -80,17 +76,17 @@ impl Capability for Read {
         grants.read.iter().map(entry).collect()
     }
 
-    /// Links the file system, which also writes the data directory.
+    /// Links WASI's file system. The data directory is written through it too.
     fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
-        filesystem::types::add_to_linker::<State, FilesData>(linker, FilesView::of)?;
+        filesystem::types::add_to_linker::<State, RecordedData>(linker, Recorded::of)?;
         filesystem::preopens::add_to_linker::<State, FilesData>(linker, FilesView::of)
     }
 }
 
 impl Read {
-    /// Returns the denial of a read of `path`, which no grant covers. Only a directory can be granted, and a remedy never grants more than
-    /// was requested: for `/etc/passwd` no remedy suggests `/etc`. Only the operator sees what is at the path. The component gets the same
-    /// error in every case.
+    /// Returns the denial for reading `path`, which no grant covers. Only directories can be granted, and a remedy never grants more than
+    /// was requested, so a denial for `/etc/passwd` does not suggest to grant `/etc`. The denial tells only the operator whether the path
+    /// is a directory. The component gets the same error in every case.
     pub(crate) fn denies_path(path: &GuestPath, remedies: &Remedies) -> Denial {
         let host = path.to_host();
         match host.symlink_metadata() {
@@ -103,7 +99,7 @@ impl Read {
 }
 
 impl Remedies {
-    /// Returns the line that lets the method read `directory` besides what it may read already. `None` if the path is too long for a line
+    /// Returns the line that lets the method read `directory` in addition to what it may read already. `None` for a path that is too long
     /// or has invisible characters, and for the root, which should not be granted.
     pub(crate) fn read(&self, directory: &Path) -> Option<String> {
         let readable = directory.parent().is_some()
@@ -112,7 +108,7 @@ impl Remedies {
         readable.then(|| self.paths("read", granted.chain([directory])))
     }
 
-    /// Returns the line that grants only those granted paths that are directories.
+    /// Returns the line that repeats the existing grants without the paths that are not directories.
     fn read_only_directories(&self) -> String {
         let granted = self.grants.read.iter().map(PathBuf::as_path);
         self.paths("read", granted.filter(|path| !path.is_file()))
@@ -131,7 +127,7 @@ impl Check<'_> {
     }
 }
 
-/// Returns whether a path lies in a granted directory, by its name or by its real path.
+/// Returns whether a path, or its real path, lies in a granted directory.
 fn is_granted(path: &Path, grants: &Grants) -> bool {
     let real = path.canonicalize();
     grants.read.iter().any(|granted| {
@@ -146,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_remedy_keeps_what_is_granted_already() {
+    fn the_remedy_repeats_the_existing_grants() {
         let grants = Grants { read: vec!["/mnt/a".into()], ..Grants::default() };
         let remedies = Remedies::new("my method", &grants);
         assert_eq!(

@@ -152,7 +152,7 @@ fn a_decompression_bomb_stops_at_the_size_that_was_announced() {
 }
 
 #[test]
-fn ranges_of_one_object_become_files_whatever_lies_between_them() {
+fn ranges_of_one_object_become_files_even_with_gaps_between_them() {
     for via in [None, Some(Codec::Zstd)] {
         let scene = Scene::new();
         let (mut bundle, mut items, mut files) = (Vec::new(), Vec::new(), Vec::new());

@@ -62,7 +62,7 @@ fn refused(status: u16, body: &str) -> Failure {
 }
 
 #[test]
-fn a_known_error_code_says_what_to_do_whatever_the_status() {
+fn the_advice_for_a_known_error_code_does_not_depend_on_the_status() {
     for (status, code, kind, credentials_refused, says) in [
         (400, "ExpiredToken", Kind::Denied, true, "`session_token`"),
         (400, "InvalidToken", Kind::Denied, true, "`session_token`"),

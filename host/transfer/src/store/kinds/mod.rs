@@ -227,7 +227,7 @@ impl StoreKind {
     }
 
     /// Returns what is wrong with a store that has credentials of these names, to be put after the name of their setting; `None` if
-    /// they are of one set, and no required credential or setting is missing.
+    /// they belong to one set, and no required credential or setting is missing.
     pub fn wrong_credentials(&self, names: &[&str], is_set: &dyn Fn(&str) -> bool) -> Option<String> {
         let has = |credential: &Credential| names.contains(&credential.name);
         let mut sets = self.credentials.iter().filter(|set| set.credentials.iter().any(has));

@@ -26,7 +26,7 @@ async fn opened(config: &StoreConfig) -> Result<Store, String> {
     })
 }
 
-/// Returns the names that this kind has for a library and the library does not know.
+/// Returns the library's option names in the table of this kind that the library does not know.
 fn unknown<K: FromStr>(kind: &StoreKind) -> Vec<&'static str> {
     let settings = kind.settings.iter().map(|setting| setting.library);
     let credentials = kind.all_credentials().map(|credential| credential.library);

@@ -1,9 +1,9 @@
 //! Checks the values of settings, credentials and environment variables. The clouds' libraries panic on an invalid address and on a
 //! header with characters other than ASCII, and do not report most other invalid values before the first request.
 
-use std::fs;
 use std::path::Path;
 
+use foundation::regular_file;
 use reqwest::Url;
 
 use super::url::check_address;
@@ -81,13 +81,7 @@ pub(super) fn unreadable(kind: ValueKind, value: &str) -> Option<String> {
         return None;
     }
     let path = Path::new(value);
-    // The kind is checked first, because opening a FIFO would wait for a writer.
-    let opened = match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err("it is not a file".to_owned()),
-        Ok(_) => fs::File::open(path).map(drop).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    opened.err().map(|why| format!("names {}, which cannot be read: {why}", path.display()))
+    regular_file::open(path).err().map(|why| format!("names {}, which cannot be read: {why}", path.display()))
 }
 
 fn wrong_address(value: &str) -> Option<String> {
@@ -198,7 +192,10 @@ mod tests {
             unreadable(File, "/no/such").as_deref(),
             Some("names /no/such, which cannot be read: No such file or directory (os error 2)")
         );
-        assert_eq!(unreadable(File, "/").as_deref(), Some("names /, which cannot be read: it is not a file"));
+        assert_eq!(
+            unreadable(File, "/").as_deref(),
+            Some("names /, which cannot be read: it is not a regular file")
+        );
         assert_eq!(unreadable(File, "/proc/self/exe"), None);
         assert_eq!(unreadable(Name, "/no/such"), None);
     }

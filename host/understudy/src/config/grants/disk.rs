@@ -11,13 +11,13 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "bytes",
         "size",
         "no bound",
-        "how many bytes the files may grow by in all. What the method removes is not given back",
+        "by how many bytes all files together may grow. Removing files does not reduce the count",
     ),
     Key::new(
         "files",
         "whole number, at least 1",
         "no bound",
-        "how many files, directories and links may be made",
+        "how many files, directories and links may be created",
     ),
     Key::new("keep_free", "size", "none", "how many bytes must stay free on the file system"),
 ];

@@ -1,4 +1,4 @@
-//! `keys.NAME`: keys for encrypted backups, and the stores whose objects each key opens.
+//! `keys.NAME`: keys for encrypted backups, and the stores whose objects each key decrypts.
 
 use foundation::nearest::nearest;
 use std::collections::BTreeMap;
@@ -33,22 +33,35 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "stores",
         "list of names",
         "the store of the key's own name",
-        "the granted stores whose objects the key opens. A key that is bound to no store is refused",
+        "the granted stores whose objects the key decrypts. A key that is bound to no store is refused",
     ),
 ];
 
-/// Where each key comes from, and the stores that the key is bound to, by the key's name.
+/// The source of each key and the stores that the key is bound to, by the key's name.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct KeySources(BTreeMap<String, (SecretSource, Vec<String>)>);
+pub(crate) struct KeySources {
+    /// The names of all keys, including those that have a problem.
+    pub(super) names: Vec<String>,
+    sources: BTreeMap<String, (SecretSource, Vec<String>)>,
+}
 
 /// Reads where the keys come from. `stores` are the names of the granted stores, to which a key may be bound.
-pub(super) fn read(section: &Section<'_>, stores: &[String], environment: Environment<'_>) -> KeySources {
+pub(super) fn read(
+    section: &Section<'_>,
+    stores: &[String],
+    used: &[&str],
+    environment: Environment<'_>,
+) -> KeySources {
     let config = section.reader().file();
-    let read = by_name(section.get("keys")).into_iter().filter_map(|(name, value)| {
-        let key = read_key(&name, &value, stores, config, environment)?;
-        Some((name, key))
-    });
-    KeySources(read.collect())
+    let mut keys = KeySources::default();
+    for (name, value) in by_name(section.get("keys")) {
+        keys.names.push(name.clone());
+        let is_used = used.contains(&name.as_str());
+        if let Some(key) = read_key(&name, &value, stores, is_used, config, environment) {
+            keys.sources.insert(name, key);
+        }
+    }
+    keys
 }
 
 impl KeySources {
@@ -57,7 +70,7 @@ impl KeySources {
     /// # Errors
     /// The first problem, at the setting that names the file.
     pub(super) fn resolve(&self, grants: &mut Grants) -> Result<(), Problem> {
-        for (name, (source, stores)) in &self.0 {
+        for (name, (source, stores)) in &self.sources {
             grants.keys.insert(name.clone(), KeyGrant::new(source.resolve()?, stores.clone()));
         }
         Ok(())
@@ -65,16 +78,17 @@ impl KeySources {
 
     /// Lists every file that holds a secret.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.0.values().filter_map(|(source, _)| source.file())
+        self.sources.values().filter_map(|(source, _)| source.file())
     }
 }
 
-/// Reads where a key comes from, and the stores that the key is bound to: those that its `stores` lists, or else the store of its own
+/// Reads the source of a key, and the stores that the key is bound to: those that `stores` lists, or else the store with the key's own
 /// name. A key that is bound to no store is a problem.
 fn read_key(
     name: &str,
     value: &Value<'_>,
     granted: &[String],
+    is_used: bool,
     config: &Path,
     environment: Environment<'_>,
 ) -> Option<(SecretSource, Vec<String>)> {
@@ -92,15 +106,18 @@ fn read_key(
         if granted.iter().any(|store| store == name) {
             return Some((source, vec![name.to_owned()]));
         }
+        if is_used {
+            return Some((source, Vec::new()));
+        }
         value.problem(format_args!(
-            "opens nothing: name the stores whose objects it opens, such as keys.{name} = {{ file = \"/path\", stores = \
-             [\"repo\"] }}, or give it the name of its store"
+            "decrypts nothing: name the stores whose objects it decrypts, such as keys.{name} = {{ file = \"/path\", stores = \
+             [\"repo\"] }}, or give the key the name of its store"
         ));
         return None;
     };
     let stores = listed.list()?;
     if stores.is_empty() {
-        listed.problem("names no store, so the key would open nothing: name a store, or remove the key");
+        listed.problem("names no store, so the key would decrypt nothing: name a store, or remove the key");
     }
     let bound = stores.iter().filter_map(|item| {
         let store = item.word()?;

@@ -1,11 +1,16 @@
-//! `[method.NAME.grants]`: what a component may reach. Each kind of grant is read by its own module.
+//! `[method.NAME.grants]`: what a component may use. Each kind of grant has its own module, which reads it.
 
 pub(super) mod disk;
+mod environment;
 pub(super) mod keys;
+pub(super) mod log;
+pub(super) mod network;
+pub(super) mod programs;
 mod read;
 pub(super) mod stores;
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use replica::{Bytes, Redactor};
@@ -22,9 +27,9 @@ pub(super) const KEYS: &[Key] = &[
         "read",
         "list of paths",
         "none",
-        "directories that the method may read. A file is refused. A directory is refused if it is, holds \
-         or lies in the data directory or a mapped place, also by way of links and mounts, and if it \
-         holds a secret of the run",
+        "directories that the method may read. A file is refused. A directory is refused if it overlaps \
+         the data directory or a mapped place, even through links and mounts, or if it contains a file \
+         with a secret of the run",
     ),
     Key::new(
         "stores",
@@ -34,13 +39,20 @@ pub(super) const KEYS: &[Key] = &[
     )
     .with_names(),
     Key::new("keys", "secret, with `stores`", "none", "[a key](#keys)").with_names(),
-    Key::new("memory", "size", "`\"256MiB\"`", "what the component may use over all its memories and tables"),
+    Key::new("programs", "table", "none", "[a native program](#programs) that the method may run")
+        .with_names(),
+    Key::new(
+        "memory",
+        "size",
+        "`\"256MiB\"`",
+        "how much memory all linear memories and tables of the component may have together",
+    ),
     Key::new(
         "host_memory",
         "size, at least `\"16MiB\"`",
         "`\"160MiB\"`",
-        "what the host may hold for one run of the component: queues, lists of files, buffers, windows of \
-         decoders",
+        "how much memory the host may use for one run of the component: for queues, lists of files, \
+         buffers and decoder windows",
     ),
     Key::new(
         "disk",
@@ -48,28 +60,65 @@ pub(super) const KEYS: &[Key] = &[
         "no bound",
         "how much the method may write: [its bounds](#disk)",
     ),
+    Key::new(
+        "environment",
+        "`{ NAME = \"text\" }`",
+        "none",
+        "all variables of the method's environment. A method can read every value. Refused: names with characters \
+         other than letters, digits and `_`; names of variables that always hold a secret, such as `PGPASSWORD`; \
+         values that contain a secret of the run or look like one, such as an address with a password; and more than \
+         32 KiB in all",
+    ),
+    Key::new(
+        "network",
+        "list of `\"host:port\"`, or a table",
+        "none",
+        "[the servers](#network) that the method may connect to",
+    ),
+    Key::new(
+        "network_bytes",
+        "size",
+        "`\"1GiB\"`",
+        "how many bytes the method may exchange with all servers together in one run",
+    ),
+    Key::new(
+        "open_files",
+        "32 to 1,048,576",
+        "`2048`",
+        "how many files and streams may be open for the method at once, including those that its threads \
+         keep open. Fewer are available if the program's limit of open files (`ulimit -n`) is lower",
+    ),
+    Key::new(
+        "log",
+        "`{ bytes, lines }`",
+        "4 MiB, 10,000 lines",
+        "how much the method may log and print in one attempt: [its bounds](#log)",
+    ),
     Key::new("rate", "speed", "no bound", "how much the method may read from all stores together"),
     Key::new(
         "workers",
         "1 to 64",
         "as many as processors, at least 2",
-        "how many threads move the method's bytes. Fewer are used if `host_memory` or the open files do \
-         not suffice",
+        "how many threads transfer files for the method. Fewer are used if `host_memory` or `open_files` \
+         is not enough for them",
     ),
 ];
 
-/// The least memory that the host needs for a run: enough for one thread that moves bytes and for its buffers.
+/// The range of `open_files`: from the number that one transferring thread needs to the number that Linux allows by default.
+const OPEN_FILES: RangeInclusive<u64> = 32..=1 << 20;
+
+/// The minimum of `host_memory`: enough for one transferring thread and its buffers.
 const LEAST_HOST_MEMORY: Bytes = Bytes(16 << 20);
 
-/// The most threads that move a method's bytes.
+/// The maximum of `workers`.
 const WORKERS: usize = 64;
-/// The most characters in the name of a store or a key.
+/// How many characters the name of a store, key or program may have.
 const NAME: usize = 64;
 
-/// What the operator grants, before any secret's file is read.
+/// The grants as configured, before the files with secrets are read.
 #[derive(Clone, Debug, Default)]
 pub struct GrantsSection {
-    /// The grants without secrets: stores without their credentials, and no keys.
+    /// The grants without secrets: stores and servers without their credentials, and no keys.
     pub open: Grants,
     /// The secrets that stores with `credentials = "auto"` find in the environment.
     pub ambient: Vec<Secret>,
@@ -77,6 +126,7 @@ pub struct GrantsSection {
     pub ambient_files: Vec<PathBuf>,
     pub(crate) stores: stores::StoreSecrets,
     pub(crate) keys: keys::KeySources,
+    pub(crate) servers: network::ServerSecrets,
 }
 
 impl GrantsSection {
@@ -88,6 +138,7 @@ impl GrantsSection {
         let mut grants = self.open.clone();
         self.stores.resolve(&mut grants)?;
         self.keys.resolve(&mut grants)?;
+        self.servers.resolve(&mut grants)?;
         Ok(grants)
     }
 
@@ -99,7 +150,8 @@ impl GrantsSection {
 
     /// Lists every file that holds a secret.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
-        self.keys.files().chain(self.stores.files()).chain(self.ambient_files.iter().map(PathBuf::as_path))
+        let files = self.keys.files().chain(self.stores.files()).chain(self.servers.files());
+        files.chain(self.ambient_files.iter().map(PathBuf::as_path))
     }
 }
 
@@ -120,16 +172,19 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     }
     read::read(&section, &mut open);
     disk::read(&section, &mut open);
+    environment::read(&section, &mut open);
+    let servers = network::read(&section, environment, &mut open);
+    log::read(&section, &mut open);
+    if let Some(files) = section.get("open_files").and_then(|value| value.number_within(OPEN_FILES)) {
+        open.open_files = files;
+    }
     let stores = stores::read(&section, environment, &mut open);
-    let keys = keys::read(&section, &stores.names, environment);
+    let references = programs::read(&section, &mut open);
+    let used: Vec<_> = references.iter().map(|(name, _)| name.as_str()).collect();
+    let keys = keys::read(&section, &stores.names, &used, environment);
+    programs::check_references(&references, &keys.names);
     open.rate = section.get("rate").and_then(|value| value.parsed());
     open.workers = section.get("workers").and_then(|value| value.number_to(WORKERS));
-    for key in sandbox::not_enforced() {
-        section.refuse(
-            key,
-            "cannot be enforced by this version, which therefore does not grant it: remove the line",
-        );
-    }
     let (reader, place) = (section.reader(), section.place());
     section.finish();
     let ambient = stores::ambient(&open, environment);
@@ -138,7 +193,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
         let origin = Origin::File { file: reader.file().to_owned(), place };
         reader.keep(file, "what the environment names for `credentials = \"auto\"`", origin);
     }
-    GrantsSection { open, ambient, ambient_files, stores, keys }
+    GrantsSection { open, ambient, ambient_files, stores, keys, servers }
 }
 
 /// Returns the entries of a table whose keys are names that the operator chose. A name that is not allowed is noted as a problem.
@@ -164,6 +219,16 @@ impl Value<'_> {
             self.problem(format_args!("must be at most {most}, not {number}"));
         }
         fits
+    }
+
+    /// Reads a whole number within `range`.
+    fn number_within(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        let number = self.count(*range.start())?;
+        if !range.contains(&number) {
+            self.problem(format_args!("must be at most {}, not {number}", range.end()));
+            return None;
+        }
+        Some(number)
     }
 
     /// Reads a text that `T` parses.

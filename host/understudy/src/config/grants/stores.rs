@@ -30,7 +30,7 @@ const URL: Key = Key::new(
          a user or a password, `?`, `#`, characters that cannot be seen, and `%` in a `file:` URL",
 );
 
-/// The keys that a store has besides the settings of its kind.
+/// The keys that every store has, in addition to the settings of its kind.
 const FURTHER: &[Key] = &[
     Key::new(
         "ca_file",
@@ -52,13 +52,13 @@ const FURTHER: &[Key] = &[
         "concurrency",
         "1 to 256",
         "16",
-        "how many answers are awaited at once. There may be more connections",
+        "how many requests may wait for an answer at once. There may be more connections",
     ),
     Key::new(
         "retry_for",
         "time",
         "`\"10m\"`",
-        "how long one object may go without progress, all tries and pauses included",
+        "how long the transfer of one object may make no progress, including all tries and pauses",
     ),
     Key::new(
         "plan_retry_for",
@@ -103,7 +103,7 @@ pub(in crate::config) fn credentials() -> Vec<Key> {
     keys
 }
 
-/// Where the secrets of the stores come from, and which authorities their servers' certificates must come from.
+/// The sources of the stores' secrets, and the authorities from which their servers' certificates must come.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StoreSecrets {
     /// The names of all stores, also of those with problems.
@@ -244,13 +244,11 @@ fn read_store(
     }
     let mut authorities = None;
     if matches!(kind.tls, Tls::Never) {
-        section.refuse(
-            "ca_file",
-            "does nothing where there is no TLS: remove the line, or name a server by https://",
-        );
+        section.refuse("ca_file", "has no effect without TLS: remove the line, or use an https:// address");
     } else if let Some(value) = section.get("ca_file") {
         if !config.speaks_tls() {
-            value.problem("does nothing where there is no TLS, and `endpoint` is http://: take one line out");
+            value
+                .problem("has no effect without TLS, and `endpoint` is http://: remove one of the two lines");
         }
         authorities = Authorities::read(&value, section.reader().file());
     }

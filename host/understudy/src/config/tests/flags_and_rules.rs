@@ -1,4 +1,4 @@
-//! The rules of the loop that the configuration decides, and the flags over the file.
+//! The rules of the loop that the configuration implements, and the flags that override the file.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn rule_01_the_sources_list_replaces_the_local_one_and_sections_stay_local() {
 }
 
 #[test]
-fn rule_02_from_leader_leaves_basebackup_and_needs_a_source() {
+fn rule_02_with_from_leader_only_basebackup_is_tried_and_needs_a_source() {
     let overrides = Overrides { from_leader: true, ..Overrides::default() };
     let with_source = format!("{WHOLE}methods = [\"a\"]\n[source]\nconninfo = \"host=h\"\n[method.a]");
     assert_eq!(parse_with(&with_source, &overrides, &nothing).unwrap().methods, ["basebackup"]);
@@ -49,7 +49,7 @@ fn rule_04_an_empty_connstring_means_no_source() {
 }
 
 #[test]
-fn rule_03_the_passfile_is_patronis_where_patroni_gives_the_connstring() {
+fn rule_03_patronis_passfile_is_used_if_patroni_passes_the_connstring() {
     let patroni = |name: &str| (name == "PGPASSFILE").then(|| OsString::from("/tmp/pgpass0"));
     let text = format!("{WHOLE}[source]\nconninfo = \"host=h\"\npassfile = \"/etc/pgpass\"");
     let given = Overrides { connstring: Some("host=leader".to_owned()), ..Overrides::default() };
@@ -82,7 +82,7 @@ fn a_password_is_read_from_the_variable_that_the_file_names() {
 }
 
 #[test]
-fn flags_override_the_file_and_stand_in_for_what_it_leaves_out() {
+fn flags_override_settings_of_the_file_and_replace_missing_ones() {
     let overrides = Overrides {
         scope: Some("robin".to_owned()),
         datadir: Some("/flag".into()),
@@ -111,15 +111,15 @@ fn flags_override_the_file_and_stand_in_for_what_it_leaves_out() {
     assert_eq!(
         problems,
         [
-            "--bin-dir: ends with a character that cannot be seen, U+0020 (space): take it out",
-            "--datadir: has a character that cannot be seen, U+000A (line feed), in place 6: take it out",
-            "--scope: has a character that cannot be seen, U+00A0 (no-break space), in place 4: take it out",
+            "--bin-dir: ends with an invisible character, U+0020 (space): remove it",
+            "--datadir: has an invisible character, U+000A (line feed), at position 6: remove it",
+            "--scope: has an invisible character, U+00A0 (no-break space), at position 4: remove it",
         ]
     );
 }
 
 #[test]
-fn further_options_go_to_the_method_that_is_named_and_nowhere_else() {
+fn additional_options_go_only_to_the_method_that_is_named() {
     let text = format!("{WHOLE}methods = [\"acme\"]\n[method.acme.options]\nstanza = \"main\"\njobs = 4");
     let overrides = |method: Option<&str>| Overrides {
         method: method.map(str::to_owned),
@@ -137,10 +137,10 @@ fn further_options_go_to_the_method_that_is_named_and_nowhere_else() {
     let problems = parse_with(&text, &overrides(None), &nothing).map(|_| ()).unwrap_err();
     assert_eq!(
         problems,
-        ["--stanza: is no flag of this program; an option of a method needs --method NAME beside it"]
+        ["--stanza: is not a flag of this program; to set an option of a method, also pass --method NAME"]
     );
     let problems = parse_with(&text, &overrides(Some("acne")), &nothing).map(|_| ()).unwrap_err();
-    assert_eq!(problems, ["--method: `acne` is neither listed nor has a section; did you mean `acme`?"]);
+    assert_eq!(problems, ["--method: `acne` is not listed and has no section; did you mean `acme`?"]);
 }
 
 #[test]
@@ -164,14 +164,14 @@ fn rule_06_a_method_without_a_section_is_the_plugin_of_that_name() {
 }
 
 #[test]
-fn a_method_with_a_section_whose_plugin_is_missing_is_left_to_its_preflight() {
+fn a_missing_plugin_is_not_a_problem_of_the_configuration_if_the_method_has_a_section() {
     let text =
         format!("{WHOLE}methods = [\"acme\", \"basebackup\"]\n[method.acme]\nplugin = \"/no/such.wasm\"");
     assert_eq!(parse(&text).unwrap().methods, ["acme", "basebackup"]);
 }
 
 #[test]
-fn rule_29_the_standby_follows_the_operators_conninfo_with_a_lasting_passfile() {
+fn rule_29_the_standby_follows_the_operators_conninfo_and_uses_standby_passfile() {
     let text = format!(
         "{WHOLE}configure_standby = true\nstandby_passfile = \"/etc/pgpass\"\nrestore_command = \"cp /archive/%f %p\"\n[source]\nconninfo = \"host=h\"\npassfile = \"/run/p\""
     );
@@ -205,7 +205,7 @@ fn rule_19_basebackups_options_are_a_table_or_a_list_and_flags_override_them() {
 }
 
 #[test]
-fn an_option_is_known_with_its_place() {
+fn each_option_is_read_with_its_place_in_the_file() {
     let text = format!(
         "{WHOLE}[method.acme]\n[method.acme.options]\nstanza = \"main\"\n[method.basebackup.options]\nformat = \"t\"\nwaldirr = \"/w\"\n"
     );

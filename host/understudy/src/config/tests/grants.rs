@@ -1,4 +1,4 @@
-//! Stores, keys, speed: what is granted, and where its secrets come from.
+//! Reading `[method.NAME.grants]`: stores, keys, variables, servers and programs, and where their secrets come from.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ fn grants(lines: &str) -> Result<GrantsSection, Vec<String>> {
         .map(|config| config.components["acme"].grants.clone())
 }
 
-/// Returns the only problem of these lines, without the file's name and the line number, which is 7.
+/// Returns the only problem in these lines, without the file's name and the line number, which is 7.
 fn refused(lines: &str) -> String {
     let problems = grants(lines).map(|_| ()).unwrap_err();
     assert_eq!(problems.len(), 1, "{lines}: {problems:#?}");
@@ -24,7 +24,7 @@ fn refused(lines: &str) -> String {
 }
 
 #[test]
-fn a_store_is_granted_with_what_its_kind_knows() {
+fn a_store_is_granted_with_the_settings_of_its_kind() {
     let section = grants(
         r#"stores.repo = { url = "s3://backups/pg", region = "eu-central-1", endpoint = "http://[::1]:9000", allow_http = true, concurrency = 8, retry_for = "2m", idle_timeout = "5s", credentials = { access_key_id = { env = "SECRET" }, secret_access_key = { env = "SECRET" } } }
 stores.local = { url = "file:///mnt/backups" }
@@ -57,7 +57,7 @@ workers = 4"#,
 }
 
 #[test]
-fn the_time_for_retries_while_a_method_plans_has_a_setting_of_its_own() {
+fn plan_retry_for_sets_the_time_for_retries_while_a_method_plans() {
     let plan = |line: &str| {
         let section = grants(&format!("stores.repo = {{ url = \"s3://b\"{line} }}")).unwrap();
         section.resolve().unwrap().stores["repo"].clone().for_plan().retry.at_most
@@ -123,7 +123,7 @@ fn a_key_comes_from_a_file_that_is_read_when_the_run_begins() {
 }
 
 #[test]
-fn a_key_is_bound_to_the_stores_that_it_opens() {
+fn a_key_is_bound_to_the_stores_whose_objects_it_decrypts() {
     let stores = "stores.repo = { url = \"file:///b\" }\nstores.wal = { url = \"file:///w\" }";
     let bound = |key: &str| {
         grants(&format!("{key}\n{stores}"))
@@ -137,7 +137,7 @@ fn a_key_is_bound_to_the_stores_that_it_opens() {
         names(&["repo", "wal"])
     );
     for (key, says) in [
-        ("keys.other = { env = \"SECRET\" }", "opens nothing"),
+        ("keys.other = { env = \"SECRET\" }", "decrypts nothing"),
         ("keys.repo = { env = \"SECRET\", stores = [] }", "names no store"),
         ("keys.repo = { env = \"SECRET\", stores = [\"rep\"] }", "did you mean `repo`?"),
         ("keys.repo = { env = \"SECRET\", stores = [\"/b\"] }", "names no store of these grants"),
@@ -149,7 +149,7 @@ fn a_key_is_bound_to_the_stores_that_it_opens() {
 }
 
 #[test]
-fn a_web_server_redirects_where_the_grant_says() {
+fn a_web_server_may_redirect_only_to_the_granted_servers() {
     let section = grants(
         "stores.repo = { url = \"https://host/\", redirects = [\"cdn.example:443\", \"[::1]:8443\"] }",
     );
@@ -161,7 +161,7 @@ fn a_web_server_redirects_where_the_grant_says() {
 }
 
 #[test]
-fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
+fn the_authorities_in_ca_file_are_read_for_each_store() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().display();
     for url in ["https://host/", "s3://b", "gs://b", "az://b\", account = \"a"] {
@@ -179,12 +179,12 @@ fn a_server_is_vouched_for_by_the_authorities_that_the_operator_names() {
     }
     for url in ["http://host/", "file:///b"] {
         let problem = refused(&format!("stores.repo = {{ url = \"{url}\", ca_file = \"{path}\" }}"));
-        assert!(problem.contains("no TLS"), "{problem}");
+        assert!(problem.contains("has no effect without TLS"), "{problem}");
     }
     let plain = "endpoint = \"http://host\", allow_http = true";
     for url in ["s3://b", "gs://b", "az://b\", account = \"a"] {
         let problem = refused(&format!("stores.repo = {{ url = \"{url}\", {plain}, ca_file = \"{path}\" }}"));
-        assert!(problem.contains("ca_file` does nothing"), "{problem}");
+        assert!(problem.contains("ca_file` has no effect without TLS"), "{problem}");
     }
     assert!(refused(&format!("ca_file = \"{path}\"")).contains("unknown key"));
     assert!(refused(r#"stores.repo = { url = "s3://b", ca_file = "ca.pem" }"#).contains("absolute path"));
@@ -313,4 +313,189 @@ fn a_mistake_in_a_store_is_reported_at_the_setting() {
     ] {
         assert_eq!(refused(lines), says.replace("STORE", store), "{lines}");
     }
+}
+
+#[test]
+fn variables_are_strings_and_must_not_be_secrets() {
+    let section =
+        grants("environment = { LANG = \"C\", EMPTY = \"\" }\nenvironment.TWO_LINES = \"a\\nb\"").map(|_| ());
+    assert!(section.is_err(), "a table that is written in one line is closed");
+    let section = grants("environment = { LANG = \"C\", EMPTY = \"\", LINES = \"a\\nb\" }").unwrap();
+    let set: Vec<_> = section.open.environment.iter().collect();
+    assert_eq!(set, [("EMPTY", ""), ("LANG", "C"), ("LINES", "a\nb")]);
+    for (lines, says) in [
+        ("environment = [\"LANG=C\"]", "must be a table"),
+        ("environment.A = 5", "must be a quoted string, not a whole number"),
+        ("environment.A = { env = \"SECRET\" }", "A secret is not allowed here"),
+        ("environment.\"A B\" = \"x\"", "is not the name of a variable"),
+        ("environment.PGPASSWORD = \"x\"", "holds a secret by its name"),
+        ("environment.URL = \"https://u:hunter2@h/\"", "holds a secret by its name or by its look"),
+        ("environment.DSN = \"host=h password=hunter2\"", "holds a secret by its name or by its look"),
+        ("environment.A = \"x\\u0000\"", "has a NUL byte"),
+    ] {
+        let problem = refused(lines);
+        assert!(problem.contains(says) && problem.contains("`method.acme.grants.environment"), "{problem}");
+    }
+    let long = "x".repeat(40 << 10);
+    let problem = refused(&format!("environment.A = \"{long}\""));
+    assert!(problem.contains("longer than 32768 bytes") && !problem.contains("xxx"), "{problem}");
+}
+
+#[test]
+fn servers_are_granted_by_a_list_or_by_a_table_with_their_settings() {
+    let section =
+        grants("network = [\"api.example:443\", \"[::1]:8443\"]\nnetwork_bytes = \"5MiB\"").unwrap();
+    let granted = section.resolve().unwrap();
+    let servers: Vec<_> = granted.network.keys().map(ToString::to_string).collect();
+    assert_eq!(servers, ["api.example:443", "[::1]:8443"]);
+    assert_eq!(granted.network_bytes, Bytes(5 << 20));
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "t0ken-in-a-file\n").unwrap();
+    let authorities = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(authorities.path(), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let (token, ca) = (file.path().display(), authorities.path().display());
+    let section = grants(&format!(
+        "network.\"API.example:443\" = {{ token = {{ file = \"{token}\" }}, ca_file = \"{ca}\", private = true, bytes = \"1MiB\" }}\n\
+         network.\"b:1\" = {{ token = {{ env = \"SECRET\" }} }}\nnetwork.\"c:2\" = {{}}"
+    ))
+    .unwrap();
+    assert_eq!(section.secret_files().collect::<Vec<_>>(), [file.path()]);
+    let granted = section.resolve().unwrap();
+    let api = &granted.network[&"api.example:443".parse().unwrap()];
+    assert_eq!(api.token.as_ref().unwrap().expose(), b"t0ken-in-a-file");
+    assert_eq!((api.private, api.bytes), (true, Some(Bytes(1 << 20))));
+    assert_eq!(api.authorities.as_deref(), Some("-----BEGIN CERTIFICATE-----\n"));
+    let settings = [
+        ("bytes", "\"1MiB\"".to_owned()),
+        ("ca_file", format!("\"{ca}\"")),
+        ("private", "true".to_owned()),
+        ("token", format!("{{ file = \"{token}\" }}")),
+    ];
+    assert_eq!(api.settings, settings.map(|(key, value)| (key.to_owned(), value)).into());
+    assert!(granted.network[&"c:2".parse().unwrap()].settings.is_empty());
+    // The line that repeats the settings means the same.
+    let line: Vec<_> = api.settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let again = format!("network = {{ \"api.example:443\" = {{ {} }} }}", line.join(", "));
+    let again = grants(&again).unwrap().resolve().unwrap();
+    assert_eq!(format!("{:?}", again.network.values().next().unwrap()), format!("{api:?}"));
+    assert_eq!(again.network.values().next().unwrap().token, api.token);
+    assert_eq!(granted.secrets().count(), 2);
+    assert!(
+        !format!("{section:?} {granted:?}").contains("t0ken")
+            && !format!("{granted:?}").contains("swordfish")
+    );
+
+    std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(section.resolve().unwrap_err().to_string().contains("chmod"));
+}
+
+#[test]
+fn the_message_for_a_refused_server_says_what_to_write() {
+    for (lines, says) in [
+        ("network = \"api.example:443\"", "must be a list, not a string"),
+        ("network = [\"api.example\"]", "`method.acme.grants.network[0]` names no port"),
+        ("network = [\"*.example:443\"]", "has a wildcard"),
+        ("network = [\"https://api.example:443\"]", "names no host"),
+        ("network = [\"0.0.0.0:443\"]", "no server has"),
+        ("network = [\"224.0.0.1:443\"]", "no server has"),
+        ("network = [\"a:1\", \"A:1\"]", "names a:1, which is listed already"),
+        ("network = [{ to = \"a:1\" }]", "with settings, write network.\"HOST:PORT\""),
+        ("network.\"a:0\" = {}", "names no port"),
+        (
+            "network.\"a:1\" = { privat = true }",
+            "unknown key `method.acme.grants.network.\"a:1\".privat`: did you mean `private`?",
+        ),
+        ("network.\"a:1\" = { private = \"true\" }", "must be true or false without quotes"),
+        ("network.\"a:1\" = { token = \"swordfish\" }", "must not be written in this file"),
+        ("network.\"a:1\" = { bytes = \"0B\" }", "must not be 0"),
+        ("network_bytes = 5", "must be a quoted size"),
+    ] {
+        let problem = refused(lines);
+        assert!(problem.contains(says) && !problem.contains("swordfish"), "{problem}");
+    }
+}
+
+#[test]
+fn a_program_is_granted_with_its_patterns_and_the_keys_of_its_environment() {
+    let section = grants(
+        r#"keys.cloud = { env = "SECRET" }
+programs.restore = { path = "/usr/bin/pgbackrest", args = ["restore", "--set={label}", "", "{patroni}"], env = { TOKEN = { key = "cloud" }, HOME = "/var/lib/x", EMPTY = "" }, read = ["/etc/pgbackrest"], write = ["/var/spool/x"], execute = ["/bin/tar"], network = [443, 53], timeout = "90s", memory = "64MiB", processes = 9 }
+programs.other = { path = "/bin/true" }"#,
+    )
+    .unwrap();
+    let granted = section.resolve().unwrap();
+    let restore = &granted.programs["restore"];
+    assert_eq!(restore.path, Path::new("/usr/bin/pgbackrest"));
+    let args: Vec<_> = restore.args.iter().map(ToString::to_string).collect();
+    assert_eq!(args, ["restore", "--set={label}", "", "{patroni}"]);
+    let env: Vec<_> = restore.env.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let text = |text: &str| sandbox::EnvironmentValue::Text(text.to_owned());
+    let key = sandbox::EnvironmentValue::Key("cloud".to_owned());
+    assert_eq!(env, [("EMPTY", text("")), ("HOME", text("/var/lib/x")), ("TOKEN", key)]);
+    assert_eq!(restore.read, [Path::new("/etc/pgbackrest")]);
+    assert_eq!(restore.write, [Path::new("/var/spool/x")]);
+    assert_eq!(restore.execute, [Path::new("/bin/tar")]);
+    assert_eq!(restore.network, [443, 53]);
+    assert_eq!((restore.timeout, restore.memory), (Some(Duration::from_secs(90)), Bytes(64 << 20)));
+    assert_eq!(restore.processes, 9);
+    let other = &granted.programs["other"];
+    assert_eq!((other.args.len(), other.timeout, other.memory), (0, None, Bytes(1 << 30)));
+    assert_eq!(other.processes, 512);
+    // A key that only a program uses is bound to no store.
+    assert!(granted.keys["cloud"].stores.is_empty());
+    assert_eq!(granted.secrets().count(), 1);
+}
+
+#[test]
+fn each_mistake_in_a_program_has_its_own_message() {
+    for (keys, says) in [
+        (r#"args = []"#, "`method.acme.grants.programs.x.path` is missing"),
+        (r#"path = "bin/x""#, "absolute"),
+        (r#"path = "/x", arg = []"#, "did you mean `args`?"),
+        (r#"path = "/x", args = "restore""#, "must be a list"),
+        (r#"path = "/x", args = [7]"#, "`method.acme.grants.programs.x.args[0]` must be a quoted string"),
+        (r#"path = "/x", args = ["{lable}"]"#, "did you mean {label}?"),
+        (r#"path = "/x", args = ["{label}{text}"]"#, "nothing between them"),
+        (r#"path = "/x", args = ["{patroni}", "{patroni}"]"#, "has {patroni} twice"),
+        (
+            r#"path = "/x", env = { A = { key = "absent" } }"#,
+            "names no key of these grants: write keys.absent",
+        ),
+        (r#"path = "/x", env = { A = { file = "/x" } }"#, "unknown key"),
+        (r#"path = "/x", env = { A = 7 }"#, "must be a text, or { key"),
+        (r#"path = "/x", env = { "A B" = "x" }"#, "is not the name of a variable"),
+        (r#"path = "/x", env = { "1A" = "x" }"#, "is not the name of a variable"),
+        (r#"path = "/x", env = { PGPASSWORD = "hunter2" }"#, "holds a secret by its name"),
+        (r#"path = "/x", env = { pgpassword = "" }"#, "holds a secret by its name"),
+        (r#"path = "/x", env = { WALG_PGP_KEY = "hunter2" }"#, "holds a secret by its name"),
+        (r#"path = "/x", env = { MY_TOKEN = "hunter2" }"#, "holds a secret by its name"),
+        (r#"path = "/x", env = { URL = "postgres://u:hunter2@h/x" }"#, "holds a secret by its name"),
+        (r#"path = "/x", env = { DSN = "host=h password=hunter2" }"#, "holds a secret by its name"),
+        (r#"path = "/x", args = ["--password=hunter2"]"#, "holds a secret by its look"),
+        (r#"path = "/x", args = ["--token", "hunter2"]"#, "holds a secret by its look"),
+        (r#"path = "/x", args = ["--token=hunter2{text}"]"#, "holds a secret by its look"),
+        (r#"path = "/x", read = ["etc"]"#, "absolute"),
+        (
+            r#"path = "/x", network = ["h:443"]"#,
+            "the ports that a program connects to, not the hosts: write 443",
+        ),
+        (r#"path = "/x", network = [0]"#, "at least 1"),
+        (r#"path = "/x", network = [65536]"#, "at most 65535"),
+        (r#"path = "/x", timeout = "0s""#, "must not be 0"),
+        (r#"path = "/x", memory = "0B""#, "must not be 0"),
+        (r#"path = "/x", processes = 0"#, "at least 1"),
+        (r#"path = "/x", processes = 65537"#, "at most 65536"),
+    ] {
+        let problems = grants(&format!("programs.x = {{ {keys} }}")).map(|_| ()).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{keys}: {problems:#?}");
+        assert!(!problems.concat().contains("hunter2"), "{problems:#?}");
+    }
+    let harmless = r#"path = "/x", env = { PGPASSFILE = "/x" }, args = ["--password={text}", "--token", "{text}", "--passfile", "x", "--token", "-x"]"#;
+    grants(&format!("programs.x = {{ {harmless} }}")).unwrap();
+    let problems = grants(r#"programs."../x" = { path = "/x" }"#).map(|_| ()).unwrap_err();
+    assert!(problems[0].contains("letters, digits"), "{problems:?}");
+    let near = "keys.cloud = { env = \"SECRET\", stores = [] }\nprograms.x = { path = \"/x\", env = { A = { key = \"clod\" } } }";
+    let problems = grants(near).map(|_| ()).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.contains("did you mean `cloud`?")), "{problems:?}");
 }

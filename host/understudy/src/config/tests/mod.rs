@@ -41,7 +41,7 @@ fn parse(text: &str) -> Result<Config, Vec<String>> {
     parse_with(text, &Overrides::default(), &nothing)
 }
 
-/// Returns the only problem of [`WHOLE`] with these lines after it, without the file's name.
+/// Appends these lines to [`WHOLE`] and returns the only problem, without the file's name.
 fn problem(lines: &str) -> String {
     let problems = parse(&format!("{WHOLE}{lines}")).map(|_| ()).unwrap_err();
     assert_eq!(problems.len(), 1, "{problems:#?}");
@@ -76,6 +76,7 @@ keep_data = true
 no_master = true
 no_params = true
 timeout = "1h30m"
+cpu = "20min"
 [method.acme.options]
 stanza = "main"
 jobs = 4
@@ -87,6 +88,8 @@ memory = "64MiB"
 host_memory = "512MiB"
 read = ["/mnt/backups"]
 disk = { bytes = "3TiB", files = 5_000_000, keep_free = "20GiB" }
+open_files = 500
+log = { bytes = "64KiB" }
 
 [method.basebackup]
 tries = 3
@@ -118,9 +121,12 @@ no-slot = false
     assert_eq!(config.timeout, Some(Duration::from_secs(12 * 3600)));
     assert_eq!(config.require_landlock, Some(3));
     let acme = &config.components["acme"];
-    assert_eq!(acme.plugin.as_deref(), Some(Path::new("/etc/acme.wasm")), "beside the configuration file");
+    assert_eq!(acme.plugin, Some(Plugin::File("/etc/acme.wasm".into())), "beside the configuration file");
     assert!(acme.keep_data && acme.no_leader && acme.no_params);
     assert_eq!(acme.timeout, Some(Duration::from_secs(5400)));
+    assert_eq!(acme.cpu(), Some(Duration::from_secs(20 * 60)));
+    assert_eq!(acme.grants.open.open_files, 500);
+    assert_eq!(acme.grants.open.log, sandbox::LogBudget { bytes: Bytes(64 << 10), lines: 10_000 });
     let option =
         |name: &str| acme.options.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     assert_eq!(option("stanza"), Some(OptionValue::Text("main".into())));
@@ -140,7 +146,41 @@ no-slot = false
 }
 
 #[test]
-fn what_is_left_out_has_patronis_defaults() {
+fn processor_time_is_limited_unless_cpu_is_0() {
+    let cpu = |line: &str| {
+        let config = parse(&format!("{WHOLE}[method.acme]\n{line}\n")).unwrap();
+        config.components["acme"].cpu()
+    };
+    assert_eq!(cpu(""), Some(Duration::from_secs(4 * 3600)));
+    assert_eq!(cpu("cpu = \"0s\""), None);
+    assert_eq!(cpu("cpu = \"90s\""), Some(Duration::from_secs(90)));
+}
+
+#[test]
+fn a_plugin_is_a_path_or_a_name_that_is_looked_up() {
+    let plugin = |text: &str| {
+        let config = parse(&format!("{WHOLE}\n[method.restore]\nplugin = \"{text}\"\n")).unwrap();
+        config.components["restore"].clone()
+    };
+    for (text, file) in [
+        ("/opt/x.wasm", "/opt/x.wasm"),
+        ("./x", "/etc/./x"),
+        ("x.wasm", "/etc/x.wasm"),
+        ("sub/command", "/etc/sub/command"),
+    ] {
+        let section = plugin(text);
+        let Some(Plugin::File(found)) = &section.plugin else { panic!("{text}: {:?}", section.plugin) };
+        assert_eq!(found, Path::new(file));
+        assert_eq!(section.looked_up("restore"), None, "{text}");
+    }
+    let section = plugin("command");
+    assert_eq!(section.plugin, Some(Plugin::Name("command".to_owned())));
+    assert_eq!(section.looked_up("restore"), Some("command"));
+    assert_eq!(ComponentSection::default().looked_up("restore"), Some("restore"));
+}
+
+#[test]
+fn missing_settings_have_patronis_defaults() {
     let config = parse(WHOLE).unwrap();
     assert_eq!(config.methods, ["basebackup"]);
     assert_eq!((config.basebackup.tries, config.basebackup.pause), (None, None));

@@ -1,4 +1,4 @@
-//! The configuration that the package installs among its examples.
+//! The sample configuration that the Debian package installs with its examples.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Every place of the configuration that takes a secret reads it by the same rules.
+//! Every setting that takes a secret reads it by the same rules.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -93,7 +93,7 @@ impl SecretPlace {
     }
 }
 
-/// Creates files that no place takes. Returns each with a part of the problem that is expected. `right` is a content that would be taken.
+/// Creates files that every setting refuses. Returns each with a part of the expected problem. `right` is a content that would be accepted.
 fn refused_files(folder: &Path, right: &str) -> Vec<(PathBuf, &'static str)> {
     let file = |name: &str, content: &str, mode: u32| {
         let path = folder.join(name);
@@ -128,7 +128,7 @@ fn refused_files(folder: &Path, right: &str) -> Vec<(PathBuf, &'static str)> {
 }
 
 #[test]
-fn every_place_that_takes_a_secret_refuses_the_same_files() {
+fn every_setting_that_takes_a_secret_refuses_the_same_files() {
     let places = SecretPlace::all();
     assert!(places.len() >= 13, "{}", places.len());
     for place in places {
@@ -152,7 +152,7 @@ fn every_place_that_takes_a_secret_refuses_the_same_files() {
 }
 
 #[test]
-fn every_place_that_takes_a_secret_refuses_the_same_variables() {
+fn every_setting_that_takes_a_secret_refuses_the_same_variables() {
     for place in SecretPlace::all() {
         let named = "{ env = \"SECRET\" }";
         let with = |content: &str| {
@@ -176,7 +176,7 @@ fn every_place_that_takes_a_secret_refuses_the_same_variables() {
 }
 
 #[test]
-fn what_auto_finds_in_the_environment_is_known_as_a_secret() {
+fn credentials_that_auto_finds_in_the_environment_are_known_as_secrets() {
     for (scheme, variables) in [
         ("s3", &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"][..]),
         ("az", &["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"]),
@@ -211,7 +211,7 @@ fn what_auto_finds_in_the_environment_is_known_as_a_secret() {
 }
 
 #[test]
-fn a_secret_behind_a_linked_directory_is_read_as_kubernetes_keeps_it() {
+fn a_secret_in_a_linked_directory_is_read_because_kubernetes_mounts_secrets_so() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("..2026")).unwrap();
     let file = folder.path().join("..2026/password");
@@ -298,4 +298,35 @@ fn the_password_of_a_proxy_is_known_as_a_secret() {
     config.proxy_secrets.iter().for_each(|secret| redactor.add(secret).unwrap());
     let redacted = redactor.redact("http://me:sw%6frdfish@proxy:3128 got swordfish and bWU6c3dvcmRmaXNo");
     assert_eq!(redacted, "http://<secret>@proxy:3128 got <secret> and <secret>");
+}
+
+#[test]
+fn a_restore_command_with_a_secret_is_refused_without_showing_it() {
+    for (line, expected) in [
+        (
+            "restore_command = \"AWS_SECRET=x wal-g wal-fetch\"",
+            "6:19: `replica.restore_command` sets variables",
+        ),
+        (
+            "restore_command = \"curl https://u:S3cret@h/%f -o %p\"",
+            "6:19: `replica.restore_command` has a password in an address",
+        ),
+        ("restore_command = \"/usr/bin/env -i A=x wal-g\"", "6:19: `replica.restore_command` sets variables"),
+        ("restore_command = \"env -u B A=S3cret wal-g\"", "6:19: `replica.restore_command` sets variables"),
+        ("restore_command = \"cd /x && A=S3cret wal-g\"", "6:19: `replica.restore_command` sets variables"),
+        ("restore_command = \"sh -c 'A=S3cret wal-g'\"", "6:19: `replica.restore_command` sets variables"),
+        ("restore_command = \"export A=S3cret; wal-g\"", "6:19: `replica.restore_command` sets variables"),
+        (
+            "restore_command = \"x --cipher-pass=S3cret %f\"",
+            "6:19: `replica.restore_command` has a secret in the argument `cipher-pass`",
+        ),
+        (
+            "restore_command = \"cp '/a/%f %p\"",
+            "6:19: `replica.restore_command` has a quote that is not closed: write a command that a shell can read",
+        ),
+    ] {
+        let problem = problem(line);
+        assert!(problem.starts_with(expected), "{line}\n  gave {problem}\n  not  {expected}");
+        assert!(!problem.contains("S3cret"), "{problem}");
+    }
 }

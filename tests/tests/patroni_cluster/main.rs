@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adapters;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,12 +21,17 @@ fn leader(cluster: &PatroniCluster) -> Member<'_> {
     let mut first = cluster.member("first").unwrap();
     first.start().unwrap();
     first.wait_until_leader().unwrap();
-    let rows = "SELECT n AS id, repeat(md5(n::text), 14) AS body FROM generate_series(1, 20000) n";
-    first.psql(&format!("CREATE TABLE letters AS {rows}")).unwrap();
+    write_letters(&first);
     let mut backup = first.client("pg_basebackup");
     backup.args(["--format=tar", "--checkpoint=fast", "--no-sync", "--pgdata"]);
     run(backup.arg(cluster.backups().join("latest"))).unwrap();
     first
+}
+
+/// Creates a table with some rows on the leader.
+fn write_letters(leader: &Member<'_>) {
+    let rows = "SELECT n AS id, repeat(md5(n::text), 14) AS body FROM generate_series(1, 20000) n";
+    leader.psql(&format!("CREATE TABLE letters AS {rows}")).unwrap();
 }
 
 /// Checks that the last of these attempts created the member, and that the member streams from the leader and has the leader's rows.

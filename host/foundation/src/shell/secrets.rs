@@ -1,0 +1,175 @@
+//! Finds secrets in a command: variables that it sets, also within `env`, `sh -c` and the like, and arguments whose names are those of
+//! secrets.
+//!
+//! Which texts are secrets is known to [`crate::lookalike`].
+
+use super::{DEEPEST, SimpleCommand, Unreadable, is_assignment, simple_commands};
+use crate::logins::secrets_in;
+use crate::lookalike::{Names, bearer, pairs, tells};
+
+/// What a command has that must not be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandFault {
+    /// It sets variables, whose values may be secrets.
+    SetsVariables,
+    /// An argument has the name of a secret; the text is that name, without the value.
+    Secret(String),
+    /// It has an address with a password.
+    Login,
+    /// It cannot be read, so that it may have anything.
+    Unreadable(Unreadable),
+}
+
+/// Programs and commands of the shell whose arguments may be further commands or variables.
+const RUN_OTHERS: [&str; 34] = [
+    "ash",
+    "bash",
+    "builtin",
+    "busybox",
+    "chpst",
+    "chroot",
+    "command",
+    "dash",
+    "declare",
+    "doas",
+    "env",
+    "eval",
+    "exec",
+    "export",
+    "flock",
+    "ionice",
+    "ksh",
+    "local",
+    "nice",
+    "nohup",
+    "readonly",
+    "runuser",
+    "setpriv",
+    "setsid",
+    "sh",
+    "ssh",
+    "stdbuf",
+    "su",
+    "sudo",
+    "systemd-run",
+    "time",
+    "timeout",
+    "typeset",
+    "zsh",
+];
+
+/// Options after which a user and a password follow (curl, wget and smbclient).
+const LOGIN_OPTIONS: [&str; 4] = ["-u", "-U", "--user", "--proxy-user"];
+
+/// Returns what a command for a shell has that must not be shown; `None` if nothing was found.
+///
+/// Variables count regardless of their values. A command that is the argument of a shell or of a program such as `env` is read as well.
+pub fn fault(command: &str) -> Option<CommandFault> {
+    fault_at(command, true, Names::Certain, 0)
+}
+
+/// Returns whether one word of a command holds a secret, or is itself a command that has one: the argument of `sh -c`. Variables in it
+/// count if their names are those of secrets, also doubtful ones.
+pub fn word_holds_secret(word: &str) -> bool {
+    let holds = |fault| !matches!(fault, CommandFault::Unreadable(Unreadable::NotClosed(_)));
+    fault_at(word, false, Names::Doubtful, 0).is_some_and(holds)
+}
+
+/// `variables` says whether each variable counts, and not only one with the name of a secret.
+fn fault_at(command: &str, variables: bool, names: Names, depth: usize) -> Option<CommandFault> {
+    if depth > DEEPEST {
+        return Some(CommandFault::Unreadable(Unreadable::TooDeep));
+    }
+    match simple_commands(command) {
+        Err(why) => Some(CommandFault::Unreadable(why)),
+        Ok(commands) => commands.iter().find_map(|command| fault_of(command, variables, names, depth)),
+    }
+}
+
+fn fault_of(command: &SimpleCommand, variables: bool, names: Names, depth: usize) -> Option<CommandFault> {
+    let rest = command.program_and_arguments();
+    let prefix = &command.words[..command.words.len() - rest.len()];
+    if variables && prefix.iter().any(|word| is_assignment(word)) {
+        return Some(CommandFault::SetsVariables);
+    }
+    let runs_others = rest.first().is_some_and(|program| runs_others(program));
+    let words = command.words.iter();
+    let next = words.clone().skip(1).map(Some).chain([None]);
+    words.zip(next).find_map(|(word, next)| {
+        if runs_others && variables && sets_variable(word) {
+            return Some(CommandFault::SetsVariables);
+        }
+        secret(word, next, names).or_else(|| {
+            let inner = inner_command(word, runs_others)?;
+            match fault_at(inner, variables && runs_others, names, depth + 1)? {
+                // A text with a single quotation mark, such as `it's`, is not a command.
+                CommandFault::Unreadable(Unreadable::NotClosed(_)) if !runs_others => None,
+                fault => Some(fault),
+            }
+        })
+    })
+}
+
+fn runs_others(program: &str) -> bool {
+    RUN_OTHERS.contains(&program.rsplit('/').next().unwrap_or(program))
+}
+
+/// Returns whether an argument of a program that runs others sets a variable: `NAME=value`, or the same directly after an option, as in
+/// `env -SNAME=value`.
+fn sets_variable(word: &str) -> bool {
+    let after_option = || {
+        let short = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'))?;
+        let mut rest = short.chars();
+        rest.next();
+        Some(rest.as_str())
+    };
+    is_assignment(word) || after_option().is_some_and(is_assignment)
+}
+
+/// Returns the command that an argument may be. An argument without spaces and operators is not a command.
+fn inner_command(word: &str, of_another_program: bool) -> Option<&str> {
+    // `-c'a command'` and `--command='a command'`.
+    let after_option = match word.strip_prefix("--") {
+        Some(long) => long.split_once('=').map(|(_, value)| value),
+        None => word.strip_prefix('-').and_then(|short| short.get(1..)),
+    };
+    let text = match of_another_program {
+        true => after_option.unwrap_or(word),
+        false => word,
+    };
+    text.contains([' ', '\t', '\n', ';', '&', '|', '(', '`', '<', '>']).then_some(text)
+}
+
+/// Returns the secret in a word, or in a word and the next one.
+fn secret(word: &str, next: Option<&String>, names: Names) -> Option<CommandFault> {
+    if !secrets_in(word).is_empty() {
+        return Some(CommandFault::Login);
+    }
+    let named = |name: &str| Some(CommandFault::Secret(name.trim_start_matches('-').to_owned()));
+    // The shell replaces `$NAME` by a value that is not in the command, and a path is no secret.
+    let is_elsewhere = |value: &str| value.is_empty() || value.starts_with(['$', '/']);
+    let next = next.map(String::as_str).filter(|next| !next.starts_with('-')).unwrap_or_default();
+    if LOGIN_OPTIONS.contains(&word) && has_login(next) {
+        return Some(CommandFault::Secret(word.to_owned()));
+    }
+    if let Some((name @ ("--user" | "--proxy-user"), value)) = word.split_once('=')
+        && has_login(value)
+    {
+        return Some(CommandFault::Secret(name.to_owned()));
+    }
+    if let Some((name, _)) = pairs(word, names).find(|(_, value)| !is_elsewhere(value)) {
+        return named(name);
+    }
+    if bearer(word).is_some_and(|token| !is_elsewhere(token)) {
+        return named("bearer");
+    }
+    // `--password VALUE`
+    let is_option = word.starts_with("--") && !word.contains('=');
+    if is_option && tells(word, names) && !is_elsewhere(next) { named(word) } else { None }
+}
+
+/// Returns whether a value is a user and a password. A user without a password is not, and neither is an address.
+fn has_login(value: &str) -> bool {
+    let password = value.split_once(':').map(|(_, password)| password).unwrap_or_default();
+    !password.is_empty() && !password.starts_with(['/', '$'])
+}

@@ -1,0 +1,125 @@
+//! Programs that are often used as custom methods, and advice on using them with Understudy.
+
+/// Returns the last component of a path.
+pub(crate) fn base_name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+/// Returns the path at which Debian's packages install a program.
+pub(crate) fn path(name: &str) -> Option<&'static str> {
+    const PATHS: [(&str, &str); 9] = [
+        ("pgbackrest", "/usr/bin/pgbackrest"),
+        ("barman-cloud-restore", "/usr/bin/barman-cloud-restore"),
+        ("envdir", "/usr/bin/envdir"),
+        ("sh", "/bin/sh"),
+        ("bash", "/bin/bash"),
+        ("python3", "/usr/bin/python3"),
+        ("pg_basebackup", "/usr/bin/pg_basebackup"),
+        ("patroni_wale_restore", "/usr/bin/patroni_wale_restore"),
+        ("patroni_barman", "/usr/bin/patroni_barman"),
+    ];
+    PATHS.iter().find(|(known, _)| *known == name).map(|(_, path)| *path)
+}
+
+/// Programs that run a script.
+const INTERPRETERS: [&str; 9] = ["sh", "bash", "dash", "ksh", "zsh", "python", "python3", "perl", "ruby"];
+
+/// Programs that start another program, which their arguments name.
+const STARTERS: [&str; 14] = [
+    "sudo", "su", "runuser", "nice", "ionice", "chrt", "timeout", "nohup", "setsid", "flock", "envdir",
+    "chpst", "xargs", "ssh",
+];
+
+/// Returns the script that an interpreter runs. The interpreter needs a grant to read this file.
+pub(crate) fn script(program: &str, arguments: &[String]) -> Option<String> {
+    if !INTERPRETERS.contains(&base_name(program)) {
+        return None;
+    }
+    let first = arguments.iter().find(|argument| !argument.starts_with('-'))?;
+    first.starts_with('/').then(|| first.clone())
+}
+
+/// Advice that the converted configuration gives about a command.
+#[derive(Debug, Default)]
+pub(crate) struct Advice {
+    /// Comment lines.
+    pub(crate) lines: Vec<String>,
+    /// A section for a method that comes with Understudy, as lines of TOML. They are written as comments.
+    pub(crate) instead: Vec<String>,
+    /// Why the program will not run as it does under Patroni; `None` if no reason is known.
+    pub(crate) refused: Option<String>,
+}
+
+/// Returns the advice for a command, which consists of a program and its arguments.
+pub(crate) fn advice(program: &str, arguments: &[String]) -> Advice {
+    let name = base_name(program);
+    let words: Vec<&str> =
+        std::iter::once(name).chain(arguments.iter().map(|argument| base_name(argument))).collect();
+    let has = |word: &str| words.contains(&word);
+    let mut advice = Advice::default();
+    if has("pgbackrest") && has("restore") {
+        let stanza = option(arguments, "--stanza").unwrap_or("STANZA");
+        let delta = if has("--delta") { ", delta = true" } else { "" };
+        advice.lines.push(
+            "The method `pgbackrest` that comes with Understudy reads the same repositories \
+             without this program:"
+                .to_owned(),
+        );
+        advice.instead.extend([
+            "[method.pgbackrest]".to_owned(),
+            format!("options = {{ stanza = {}{delta} }}", crate::toml::text(stanza)),
+            "grants.stores.repo = { url = \"file:///var/lib/pgbackrest\" }   # repo1-path, or s3://BUCKET/PATH".to_owned(),
+        ]);
+        advice.lines.push(
+            "To keep this program, see examples/pgbackrest-cli: the program needs grants to read its \
+             configuration and its repository."
+                .to_owned(),
+        );
+    } else if has("barman-cloud-restore") {
+        advice.lines.push(
+            "See examples/barman-cloud: the program needs grants to read Python's packages and to \
+             connect to its store."
+                .to_owned(),
+        );
+    } else if words.iter().any(|word| word.starts_with("patroni_barman") || *word == "barman") {
+        advice.refused = Some(
+            "Barman writes the data directory from its own host through SSH, so Understudy cannot check what it does: use \
+             `barman-cloud-restore` on this host instead (examples/barman-cloud)"
+                .to_owned(),
+        );
+    } else if has("wal-g") && has("backup-fetch") {
+        advice.lines.push(
+            "No method that comes with Understudy reads WAL-G's backups. The program needs a grant \
+             to connect to its store (`network`)."
+                .to_owned(),
+        );
+    } else if words.iter().any(|word| matches!(*word, "wal-e" | "wal_e" | "patroni_wale_restore" | "wal-g")) {
+        advice
+            .lines
+            .push("See examples/wal-e-script, which confines a script that restores a backup.".to_owned());
+    } else if name == "pg_basebackup" {
+        advice.lines.push(
+            "Understudy's method `basebackup` runs pg_basebackup with additional checks, and needs \
+             no grant."
+                .to_owned(),
+        );
+    }
+    let is_shell = INTERPRETERS.contains(&name) && arguments.iter().any(|argument| argument == "-c");
+    if STARTERS.contains(&name) || is_shell {
+        let reason = format!(
+            "`{name}` starts another program, but may start only programs that `execute` in its grant lists: write their absolute \
+             paths there, or grant the other program directly, with its variables in `env`"
+        );
+        advice.refused.get_or_insert(reason);
+    }
+    advice
+}
+
+/// Returns the value of a long option, which is one word (`--name=value`) or two.
+fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|argument| argument.split('=').next() == Some(name))?;
+    match arguments[at].split_once('=') {
+        Some((_, value)) => Some(value),
+        None => arguments.get(at + 1).map(String::as_str),
+    }
+}

@@ -1,0 +1,120 @@
+//! What a guard leaves to the host when the guard is killed.
+//!
+//! While a guard runs, the host is a child subreaper (prctl(2)): the kernel gives the children of a process that has ended to its nearest
+//! ancestor which is one. So the descendants of a dead guard become children of the host, whatever groups and sessions they are in, and not
+//! of the init process.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, waitpid,
+};
+
+use super::descendants;
+use crate::state::ProcessIdentity;
+use crate::state::process::{self, Process};
+
+/// How many times the children of this process are looked at before the caller waits.
+const PASSES: u32 = 64;
+
+/// The PIDs of the guards that run.
+static GUARDS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn guards() -> MutexGuard<'static, BTreeSet<u32>> {
+    GUARDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A guard that runs. Only while there is one this process adopts the descendants of its children.
+#[derive(Debug)]
+pub(super) struct RunningGuard(u32);
+
+impl RunningGuard {
+    /// Starts a guard by `spawn`, and returns what that returns. `pid` tells its PID.
+    pub(super) fn start<T>(
+        spawn: impl FnOnce() -> io::Result<T>,
+        pid: impl FnOnce(&T) -> Option<u32>,
+    ) -> io::Result<(T, Self)> {
+        // Held while the guard starts, so that no one takes it for an orphan before its PID is known.
+        let mut guards = guards();
+        set_child_subreaper(Some(getpid()))?;
+        let started = spawn().and_then(|guard| {
+            pid(&guard).map(|pid| (guard, pid)).ok_or_else(|| io::Error::other("it ended at once"))
+        });
+        match started {
+            Ok((guard, pid)) => {
+                guards.insert(pid);
+                Ok((guard, Self(pid)))
+            }
+            Err(error) => {
+                stop_adopting(&guards);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        let mut guards = guards();
+        guards.remove(&self.0);
+        stop_adopting(&guards);
+    }
+}
+
+fn stop_adopting(guards: &BTreeSet<u32>) {
+    if guards.is_empty() {
+        // It cannot fail (prctl(2)); an adopted process would do no harm.
+        let _ = set_child_subreaper(None);
+    }
+}
+
+/// Kills the processes that this dead guard left to the host, and reaps those that have ended. Returns whether one was left.
+///
+/// An orphan is a child of the host in another session than the host's, that is no guard and did not start before the dead guard. The host
+/// starts processes in its own session only, and a process cannot enter a session that exists (setsid(2)). A guard and all that descends
+/// from it are in other sessions.
+pub(super) fn kill(guard: ProcessIdentity) -> io::Result<bool> {
+    let own = std::process::id();
+    let session = process::stat(own)?.map(|own| own.session);
+    let orphan = |pid: Pid| {
+        // Without an answer it has ended, or is hidden, and then belongs to another user.
+        let Ok(Some(process)) = process::stat(pid.as_raw_nonzero().get().unsigned_abs()) else { return None };
+        // Another child may have ended since, and another process have got its PID.
+        let is_orphan = process.parent == own
+            && process.pid != guard.pid
+            && process.started >= guard.started
+            && Some(process.session) != session
+            && !guards().contains(&process.pid);
+        is_orphan.then_some(process)
+    };
+    for _ in 0..PASSES {
+        let mut left = false;
+        let mut groups = BTreeSet::new();
+        for child in descendants::children()? {
+            let Some(process) = orphan(child) else { continue };
+            left = true;
+            // Only this function waits for the child, which keeps its PID until then, and a zombie its group. A group is killed in one step, so
+            // that what starts another process and ends all the time cannot escape without changing its group each time.
+            if !process.is_dead() {
+                let _ = kill_process(child, Signal::KILL);
+            } else if groups.insert(process.group)
+                && let Some(group) = i32::try_from(process.group).ok().and_then(Pid::from_raw)
+            {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            let _ = waitpid(Some(child), WaitOptions::NOHANG);
+        }
+        // The list of children is exact only while none ends (proc_tid_children(5)).
+        if !left && !any_child_is(&orphan)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Looks at every process.
+fn any_child_is(orphan: &dyn Fn(Pid) -> Option<Process>) -> io::Result<bool> {
+    Ok(descendants::children_of_all()?.into_iter().any(|child| orphan(child).is_some()))
+}

@@ -1,0 +1,45 @@
+//! Records of the items of jobs: each file that was fetched and each archive that was unpacked.
+
+use std::sync::Arc;
+
+use replica::CapabilityKind;
+use transfer::job::{EndedItem, Observer};
+
+use crate::calls::{self, Calls};
+use crate::reporter::Reporter;
+
+/// Makes the records of a job's items as they end.
+pub(super) struct ItemRecords {
+    reporter: Reporter,
+    calls: Arc<Calls>,
+}
+
+impl ItemRecords {
+    /// Returns a maker of records for this reporter; `None` if no event sink wants records.
+    pub(super) fn of(reporter: &Reporter) -> Option<Self> {
+        Some(Self { reporter: reporter.clone(), calls: Arc::clone(reporter.calls()?) })
+    }
+}
+
+impl Observer for ItemRecords {
+    fn ended(&self, item: &EndedItem<'_>) {
+        let function = if item.is_archive { "transfer.unpack" } else { "transfer.fetch" };
+        let object = format!("{}: {} -> {}", item.store, item.object, item.path);
+        let answer = match item.ended {
+            Ok(_) => "ok",
+            Err(error) => error.kind.word(),
+        };
+        let of = (CapabilityKind::Store, function);
+        calls::ended(&self.reporter, &self.calls, of, &object, answer, |call| {
+            call.bytes_read = item.bytes_read;
+            call.bytes_written = item.bytes_written;
+            call.duration = item.duration;
+        });
+    }
+
+    fn withdrawn(&self, items: usize) {
+        let of = (CapabilityKind::Store, "transfer.withdrawn");
+        let object = "items that were queued when their job was cancelled";
+        calls::ended(&self.reporter, &self.calls, of, object, "cancelled", |call| call.calls = items as u64);
+    }
+}

@@ -1,0 +1,36 @@
+//! Tells how each item of a job ended, as it ends.
+
+use std::time::Duration;
+
+use super::Action;
+use crate::error::Error;
+
+/// An item that has ended.
+#[derive(Debug)]
+pub struct EndedItem<'a> {
+    /// Whether it is an archive to unpack, and not a file to fetch.
+    pub is_archive: bool,
+    /// The name of its store ([`Store::name`](crate::store::Store::name)).
+    pub store: &'a str,
+    /// The object's key.
+    pub object: &'a str,
+    /// The path below the data directory, escaped; `.` for the data directory itself.
+    pub path: &'a str,
+    /// How many stored bytes were read for it; 0 if it failed.
+    pub bytes_read: u64,
+    /// How many bytes were written for it; 0 if a file to fetch failed.
+    pub bytes_written: u64,
+    /// How long a worker worked on it.
+    pub duration: Duration,
+    /// How it ended.
+    pub ended: &'a Result<Action, Error>,
+}
+
+/// Receives the items of a job as they end, on the threads of the workers.
+pub trait Observer: Send + Sync {
+    /// Takes an item.
+    fn ended(&self, item: &EndedItem<'_>);
+
+    /// Takes the number of items that were still queued when the job was cancelled.
+    fn withdrawn(&self, items: usize);
+}

@@ -1,0 +1,255 @@
+//! What a run trusts: the files and directories that decide what is executed and with which secrets, or that record what happens. No place
+//! that a component or a native program may write overlaps any of them.
+
+use std::path::{Path, PathBuf};
+
+use replica::mounts::{Location, Mounts, links_and_end};
+use replica::{Directories, Refusal, Rule};
+use sandbox::{ComponentSource, Grants};
+
+use crate::config::Config;
+use crate::plugin_path;
+
+/// Everything that a run trusts.
+pub(super) struct Trusted(Vec<Entry>);
+
+/// A file or a directory that a run trusts.
+struct Entry {
+    /// What messages call it, with the setting that names it.
+    what: String,
+    place: Location,
+    /// The directories of the links on the way to it: who may write there can lead the way elsewhere.
+    links_in: Vec<Location>,
+    /// Whether it may lie in the data directory, for which other rules exist.
+    may_lie_in_data: bool,
+}
+
+impl Entry {
+    fn of(path: &Path, what: String, mounts: &Mounts) -> Self {
+        let mut links = links_and_end(path);
+        let end = links.pop().unwrap_or_else(|| path.to_owned());
+        let links_in = links.iter().filter_map(|link| link.parent());
+        Self {
+            what,
+            place: Location::of(&end, mounts),
+            links_in: links_in.map(|directory| Location::of(directory, mounts)).collect(),
+            may_lie_in_data: false,
+        }
+    }
+
+    /// Returns whether it, or a link on the way to it, is or lies in a directory.
+    fn lies_in(&self, directory: &Location) -> bool {
+        self.place.lies_in(directory) || self.links_in.iter().any(|link| link.lies_in(directory))
+    }
+
+    /// Returns whether it overlaps a directory, or a link on the way to it lies there.
+    fn overlaps(&self, directory: &Location) -> bool {
+        self.place.overlaps(directory) || self.lies_in(directory)
+    }
+}
+
+impl Trusted {
+    /// Lists what the run with this configuration trusts. `outputs` are the files that the program writes, such as the audit, with their
+    /// names.
+    pub(super) fn of(
+        config: &Config,
+        state_dir: &Path,
+        outputs: &[(PathBuf, &'static str)],
+        default_passfile: Option<&Path>,
+    ) -> Self {
+        let mounts = Mounts::of_this_process();
+        let mut entries = Vec::new();
+        let mut add = |path: &Path, what: String| entries.push(Entry::of(path, what, &mounts));
+        for (path, what) in config.trusted() {
+            add(path, what);
+        }
+        add(state_dir, format!("the state directory {} (`replica.state_dir`)", state_dir.display()));
+        for (path, name) in outputs {
+            add(path, format!("the {name} {} (`--{name}`)", path.display()));
+        }
+        for directory in &config.plugin_path {
+            add(
+                directory,
+                format!("{}, where plugins are looked up (`replica.plugin_path`)", directory.display()),
+            );
+        }
+        for name in &config.methods {
+            let looked_up = match config.components.get(name) {
+                Some(section) => section.looked_up(name),
+                None => Some(name.as_str()),
+            };
+            let found = looked_up.and_then(|plugin| plugin_path::find(&config.plugin_path, plugin));
+            if let Some(ComponentSource::File(file)) = found {
+                add(&file, format!("the plugin of the method {name}, {}", file.display()));
+            }
+        }
+        if let Ok(program) = std::env::current_exe() {
+            add(&program, format!("the program itself, {}", program.display()));
+        }
+        for (name, section) in &config.components {
+            for (path, what) in section.grants.open.trusts() {
+                add(&path, format!("{what} (method {name})"));
+            }
+        }
+        let of_libpq =
+            default_passfile.map(|passfile| [passfile.to_owned(), passfile.with_file_name(".postgresql")]);
+        let of_libpq = of_libpq.into_iter().flatten().map(|path| {
+            let what = format!("{}, which libpq reads", path.display());
+            (path, what)
+        });
+        let of_postgresql = config
+            .config_file
+            .iter()
+            .map(|(path, _)| (path.clone(), "what `replica.config_file` names".to_owned()));
+        for (path, what) in of_libpq.chain(of_postgresql) {
+            entries.push(Entry { may_lie_in_data: true, ..Entry::of(&path, what, &mounts) });
+        }
+        Self(entries)
+    }
+
+    /// Refuses grants with which a program could write what the run trusts, and a data directory or a mapped place in which something lies
+    /// that the run trusts.
+    ///
+    /// # Errors
+    /// A refusal of the rule `grant`, which names the setting to change.
+    pub(super) fn refuse_to_write(&self, directories: &Directories, grants: &Grants) -> Result<(), Refusal> {
+        let mounts = Mounts::of_this_process();
+        let refused = |message: String| Err(Refusal::new(Rule::Grant, message).by_policy());
+        for (written, key) in grants.writes() {
+            let place = Location::of(&written, &mounts);
+            if let Some(entry) = self.0.iter().find(|entry| entry.overlaps(&place)) {
+                return refused(format!(
+                    "`{key}` names {}, which overlaps {}: a program that writes there could change what later runs execute and trust; name a \
+                     directory apart in `{key}`",
+                    written.display(),
+                    entry.what
+                ));
+            }
+        }
+        for place in std::iter::once(directories.datadir.as_path()).chain(directories.mapped()) {
+            let location = Location::of(place, &mounts);
+            let inside = |entry: &&Entry| !entry.may_lie_in_data && entry.lies_in(&location);
+            if let Some(entry) = self.0.iter().find(inside) {
+                return refused(format!(
+                    "the method may write {}, in which lies {}: keep that elsewhere",
+                    place.display(),
+                    entry.what
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::config::Overrides;
+
+    /// A folder with a configuration whose method has a script as its program.
+    struct Stage {
+        folder: tempfile::TempDir,
+        config: Config,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().canonicalize().unwrap().join(name);
+            for directory in
+                ["bin", "real", "scripts", "plugins", "scratch", "secrets", "homes", "data", "state", "logs"]
+            {
+                fs::create_dir(at(directory)).unwrap();
+            }
+            let script = |name: &str, first: &str| {
+                fs::write(at(name), format!("#!{first}\n")).unwrap();
+                fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+            };
+            script("real/inner", "/bin/sh");
+            symlink(at("real/inner"), at("bin/inner")).unwrap();
+            script("scripts/tool", &at("bin/inner").display().to_string());
+            fs::write(at("plugins/m.wasm"), "").unwrap();
+            fs::write(at("secrets/key"), "x").unwrap();
+            let text = format!(
+                "scope = \"s\"\n[replica]\ndatadir = {data:?}\nbin_dir = {bin:?}\nplugin_path = [{plugins:?}]\nmethods = [\"m\"]\n\
+                 [method.m.grants]\nkeys.k = {{ file = {key:?} }}\n[method.m.grants.programs.tool]\npath = {tool:?}\n\
+                 env = {{ X = {{ key = \"k\" }} }}\n",
+                data = at("data"),
+                bin = at("pg/bin"),
+                plugins = at("plugins"),
+                key = at("secrets/key"),
+                tool = at("scripts/tool"),
+            );
+            fs::write(at("understudy.toml"), text).unwrap();
+            let config = Config::load(&at("understudy.toml"), &Overrides::default(), &|_| None).unwrap();
+            Self { folder, config }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.folder.path().canonicalize().unwrap().join(name)
+        }
+
+        /// Judges a program that may write at `path`.
+        fn writes(&self, path: &Path) -> Result<(), String> {
+            let outputs = [(self.at("logs/audit"), "audit")];
+            let passfile = self.at("homes/.pgpass");
+            let trusted = Trusted::of(&self.config, &self.at("state"), &outputs, Some(&passfile));
+            let mut grants = self.config.components["m"].grants.open.clone();
+            grants.programs.get_mut("tool").unwrap().write.push(path.to_owned());
+            trusted.refuse_to_write(&self.config.directories, &grants).map_err(|refusal| {
+                assert!(refusal.policy && refusal.rule == Rule::Grant, "{refusal}");
+                refusal.message
+            })
+        }
+    }
+
+    #[test]
+    fn no_program_writes_what_the_run_executes_trusts_or_records() {
+        let stage = Stage::new();
+        stage.writes(&stage.at("scratch")).unwrap();
+        for (written, what) in [
+            ("scripts", "`method.m.grants.programs.tool.path`"),
+            ("bin", "`programs.tool`"),
+            ("real", "`programs.tool`"),
+            ("plugins", "`replica.plugin_path"),
+            ("plugins/deep", "`replica.plugin_path"),
+            ("pg", "`replica.bin_dir`"),
+            ("pg/bin/deep", "`replica.bin_dir`"),
+            ("secrets", "`method.m.grants.keys.k"),
+            ("state", "`replica.state_dir`"),
+            ("state/components", "`replica.state_dir`"),
+            ("logs", "`--audit`"),
+            ("homes", "libpq"),
+            ("", "configuration"),
+        ] {
+            let why = stage.writes(&stage.at(written)).unwrap_err();
+            assert!(why.contains("`programs.tool.write` names") && why.contains(what), "{written}: {why}");
+        }
+        for written in ["/", "/usr", "/usr/lib", "/usr/local/bin", "/etc", "/usr/share/x"] {
+            stage.writes(Path::new(written)).unwrap_err();
+        }
+        let own = std::env::current_exe().unwrap();
+        assert!(stage.writes(own.parent().unwrap()).unwrap_err().contains("the program itself"));
+    }
+
+    #[test]
+    fn a_link_to_a_trusted_place_is_that_place() {
+        let stage = Stage::new();
+        symlink(stage.at("plugins"), stage.at("scratch/link")).unwrap();
+        assert!(stage.writes(&stage.at("scratch/link")).unwrap_err().contains("`replica.plugin_path"));
+    }
+
+    #[test]
+    fn an_interpreter_in_the_data_directory_is_refused() {
+        let stage = Stage::new();
+        fs::write(stage.at("data/inner"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(stage.at("data/inner"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::remove_file(stage.at("bin/inner")).unwrap();
+        symlink(stage.at("data/inner"), stage.at("bin/inner")).unwrap();
+        let why = stage.writes(&stage.at("scratch")).unwrap_err();
+        assert!(why.contains("in which lies") && why.contains("`programs.tool`"), "{why}");
+    }
+}

@@ -1,0 +1,129 @@
+//! The real Barman with backups in a real S3 server, which checks signatures, and the configuration of `examples/barman-cloud` for them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::program::{example, project};
+use crate::python::environment;
+use crate::server::{Playground, run};
+use crate::stored::secret;
+use crate::stores::StoreServer;
+use crate::user::ServerUser;
+
+/// Where the example has everything.
+const EXAMPLE: &str = "/srv/barman-cloud-example";
+
+/// A Python program that creates the bucket `backups` and a user who may use it, and makes `moto` check signatures from then on. Prints the
+/// access key and the secret key of the user. Argument: address.
+const MAKE_BUCKET: &str = "\
+import json, sys, urllib.request, boto3
+address = sys.argv[1]
+boto3.client('s3', endpoint_url=address).create_bucket(Bucket='backups')
+iam = boto3.client('iam', endpoint_url=address)
+iam.create_user(UserName='barman')
+all_of_s3 = {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Action': 's3:*', 'Resource': '*'}]}
+iam.put_user_policy(UserName='barman', PolicyName='backups', PolicyDocument=json.dumps(all_of_s3))
+key = iam.create_access_key(UserName='barman')['AccessKey']
+strict = urllib.request.Request(address + '/moto-api/reset-auth', b'0', {'Content-Type': 'application/octet-stream'})
+urllib.request.urlopen(strict).read()
+print(key['AccessKeyId'], key['SecretAccessKey'])
+";
+
+/// Returns the folder of a virtual environment below `target/` that has the release of Barman that the example names; see [`environment`].
+///
+/// # Errors
+/// Fails as [`environment`] does.
+pub fn ensure_barman() -> Result<PathBuf> {
+    environment("barman-venv", &project().join("examples/barman-cloud/requirements.txt"))
+}
+
+/// A server of S3 with a bucket, and Barman, which may use the bucket. Dropping the value ends the server.
+#[derive(Debug)]
+pub struct Barman {
+    server: StoreServer,
+    folder: PathBuf,
+    user: ServerUser,
+    access_key: String,
+    secret_key: String,
+}
+
+impl Barman {
+    /// Starts the server, creates the bucket, and writes to the playground what the example's configuration names: Barman in `barman`, and
+    /// the credentials in `keys`.
+    ///
+    /// # Errors
+    /// Fails as [`ensure_barman`] and [`StoreServer::moto`] do, and if a file cannot be written.
+    pub fn start(playground: &Playground) -> Result<Self> {
+        let installed = ensure_barman()?;
+        let server = StoreServer::moto()?;
+        let mut make_bucket = Command::new(installed.join("bin/python"));
+        // The server does not check these credentials yet.
+        let credentials = [("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")];
+        make_bucket.args(["-c", MAKE_BUCKET, &server.url()]).envs(credentials);
+        let made = run(make_bucket.env("AWS_DEFAULT_REGION", "us-east-1"))?;
+        let made = String::from_utf8(made.stdout).context("the keys are not text")?;
+        let (access_key, secret_key) = made.trim().split_once(' ').context("no two keys were printed")?;
+
+        playground.directory("keys")?;
+        secret(playground, "keys/access-key", access_key)?;
+        secret(playground, "keys/secret-key", secret_key)?;
+        // The server's user may not be able to read the checkout.
+        run(Command::new("/bin/cp").arg("-R").arg(&installed).arg(playground.path("barman")))?;
+        // The first line of each program names Python by its full path.
+        let mut name_python = Command::new("/bin/sh");
+        name_python.args(["-c", "sed -i \"1s|.*|#!$1/python|\" \"$1\"/barman-*", "sh"]);
+        run(name_python.arg(playground.path("barman/bin")))?;
+        Ok(Self {
+            server,
+            folder: playground.path(""),
+            user: playground.user(),
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+        })
+    }
+
+    /// Returns the secret key. It must not appear in a log, an argument or a report.
+    pub fn secret_key(&self) -> &str {
+        &self.secret_key
+    }
+
+    /// Takes a backup of the server with its Unix socket in this directory, and uploads it.
+    ///
+    /// # Errors
+    /// Fails if `barman-cloud-backup` fails.
+    pub fn backup(&self, sockets: &Path, port: u16) -> Result<()> {
+        let mut backup = self.user.command(self.folder.join("barman/bin/barman-cloud-backup"));
+        backup
+            .env("AWS_ACCESS_KEY_ID", &self.access_key)
+            .env("AWS_SECRET_ACCESS_KEY", &self.secret_key)
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .args(["--endpoint-url", &self.server.url(), "--gzip", "--immediate-checkpoint", "--host"])
+            .arg(sockets)
+            .args(["--port", &port.to_string(), "--user=postgres", "s3://backups/barman", "example"]);
+        run(&mut backup).map(drop)
+    }
+
+    /// Returns the example's configuration. Only paths and ports are replaced: those of a primary that listens on `port` and has the
+    /// tablespace at `tablespace`, those of a replica with all its files in `replica`, and those of this server of S3.
+    ///
+    /// # Errors
+    /// Fails if the example no longer has a path or port that must be replaced.
+    pub fn configuration(&self, replica: &Path, tablespace: &Path, port: u16) -> Result<String> {
+        let folder = self.folder.display().to_string();
+        let text = example(
+            "barman-cloud/understudy.toml",
+            &[
+                (&format!("{EXAMPLE}/primary/fast"), &tablespace.display().to_string()),
+                (&format!("{EXAMPLE}/replica"), &replica.display().to_string()),
+                (EXAMPLE, folder.trim_end_matches('/')),
+                ("port=15481", &format!("port={port}")),
+                (":15483", &format!(":{}", self.server.port())),
+                ("[15483]", &format!("[{}]", self.server.port())),
+            ],
+        )?;
+        ensure!(!text.contains("/srv/"), "a path is left: {text}");
+        Ok(text)
+    }
+}

@@ -1,0 +1,105 @@
+//! The number of processes of a program, and what a program uses.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use replica::process::Confinement;
+
+use crate::confined::{confinement, run};
+use crate::intruder::ended;
+use crate::stage::{Stage, with_mark};
+
+/// The bound in these tests.
+const MOST: u64 = 40;
+
+/// What the component is told of a program that has more.
+const SAYS: &str = "had more than 40 processes and threads at once (programs.tool.processes)";
+
+/// Scripts that start more and more processes, at most some 2000, so that a guard that fails does not take the machine down. `$0` is the
+/// script itself; it is started without arguments.
+const BOMBS: [&str; 3] = [
+    // One shell, whose copies are all in the group of the guard.
+    "bomb() { if [ $1 -lt 10 ]; then bomb $(($1 + 1)) & bomb $(($1 + 1)) & wait; fi; while :; do :; done; }; bomb 0",
+    // Processes in sessions of their own, whose parents are gone, and which ignore signals and compute.
+    "trap '' TERM HUP INT; depth=${1:-0}; if [ $depth -lt 10 ]; then (setsid $0 $((depth + 1)) &); (setsid $0 $((depth + 1)) &); fi; \
+     while :; do :; done",
+    // A process that starts one after another.
+    "trap '' TERM; if [ \"$1\" ]; then while :; do :; done; fi; i=0; while [ $i -lt 2000 ]; do $0 x & i=$((i + 1)); done; wait",
+];
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_program_that_starts_more_and_more_processes_is_ended_with_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, bomb) in BOMBS.iter().enumerate() {
+        let script = folder.path().join(format!("bomb-{number}"));
+        // Another process writes it, as for `Stage::script`.
+        let mut write = Command::new("/bin/sh");
+        write.args([
+            "-c",
+            "printf %s \"$1\" > \"$2\"; chmod 700 \"$2\"",
+            "sh",
+            &format!("#!/bin/sh\n{bomb}\n"),
+        ]);
+        tests::server::run(write.arg(&script)).unwrap();
+        let script = script.to_str().unwrap();
+        let mut confinement = Confinement { processes: MOST, ..confinement(script) };
+        confinement.execute.extend(["/bin/sh", "/usr/bin/setsid"].map(PathBuf::from));
+        let began = Instant::now();
+        let (ending, output) = run(script, &[], Some(confinement)).await;
+        assert!(ending.too_many_processes && ending.used.processes > MOST, "{number}: {ending:?} {output}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{number}: {:?}", began.elapsed());
+        assert_eq!(with_mark(script), [""; 0], "{number}");
+    }
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn the_method_is_told_that_its_program_had_too_many_processes() {
+    let stage = Stage::new("programs-bomb");
+    let script = stage.script("tool", BOMBS[0]);
+    stage.tool("", &script, &format!(", processes = {MOST}"));
+    let (outcome, message) = stage.attempt();
+    assert!(outcome == "failed" && message.contains(SAYS), "{outcome}: {message}");
+    assert_eq!(with_mark(script.to_str().unwrap()), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn the_threads_of_a_program_count_too() {
+    let stage = Stage::new("programs-threads");
+    let keys = format!(", processes = {MOST}, timeout = \"1min\"");
+    let (outcome, message) = ended(&stage, ["threads", "60"], &keys);
+    assert!(outcome == "failed" && message.contains(SAYS), "{outcome}: {message}");
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn what_a_program_uses_is_in_the_usage_beside_its_limits() {
+    let stage = Stage::new("programs-usage");
+    let place = stage.replica.directory("scratch").unwrap();
+    let script = format!(
+        "i=0; while [ $i -lt 20 ]; do sleep 1 & i=$((i+1)); done; head -c 3000000 /dev/zero > {}/file; wait",
+        place.display()
+    );
+    let script = stage.script("tool", &script);
+    let keys = format!(
+        ", processes = {MOST}, timeout = \"1min\", memory = \"100MiB\", write = [{place:?}], \
+         execute = [\"/bin/sleep\", \"/usr/bin/head\"]"
+    );
+    stage.tool("", &script, &keys);
+    let ended = stage.create();
+    assert_eq!(ended.attempts(), [("hostile", "check-failed")], "{}", ended.output);
+    let usage = &ended.attempt("hostile")["usage"]["programs"]["tool"];
+    assert_eq!(usage["runs"], 1, "{usage}");
+    let used = |key: &str| usage[key]["used"].as_f64().unwrap_or_else(|| panic!("{key} of {usage}"));
+    let limit = |key: &str| &usage[key]["limit"];
+    assert!((1.0..60.0).contains(&used("wall_seconds")) && *limit("wall_seconds") == 60.0, "{usage}");
+    assert!(used("cpu_seconds") > 0.0 && limit("cpu_seconds").is_null(), "{usage}");
+    assert!(used("memory_bytes") > 0.0 && *limit("memory_bytes") == 100 << 20, "{usage}");
+    assert!((21.0..=40.0).contains(&used("processes")) && *limit("processes") == MOST, "{usage}");
+    // A file system in memory, which a test may run on, counts no bytes.
+    assert!(usage["written_bytes"]["used"].is_u64() && limit("written_bytes").is_null(), "{usage}");
+    assert!(ended.output.contains("; program tool: "), "{}", ended.output);
+}
