@@ -1,8 +1,9 @@
-# Functions that the examples with restore programs share: they start a primary on loopback, and have Understudy create a replica on the same
+# Functions that the examples share: they start a primary on loopback, and have Understudy create a replica on the same
 # machine. All files are in one temporary folder, which belongs to the user postgres if root runs the example. At the end, all servers are
 # stopped and the folder is removed.
 #
-# A run.sh sets `example`, `primary_port` and `replica_port`, and sources this file.
+# A run.sh sets `example`, `primary_port`, `replica_port` and, unless it is `command`, `component`, the method's file name without `.wasm`;
+# then it sources this file.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -10,6 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
 project=$(cd "$here/../.." && pwd)
 understudy=${UNDERSTUDY:-$project/target/debug/understudy}
 plugins=${PLUGINS:-$project/plugins/target/components}
+component=${component:-command}
 bin_dir=/usr/lib/postgresql/15/bin
 python=/usr/bin/python3
 
@@ -51,7 +53,7 @@ trap 'exit 143' TERM
 # Fails if one of these files does not exist.
 need() {
     local file
-    for file in "$bin_dir/postgres" "$understudy" "$plugins/command.wasm" "$@"; do
+    for file in "$bin_dir/postgres" "$understudy" "$plugins/$component.wasm" "$@"; do
         if [ ! -e "$file" ]; then
             say "$file is missing: \`cargo xtask set-up\`, \`cargo xtask plugins\`, \`cargo build -p understudy\` bring it"
             exit 1
@@ -64,7 +66,7 @@ make_folders() {
     umask 077
     mkdir -p "$folder"/{plugins,primary/fast,replica/fast,keys}
     cp "$understudy" "$folder/understudy"
-    cp "$plugins/command.wasm" "$folder/plugins/"
+    cp "$plugins/$component.wasm" "$folder/plugins/"
     echo "127.0.0.1:$primary_port:*:replicator:change-me-replicator" >"$folder/replica/pgpass"
 }
 

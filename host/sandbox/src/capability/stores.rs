@@ -93,6 +93,11 @@ pub struct Bucket {
     pub(super) store: Store,
 }
 
+/// Returns the capability that opens a store of this name. An absolute path names a directory for which `read` is granted.
+pub(crate) fn opened_by(name: &str) -> CapabilityKind {
+    if name.starts_with('/') { CapabilityKind::Read } else { CapabilityKind::Store }
+}
+
 /// What a component learns about an object.
 pub(crate) struct Object {
     /// Its key.
@@ -166,7 +171,7 @@ impl State {
     /// # Errors
     /// `Denied` if the store or directory is not granted, else the error of the store.
     pub(crate) async fn open_store(&mut self, name: String) -> Answer<Resource<Bucket>> {
-        let call = self.reporter.call(CapabilityKind::Store, "store.open", || name.clone());
+        let call = self.reporter.call(opened_by(&name), "store.open", || name.clone());
         let answer: Answer<Resource<Bucket>> = async move {
             let Some(plane) = &mut self.job.plane else {
                 return Err(self.not_granted(&Stores, &name).into());
@@ -315,8 +320,8 @@ impl State {
 
     /// Begins the record of a call for an object, or for the objects below a prefix.
     fn call_on(&self, function: &'static str, bucket: &Resource<Bucket>, key: &str) -> Call {
-        let store = || self.table.get(bucket).map_or("", |bucket| bucket.store.name());
-        self.reporter.call(CapabilityKind::Store, function, || format!("{}: {key}", store()))
+        let store = self.table.get(bucket).map_or("", |bucket| bucket.store.name());
+        self.reporter.call(opened_by(store), function, || format!("{store}: {key}"))
     }
 
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<(&Plane, &Bucket)> {

@@ -6,6 +6,7 @@ use replica::CapabilityKind;
 use transfer::job::{EndedItem, Observer};
 
 use crate::calls::{self, Calls};
+use crate::capability::stores::opened_by;
 use crate::reporter::Reporter;
 
 /// Makes the records of a job's items as they end.
@@ -29,7 +30,7 @@ impl Observer for ItemRecords {
             Ok(_) => "ok",
             Err(error) => error.kind.word(),
         };
-        let of = (CapabilityKind::Store, function);
+        let of = (opened_by(item.store), function);
         calls::ended(&self.reporter, &self.calls, of, &object, answer, |call| {
             call.bytes_read = item.bytes_read;
             call.bytes_written = item.bytes_written;

@@ -20,7 +20,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use super::Datadir;
 use crate::answer::{Answer, HostError};
 use crate::capability::Keys;
-use crate::capability::stores::Bucket;
+use crate::capability::stores::{Bucket, opened_by};
 use crate::plane::report;
 use crate::reporter::Reporter;
 use crate::state::State;
@@ -76,8 +76,8 @@ impl State {
         bucket: &Resource<Bucket>,
         via: Option<&Resource<Pipeline>>,
     ) -> Answer<u32> {
-        let name = || self.table.get(bucket).map(|bucket| bucket.name.to_string()).unwrap_or_default();
-        let call = self.reporter.call(CapabilityKind::Store, "transfer.add-origin", name);
+        let name = self.table.get(bucket).map_or("", |bucket| &*bucket.name);
+        let call = self.reporter.call(opened_by(name), "transfer.add-origin", || name.to_owned());
         call.end(self.add_origin(job, bucket, via))
     }
 
@@ -104,12 +104,20 @@ impl State {
         Ok(index)
     }
 
+    /// Returns the capability that opens this origin of a job, for the record of a call; `store` if there is no such origin.
+    fn opens_origin(&self, job: &Resource<TransferJob>, origin: Option<u32>) -> CapabilityKind {
+        let job = self.table.get(job).ok().zip(origin);
+        let origin = job.and_then(|(job, origin)| job.origins.get(origin as usize));
+        origin.map_or(CapabilityKind::Store, |(name, _)| opened_by(name))
+    }
+
     /// Adds files to fetch. If one of them is refused, adds none. Reports the job's progress while it waits for room in the queue.
     ///
     /// # Errors
     /// `Denied` if a path may not be written or an object holds a key, `Limit` if there are too many items, else the error of the job.
     pub(crate) async fn fetch_files(&mut self, job: &Resource<TransferJob>, items: Vec<Fetch>) -> Answer<()> {
-        let call = self.reporter.call(CapabilityKind::Store, "transfer.fetch", || match items.as_slice() {
+        let capability = self.opens_origin(job, items.first().map(|item| item.origin));
+        let call = self.reporter.call(capability, "transfer.fetch", || match items.as_slice() {
             [] => String::new(),
             [item] => item_text(&item.object, &item.path),
             [item, more @ ..] => format!("{} and {} more", item_text(&item.object, &item.path), more.len()),
@@ -139,9 +147,9 @@ impl State {
         item: Unpack,
         files: Option<&Resource<FileListing>>,
     ) -> Answer<()> {
-        let call = self
-            .reporter
-            .call(CapabilityKind::Store, "transfer.unpack", || item_text(&item.object, &item.path));
+        let capability = self.opens_origin(job, Some(item.origin));
+        let call =
+            self.reporter.call(capability, "transfer.unpack", || item_text(&item.object, &item.path));
         let answer: Answer<()> = async move {
             let work = self.writable_job(job)?;
             let held = self.table.get(job)?;
