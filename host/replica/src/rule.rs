@@ -76,7 +76,8 @@ words! {
         /// An option is unknown, missing, given twice, or of another kind.
         Option = "option", Options, "Correct the option; `understudy inspect` lists the options.";
         /// A need of the component is not granted; a granted path is no directory; a grant overlaps the data directory or a
-        /// mapped place; a grant holds a secret of the run; a granted program is missing, not executable, setuid, or may be changed
+        /// mapped place; a grant holds a secret of the run; a grant lets a program write what the run trusts, or the data directory or a
+        /// mapped place holds such a file; a granted program is missing, not executable, setuid, or may be changed
         /// by others. Refused by policy. As a finding: the kernel does not enforce a grant. Without policy: the file of a secret or of
         /// `ca_file` cannot be used, or there are more secrets than can be kept out of the log (64 KiB in all).
         Grant = "grant", Options, "Add the line of the remedy, grant a narrower directory, or correct the file that the message names.";

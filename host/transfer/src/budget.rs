@@ -215,8 +215,8 @@ impl Budget {
                  take less at once, or raise `host_memory` in the method's grants"
             ),
             Resource::Files => format!(
-                "{what} would open {amount} more of the {most} files that this run may have open, of which {held} are: \
-                 close some, or raise `open_files` in the method's grants, and the limit of open files (`ulimit -n`) if that is lower"
+                "{what} would open {amount} more files, but this run has {held} open and may have {most}: close some, or raise \
+                 `open_files` in the method's grants, and the limit of open files (`ulimit -n`) if that is lower"
             ),
         };
         Error::new(Kind::Limit, message)

@@ -118,8 +118,8 @@ fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
 }
 
 /// What no kernel enforces of a confinement, as a sentence without its subject, which is the program.
-pub const NEVER_ENFORCED: &str = "may change the mode, group and times of every file that its user owns, and see the names and sizes of \
-     files everywhere, because Landlock does not restrict this";
+pub const NEVER_ENFORCED: &str = "may change the mode, group and times of every file that its user owns, and see the names, sizes and \
+     link targets of files everywhere, because Landlock does not restrict this";
 
 /// Returns the parts of a confinement that a kernel with this Landlock ABI (0 for none) does not enforce. Each is a sentence without its
 /// subject, which is the program. `network` is whether the program may connect to any port.

@@ -8,6 +8,7 @@ use foundation::landlock::SignalScope;
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
+use super::orphans;
 use crate::state::process::{self, Process};
 
 /// Returns the running processes that descend from this process, without zombies. If this process is a reaper (a "child subreaper"), its
@@ -54,8 +55,8 @@ pub(super) fn stop_all() -> io::Result<()> {
     }
 }
 
-/// Returns how many bytes the running descendants of this process have read and written so far. If the number changes, they are making
-/// progress. Processes of other users count as 0.
+/// Returns how many bytes the running descendants of this process have read and written so far, without the guards, which read the
+/// process table all the time. If the number changes, the descendants are making progress. Processes of other users count as 0.
 pub fn bytes_moved_by_descendants() -> u64 {
     let moved = |process: Process| {
         let counters = fs::read_to_string(format!("/proc/{}/io", process.pid)).unwrap_or_default();
@@ -65,7 +66,9 @@ pub fn bytes_moved_by_descendants() -> u64 {
         });
         counted.fold(0, u64::wrapping_add)
     };
-    running().unwrap_or_default().into_iter().map(moved).fold(0, u64::wrapping_add)
+    let mut running = running().unwrap_or_default();
+    running.retain(|process| !orphans::is_guard(process.pid));
+    running.into_iter().map(moved).fold(0, u64::wrapping_add)
 }
 
 /// Sends `signal` to each process. Uses a pidfd, so that another process that has reused the PID does not get the signal.

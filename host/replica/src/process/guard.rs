@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -19,6 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
+use serde::{Deserialize, Serialize};
 
 use super::memory_shortage::Score;
 use super::protocol::{GO, GuardMessage, LONGEST, Order};
@@ -34,6 +35,9 @@ pub(super) const PROGRAM: &str = "--understudy-guarded-native-program";
 
 /// How often to check whether processes that are being ended still exist.
 const INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long the child may take to execute the program. It opens the granted paths before that.
+const STARTS_WITHIN: Duration = Duration::from_mins(1);
 
 /// How often processes are killed that may have started others meanwhile, before the guard waits for [`INTERVAL`].
 const PASSES: u32 = 64;
@@ -138,18 +142,21 @@ impl<'a> Guard<'a> {
         }
         // The program may use up the memory of the machine. The guard, which ends the program, must outlive it.
         let started = match score {
-            Some(mut score) => score.while_first(|| start(&order)),
-            None => start(&order),
+            Some(mut score) => score.while_first(|| self.start(&order)),
+            None => self.start(&order),
         };
-        let program = match started {
-            Ok(program) => program,
+        let (program, started) = match started {
+            Ok(started) => started,
             Err(error) => {
                 self.end_all(None, Some(order.grace))?;
                 return send(self.host, &GuardMessage::NotStarted { message: error.to_string() });
             }
         };
         let mut counted = Counted::of(order.confinement.as_ref());
-        let seen = self.watch(program, &mut counted)?;
+        let seen = match started {
+            Started::Executed => self.watch(program, &mut counted)?,
+            Started::MustEnd => Seen::MustEnd,
+        };
         let status = if let Seen::Ended(status) = seen { Some(status) } else { None };
         let too_many_processes = matches!(seen, Seen::TooMany);
         if too_many_processes && self.scope.is_none() {
@@ -169,6 +176,44 @@ impl<'a> Guard<'a> {
         Ok(line.trim_end_matches('\n').to_owned())
     }
 
+    /// Starts this executable as a child, which sets the death signal, confines itself and then executes the program. Returns when the child
+    /// has executed the program, which closes the child's end of a socket, or must be ended before that. Fails with the error that the
+    /// child sends over that socket if it cannot execute the program.
+    fn start(&mut self, order: &Order) -> io::Result<(Pid, Started)> {
+        let (child, mut report) = spawn(order)?;
+        let mut preparation = serde_json::to_vec(&Preparation::of(order))?;
+        preparation.push(b'\n');
+        report.set_write_timeout(Some(STARTS_WITHIN))?;
+        // This fails if the child has ended. Its message is read below.
+        let _ = report.write_all(&preparation);
+        report.set_nonblocking(true)?;
+        let deadline = Instant::now() + STARTS_WITHIN;
+        let mut error = Vec::new();
+        loop {
+            let mut part = [0; 4096];
+            match report.read(&mut part) {
+                Ok(0) if error.is_empty() => return Ok((child, Started::Executed)),
+                Ok(0) => return Err(io::Error::other(String::from_utf8_lossy(&error).into_owned())),
+                Ok(read) => error.extend_from_slice(&part[..read]),
+                Err(failed) if failed.kind() == io::ErrorKind::WouldBlock => {}
+                Err(failed) if failed.kind() == io::ErrorKind::Interrupted => continue,
+                Err(failed) => return Err(failed),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let seconds = STARTS_WITHIN.as_secs();
+                return Err(io::Error::other(format!(
+                    "it was not executed within {seconds} seconds: a file that it needs cannot be opened"
+                )));
+            }
+            // The child may hang, for example on a file system whose server does not answer.
+            let woken = self.wait(Some(left), Some(report.as_fd()), true)?;
+            if woken.host || woken.signal {
+                return Ok((child, Started::MustEnd));
+            }
+        }
+    }
+
     /// Waits until the program has ended or must be ended. Counts its processes meanwhile.
     fn watch(&mut self, program: Pid, counted: &mut Counted) -> io::Result<Seen> {
         loop {
@@ -180,7 +225,7 @@ impl<'a> Guard<'a> {
                 return Ok(Seen::TooMany);
             }
             let pause = if reaped.more { Some(Duration::ZERO) } else { counted.pause() };
-            let woken = self.wait(pause, true)?;
+            let woken = self.wait(pause, None, true)?;
             if woken.host || woken.signal {
                 return Ok(Seen::MustEnd);
             }
@@ -221,7 +266,7 @@ impl<'a> Guard<'a> {
                 passes = passes.wrapping_add(1);
             }
             // The host sends nothing more, and its end must not keep the poll from waiting.
-            self.wait(Some(pause), false)?;
+            self.wait(Some(pause), None, false)?;
         }
     }
 
@@ -241,8 +286,13 @@ impl<'a> Guard<'a> {
         Ok(INTERVAL)
     }
 
-    /// Waits for a signal and, with `for_host`, for a line from the host or the end of the host.
-    fn wait(&mut self, timeout: Option<Duration>, for_host: bool) -> io::Result<WakeUp> {
+    /// Waits for a signal, for something to read from `report` and, with `for_host`, for a line from the host or the end of the host.
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        report: Option<BorrowedFd<'_>>,
+        for_host: bool,
+    ) -> io::Result<WakeUp> {
         let timeout = match timeout {
             None => PollTimeout::NONE,
             Some(timeout) => PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO),
@@ -251,13 +301,14 @@ impl<'a> Guard<'a> {
         let has_line = !self.lines.buffer().is_empty();
         let host = self.host.as_fd();
         let signals = self.signals.as_fd();
-        let mut watched = [PollFd::new(signals, PollFlags::POLLIN), PollFd::new(host, PollFlags::POLLIN)];
-        let count = if for_host { 2 } else { 1 };
+        let mut watched =
+            [signals, report.unwrap_or(signals), host].map(|watched| PollFd::new(watched, PollFlags::POLLIN));
+        let count = if for_host { 3 } else { 2 };
         match poll(&mut watched[..count], if has_line && for_host { PollTimeout::ZERO } else { timeout }) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let host = has_line || watched[1].revents().is_some_and(|events| !events.is_empty());
+        let host = has_line || watched[2].revents().is_some_and(|events| !events.is_empty());
         let mut signal = false;
         while let Some(received) = self.signals.read_signal()? {
             signal |= matches!(
@@ -267,6 +318,14 @@ impl<'a> Guard<'a> {
         }
         Ok(WakeUp { host, signal })
     }
+}
+
+/// How the start of the program went on.
+enum Started {
+    /// The child has executed the program, or has ended.
+    Executed,
+    /// The host or a signal says that the child must end, which has not executed the program.
+    MustEnd,
 }
 
 /// Why the guard need not wait for the program any more.
@@ -291,7 +350,8 @@ struct Counted {
 impl Counted {
     fn of(confinement: Option<&Confinement>) -> Self {
         let most = confinement.map(|confinement| confinement.processes);
-        Self { most, next: Instant::now(), peak: 0 }
+        // The program itself, which may end before the first count.
+        Self { most, next: Instant::now(), peak: u64::from(most.is_some()) }
     }
 
     /// Counts, if it is time. Returns whether there are too many.
@@ -380,10 +440,24 @@ fn reap(program: Option<Pid>) -> io::Result<Reaped> {
     Ok(reaped)
 }
 
-/// Starts this executable as a child, which sets the death signal and then executes the program. Returns when the child has executed the
-/// program, which closes the child's end of a socket, or has failed, which sends an error over that socket.
-fn start(order: &Order) -> io::Result<Pid> {
-    let (mut report, childs) = UnixStream::pair()?;
+/// What the child of a guard needs before it executes the program: one line in JSON, in addition to its arguments.
+#[derive(Serialize, Deserialize)]
+struct Preparation {
+    /// The environment of the program. The child does not get it as its own environment, from which the dynamic loader would take libraries
+    /// (`LD_PRELOAD`, `LD_LIBRARY_PATH`) and execute their code before the child is confined.
+    environment: Vec<(OsString, OsString)>,
+    confinement: Option<Confinement>,
+}
+
+impl Preparation {
+    fn of(order: &Order) -> Self {
+        Self { environment: order.environment.clone(), confinement: order.confinement.clone() }
+    }
+}
+
+/// Starts this executable as the child that becomes the program. Returns its PID and the socket between the two.
+fn spawn(order: &Order) -> io::Result<(Pid, UnixStream)> {
+    let (report, childs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command
         .arg(PROGRAM)
@@ -391,7 +465,6 @@ fn start(order: &Order) -> io::Result<Pid> {
         .arg(&order.program)
         .args(&order.arguments)
         .env_clear()
-        .envs(order.environment.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(childs)));
     if order.confinement.is_some() {
@@ -402,19 +475,9 @@ fn start(order: &Order) -> io::Result<Pid> {
             .map_err(io::Error::other)?;
     }
     let child = command.spawn()?;
-    // Drop the command, because it holds the child's end of the socket.
-    drop(command);
-    let mut confinement = serde_json::to_vec(&order.confinement)?;
-    confinement.push(b'\n');
-    // This fails if the child has ended. Its message is read below.
-    let _ = report.write_all(&confinement);
-    let mut error = String::new();
-    report.read_to_string(&mut error)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    match pid {
-        Some(pid) if error.is_empty() => Ok(pid),
-        _ => Err(io::Error::other(error)),
-    }
+    // The command holds the child's end of the socket, which is dropped here.
+    Ok((pid.ok_or(io::ErrorKind::InvalidData)?, report))
 }
 
 /// Executes the program in this process. The kernel kills the program when the guard dies. The program inherits only the guard's group, the
@@ -432,7 +495,10 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let prepared =
         prepared.map_err(io::Error::from).and(SigSet::all().thread_unblock().map_err(io::Error::from));
     let error = match prepared.and_then(|()| confine(&report)) {
-        Ok(()) => Command::new(Path::new(&program)).args(arguments).stdin(Stdio::null()).exec(),
+        Ok(environment) => {
+            let mut command = Command::new(Path::new(&program));
+            command.args(arguments).env_clear().envs(environment).stdin(Stdio::null()).exec()
+        }
         Err(error) => error,
     };
     // The guard reads the error. If the guard is gone, the kernel kills this process.
@@ -440,12 +506,13 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Reads the confinement from the guard, as one line, and applies it to this process.
-fn confine(guard: &UnixStream) -> io::Result<()> {
+/// Reads the line from the guard, and confines this process. Returns the environment of the program.
+fn confine(guard: &UnixStream) -> io::Result<Vec<(OsString, OsString)>> {
     let mut line = String::new();
     BufReader::new(guard).take(LONGEST).read_line(&mut line)?;
-    match serde_json::from_str::<Option<Confinement>>(&line)? {
-        Some(confinement) => confinement.enter().map_err(io::Error::other),
-        None => Ok(()),
+    let Preparation { environment, confinement } = serde_json::from_str(&line)?;
+    if let Some(confinement) = confinement {
+        confinement.enter().map_err(io::Error::other)?;
     }
+    Ok(environment)
 }

@@ -26,6 +26,11 @@ fn guards() -> MutexGuard<'static, BTreeSet<u32>> {
     GUARDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns whether the process with this PID is a guard that this process has started.
+pub(super) fn is_guard(pid: u32) -> bool {
+    guards().contains(&pid)
+}
+
 /// A guard that runs. Only while there is one this process adopts the descendants of its children.
 #[derive(Debug)]
 pub(super) struct RunningGuard(u32);
@@ -86,7 +91,7 @@ pub(super) fn kill(guard: ProcessIdentity) -> io::Result<bool> {
             && process.pid != guard.pid
             && process.started >= guard.started
             && Some(process.session) != session
-            && !guards().contains(&process.pid);
+            && !is_guard(process.pid);
         is_orphan.then_some(process)
     };
     for _ in 0..PASSES {

@@ -120,7 +120,7 @@ impl Trusted {
             if let Some(entry) = self.0.iter().find(|entry| entry.overlaps(&place)) {
                 return refused(format!(
                     "`{key}` names {}, which overlaps {}: a program that writes there could change what later runs execute and trust; name a \
-                     directory apart in `{key}`",
+                     directory in `{key}` that has nothing else in it",
                     written.display(),
                     entry.what
                 ));
@@ -131,7 +131,7 @@ impl Trusted {
             let inside = |entry: &&Entry| !entry.may_lie_in_data && entry.lies_in(&location);
             if let Some(entry) = self.0.iter().find(inside) {
                 return refused(format!(
-                    "the method may write {}, in which lies {}: keep that elsewhere",
+                    "the method may write to {}, which contains {}: move the latter to a place where no method may write",
                     place.display(),
                     entry.what
                 ));
@@ -250,6 +250,6 @@ mod tests {
         fs::remove_file(stage.at("bin/inner")).unwrap();
         symlink(stage.at("data/inner"), stage.at("bin/inner")).unwrap();
         let why = stage.writes(&stage.at("scratch")).unwrap_err();
-        assert!(why.contains("in which lies") && why.contains("`programs.tool`"), "{why}");
+        assert!(why.contains("which contains") && why.contains("`programs.tool`"), "{why}");
     }
 }

@@ -135,7 +135,7 @@ impl Out {
             return file.write_all(line(Entry::Full { message }).as_bytes());
         }
         self.left -= length;
-        // Writes each line with one system call, without a buffer, so that the line is in the file before the next call is answered.
+        // Writes each line with one system call, without a buffer, so that no line waits in this process.
         file.write_all(text.as_bytes())
     }
 }

@@ -89,10 +89,18 @@ const MISSING: &[c_long] = &[
     libc::SYS_inotify_add_watch,
 ];
 
-/// The calls that store data or rights outside of a file's content, by a path that Landlock does not judge. Programs take the answer
-/// for that of a file system without such attributes. The calls on an open file are left.
-const UNSUPPORTED: &[c_long] =
-    &[libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_removexattr, libc::SYS_lremovexattr];
+/// The calls that read or store data or rights outside of a file's content (extended attributes), by a path that Landlock does not judge.
+/// Programs take the answer for that of a file system without such attributes. The calls on an open file are left.
+const UNSUPPORTED: &[c_long] = &[
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+];
 
 fn forbidden(network: bool) -> Result<Rules, BackendError> {
     let mut rules: Rules = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();

@@ -185,7 +185,7 @@ fn check(grant: &ProgramGrant, grants: &Grants) -> Result<(), String> {
         if let Some((read, how)) = other {
             // Otherwise a component could make the program write data there, and then have it decrypted with the operator's key.
             return Err(format!(
-                "`write` names {}, and `{how}` lets the method read {}, which is the same place or overlaps it: name a directory apart",
+                "`write` names {}, and `{how}` lets the method read {}, which is the same place or overlaps it: name a directory that overlaps no other grant",
                 written.display(),
                 read.display()
             ));

@@ -41,15 +41,16 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "list of paths",
         "none",
         "files and directories that the program may read, in addition to [those that every program may \
-         read](security.md#native-programs). Paths are refused for the same reasons as in the method's `read`",
+         read](security.md#native-programs). Refused: a path that overlaps the data directory or a mapped place, or that \
+         holds a secret of the run. A path that does not exist is left out",
     ),
     Key::new(
         "write",
         "list of paths",
         "none",
         "directories, in addition to the data directory and the mapped places, that the program may read, and may write \
-         while the method fills the data directory. Refused: a directory that overlaps one that the method may read, or \
-         [what the run trusts](security.md#native-programs)",
+         while the method fills the data directory. Refused: a directory that does not exist, and one that overlaps a \
+         directory that the method may read or [what the run trusts](security.md#native-programs)",
     ),
     Key::new(
         "execute",
