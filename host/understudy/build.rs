@@ -1,7 +1,7 @@
-//! Builds the methods that come with the program, as WebAssembly components, and makes them part of it. Writes `included.rs`,
-//! which `src/included.rs` includes: a list of names and bytes.
+//! Builds the methods that come with the program as WebAssembly components, and includes them in the program: writes `included.rs`, a list
+//! of names and bytes, which `src/included.rs` includes.
 //!
-//! A build without optimization includes none, so that it takes no longer: its tests find components in
+//! A build without optimization includes no methods, so that it does not take longer. Its tests find components in
 //! `plugins/target/components`.
 
 // `cargo xtask plugins` builds components with the same file.
@@ -23,7 +23,7 @@ use wasm_toolchain::{
 /// The methods that come with the program.
 const METHODS: [&str; 4] = ["command", "mirror", "pgbackrest", "tarball"];
 
-/// The variable that names a directory with ready components, each as NAME.wasm, which are then not built here.
+/// The environment variable that names a directory with finished components, each as NAME.wasm. This script then builds none.
 const READY: &str = "UNDERSTUDY_METHODS";
 
 fn main() -> ExitCode {
@@ -56,7 +56,7 @@ fn run() -> Result<(), String> {
     }
     let mut list = String::from("&[\n");
     for method in methods {
-        // Relative to the file that this is: no path of this machine gets into the program.
+        // The path is relative to the generated file, so that no path of this machine gets into the program.
         let _ = writeln!(list, "    (\"{method}\", include_bytes!(\"{method}.wasm\")),");
     }
     list.push_str("]\n");
@@ -68,7 +68,7 @@ fn variable(name: &str) -> Result<String, String> {
     env::var(name).map_err(|error| format!("cargo gives no usable {name}: {error}"))
 }
 
-/// The directory that [`READY`] names.
+/// Returns the directory that [`READY`] names.
 fn ready(folder: PathBuf) -> Result<PathBuf, String> {
     if !folder.is_absolute() {
         return Err(format!("{READY} must be an absolute directory, not `{}`", folder.display()));
@@ -79,7 +79,7 @@ fn ready(folder: PathBuf) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-/// Builds the components, and returns where they are.
+/// Builds the components, and returns the directory that holds them.
 fn built(out: &Path) -> Result<PathBuf, String> {
     println!("cargo::rerun-if-env-changed=UNDERSTUDY_WASM_TOOLCHAIN");
     let own = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
@@ -98,7 +98,7 @@ fn built(out: &Path) -> Result<PathBuf, String> {
     for method in METHODS {
         build.args(["--package", method]);
     }
-    // Cargo reads the standard output of a build script, and shows what it wrote to the other one if it fails.
+    // The nested cargo must not write to standard output, because cargo interprets the standard output of a build script.
     let status = build.stdout(Stdio::null()).status();
     let status = status.map_err(|error| format!("cannot start cargo for the methods: {error}"))?;
     if !status.success() {
@@ -112,7 +112,7 @@ fn built(out: &Path) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-/// The toolchain that is there. Nothing but the linker is installed by a build.
+/// Returns an installed toolchain. A build installs nothing but the linker.
 fn pick() -> Result<Toolchain, String> {
     let debian_is_there = || missing_packages(&DEBIAN_PACKAGES).is_ok_and(|missing| missing.is_empty());
     match Toolchain::chosen()? {

@@ -3,15 +3,15 @@
 /// The first descriptor after standard input, output and error.
 const FIRST: i32 = 3;
 
-/// Lets no program that this process starts inherit a descriptor that this process was itself started with, but standard input, output
-/// and error. Paths such as `/dev/fd/7` still work in this process. Call it at the beginning of `main`.
+/// Keeps programs that this process starts from inheriting the descriptors with which this process itself was started, except standard
+/// input, output and error. Paths such as `/dev/fd/7` still work in this process. Call this function at the beginning of `main`.
 ///
-/// Landlock never judges a descriptor that is open already, so that a confined program could use one that its starter forgot to close.
+/// Landlock never judges a descriptor that is already open, so a confined program could use one that its starter forgot to close.
 pub fn keep_from_programs() {
     keep_from_programs_from(FIRST);
 }
 
-/// Like [`keep_from_programs`], but begins with the descriptor `first`, for a process that hands on those before it.
+/// Does the same as [`keep_from_programs`], but begins with the descriptor `first`, for a process that passes on the descriptors before it.
 pub fn keep_from_programs_from(first: i32) {
     // Uses close_range(2), and on a kernel before Linux 5.11 goes through /proc/self/fd.
     close_fds::set_fds_cloexec_threadsafe(first, &[]);

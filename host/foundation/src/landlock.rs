@@ -19,14 +19,14 @@ pub use ::landlock::Scope;
 /// The ABI whose rights a domain restricts. An older kernel enforces those that it knows.
 const KNOWN: ABI = ABI::V7;
 
-/// The first ABI that restricts TCP connections, of Linux 6.7.
+/// The first ABI that restricts TCP connections (Linux 6.7).
 pub const ABI_OF_TCP: u32 = 4;
 
-/// The first ABI that keeps signals within a domain, of Linux 6.12.
+/// The first ABI that keeps signals within a domain (Linux 6.12).
 pub const ABI_OF_SIGNALS: u32 = 6;
 
-/// The proof that this thread reaches no process outside its domain with a signal. Only [`Domain::enter_and_prove`] makes it, and only
-/// after it has seen the kernel refuse such a signal. It cannot leave the thread, because other threads may be outside the domain.
+/// A proof that this thread cannot send a signal to a process outside its domain. Only [`Domain::enter_and_prove`] makes it, and only after
+/// the kernel has refused such a signal. The proof cannot leave the thread, because other threads may be outside the domain.
 #[derive(Debug)]
 pub struct SignalScope(PhantomData<*const ()>);
 
@@ -40,7 +40,7 @@ pub enum Allowed {
     Change,
     /// [`Allowed::Change`], and to make sockets.
     ChangeAndMakeSockets,
-    /// To write to files that exist; for devices such as `/dev/null`.
+    /// To write to files that already exist, for devices such as `/dev/null`.
     Write,
     /// To execute and read files.
     Execute,
@@ -119,8 +119,8 @@ impl Domain {
         self
     }
 
-    /// Restricts the calling thread, and every thread and process that it starts from now on, permanently. Returns the ABI that
-    /// the kernel enforces, 0 if it has no Landlock.
+    /// Restricts the calling thread, and every thread and process that it starts from now on, permanently. Returns the ABI that the kernel
+    /// enforces; 0 if the kernel has no Landlock.
     ///
     /// # Errors
     /// [`LandlockError::Path`] and [`LandlockError::Ruleset`]; [`LandlockError::TooOld`] if the ABI is below `require`, in which
@@ -129,8 +129,8 @@ impl Domain {
         self.restrict(require, true)
     }
 
-    /// Does what [`Domain::enter`] does, and tries to prove that signals stay within the domain. The proof takes the parent of this
-    /// process, which is outside: before, it could be sent a signal, and after that it cannot.
+    /// Does what [`Domain::enter`] does, and tries to prove that signals stay within the domain. The proof uses the parent of this process,
+    /// which is outside the domain: this thread could send it a signal before, and can no longer do so afterwards.
     ///
     /// # Errors
     /// The errors of [`Domain::enter`].
@@ -138,7 +138,7 @@ impl Domain {
         let parent = getppid();
         let reach = || parent.map(test_kill_process);
         let before = reach();
-        // The kernel's audit need not record what is refused on purpose.
+        // The kernel's audit log need not record the signal that is refused on purpose.
         let abi = self.restrict(require, false)?;
         let is_scoped = abi >= ABI_OF_SIGNALS && self.scopes.contains(Scope::Signal);
         let is_refused = before == Some(Ok(())) && reach() == Some(Err(Errno::PERM));
@@ -160,7 +160,7 @@ impl Domain {
                 PathFd::new(path).map_err(|source| LandlockError::Path { path: path.clone(), source })?;
             rules = rules.add_rule(PathBeneath::new(opened, allowed.rights() & self.files))?;
         }
-        // Without network rules every port is allowed already.
+        // If the domain does not restrict the network, every port is already allowed.
         for port in self.ports.iter().filter(|_| !self.network.is_empty()) {
             rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
@@ -308,7 +308,7 @@ mod tests {
         };
         assert!(proven(Domain::read_only().with_network()));
         assert!(!proven(Domain { scopes: Scope::AbstractUnixSocket.into(), ..Domain::read_only() }));
-        // Within the domain the parent can be reached no more, so that a second domain proves nothing.
+        // In the first domain, the thread can no longer send a signal to the parent, so a second domain proves nothing.
         let again = thread::spawn(|| {
             Domain::read_only().enter(None).unwrap();
             Domain::read_only().enter_and_prove(None).unwrap().1.is_some()

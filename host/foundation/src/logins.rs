@@ -1,6 +1,6 @@
 //! Users and passwords in addresses, such as `s3://key:secret@bucket`.
 //!
-//! A password that is not percent-encoded may hold any character, blanks and quotes too: only the last `@` ends it for certain.
+//! A password that is not percent-encoded may hold any character, even blanks and quotes, so only the last `@` certainly ends it.
 
 use crate::redact::REDACTED;
 

@@ -1,20 +1,21 @@
 //! Finds texts that look like secrets, before any secret is known: addresses with a password, and pairs of a name and a value, such as
 //! `password=x`, `--token x`, `?sig=x` and `{"api-key": "x"}`.
 //!
-//! A secret without a telling name is not found: the value of a short option (`-p x`), a part of a path.
+//! Does not find a secret that neither its name nor its form reveals, such as the value of a short option (`-p x`) or a part of a path.
 
 use crate::logins::secrets_in;
 
-/// Which names tell of a secret.
+/// Which names mark their values as secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// Names whose value hardly is anything else, such as `password`. For texts that are refused.
+    /// Names whose value is almost certainly a secret, such as `password`. The configuration refuses such values.
     Certain,
-    /// Also names whose value may be something else, such as `key`. For texts that are left out.
+    /// Also names whose value may be something else, such as `key`. The conversion of Patroni's configuration leaves out such values.
     Doubtful,
 }
 
-/// Parts of certain names, without what separates words: `accesskey` is in `AWS_ACCESS_KEY` and in `access-key`.
+/// Parts of certain names. Names are compared in lower case and without separators, so `accesskey` matches both `AWS_ACCESS_KEY` and
+/// `access-key`.
 const CERTAIN: [&str; 10] = [
     "password",
     "passwd",
@@ -28,29 +29,29 @@ const CERTAIN: [&str; 10] = [
     "storagekey",
 ];
 
-/// Words that are certain names alone and at the end.
+/// Words that make a name certain if they are its last word. Anywhere else in a name, they make it doubtful.
 const CERTAIN_WORDS: [&str; 8] =
     ["pass", "pwd", "pw", "sas", "bearer", "authorization", "credential", "credentials"];
 
 /// Parts of doubtful names.
 const DOUBTFUL: [&str; 2] = ["credential", "connectionstring"];
 
-/// Words that are doubtful names alone and at the end.
+/// Words that make a name doubtful if they are its last word.
 const DOUBTFUL_WORDS: [&str; 6] = ["key", "auth", "cipher", "sig", "signature", "session"];
 
-/// Returns whether `value` is or holds a secret, by its name, which may be empty, or by its own look. A path is no secret, and a name that
-/// ends in `file` or `path` has none.
+/// Returns whether `name`, which may be empty, marks `value` as a secret, or whether `value` itself holds a secret. A name does not mark an
+/// absolute path. A name that ends in `file` or `path` marks nothing.
 pub fn is_secret(name: &str, value: &str, names: Names) -> bool {
     let is_reference = value.is_empty() || value.starts_with('/');
     (tells(name, names) && !is_reference) || holds_secret(value, names)
 }
 
-/// Returns whether a text has a password in an address, or a pair whose name tells of a secret.
+/// Returns whether a text holds an address with a password, a bearer token, or a pair whose name is that of a secret.
 pub fn holds_secret(text: &str, names: Names) -> bool {
     !secrets_in(text).is_empty() || bearer(text).is_some() || pairs(text, names).next().is_some()
 }
 
-/// Returns whether a name tells of a secret.
+/// Returns whether a name is that of a secret.
 pub(crate) fn tells(name: &str, names: Names) -> bool {
     let words = words(name);
     let Some(last) = words.last().map(String::as_str) else { return false };
@@ -75,7 +76,8 @@ pub(crate) fn tells(name: &str, names: Names) -> bool {
     }
 }
 
-/// Returns the words of a name in lower case: `X-Amz-Signature`, `AccountKey` and `CLOUD_TOKEN` have several.
+/// Returns the words of a name in lower case. A separator, or a capital letter after a small one, begins a new word: `AccountKey` and
+/// `CLOUD_TOKEN` have two words each.
 fn words(name: &str) -> Vec<String> {
     let mut words = Vec::new();
     for part in name.split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -94,7 +96,7 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// Returns the token behind the word `bearer` in a text, as a header of HTTP has it.
+/// Returns the word after `bearer` in a text, which is the token in an `Authorization` header of HTTP.
 pub(crate) fn bearer(text: &str) -> Option<&str> {
     let mut words = text.split_whitespace().peekable();
     while let Some(word) = words.next() {
@@ -112,8 +114,8 @@ fn is_blank_or_quote(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'' | '\\')
 }
 
-/// Returns the pairs `NAME=VALUE` and `NAME:VALUE` in a text, also with blanks and quotation marks around, whose names tell of secrets.
-/// Each value goes on to the end of the text.
+/// Returns the pairs `NAME=VALUE` and `NAME:VALUE` in a text whose names are those of secrets. Skips white space, quotation marks and
+/// backslashes around the separator. Each value extends to the end of the text.
 pub(crate) fn pairs(text: &str, names: Names) -> impl Iterator<Item = (&str, &str)> {
     text.match_indices(['=', ':']).filter_map(move |(at, separator)| {
         let before = text[..at].trim_end_matches(is_blank_or_quote);
@@ -133,7 +135,7 @@ pub(crate) fn pairs(text: &str, names: Names) -> impl Iterator<Item = (&str, &st
 mod tests {
     use super::*;
 
-    /// Pairs that no name but a certain one makes secrets.
+    /// Pairs that count as secrets with [`Names::Certain`].
     const CERTAIN: [(&str, &str); 26] = [
         ("PGPASSWORD", "x"),
         ("--password", "x"),
@@ -163,7 +165,7 @@ mod tests {
         ("", "-----\npassphrase: x"),
     ];
 
-    /// Pairs that a doubtful name makes secrets.
+    /// Pairs that count as secrets only with [`Names::Doubtful`].
     const DOUBTFUL: [(&str, &str); 9] = [
         ("--cipher-key", "x"),
         ("--auth", "x"),
@@ -205,7 +207,7 @@ mod tests {
     fn a_text_with_a_telling_name_or_a_login_is_found() {
         for (name, value) in CERTAIN {
             for names in [Names::Certain, Names::Doubtful] {
-                // A path behind a doubtful name is one.
+                // With `Names::Doubtful`, the value `/x` after `=` counts as a path and not as a secret.
                 if value != "host=h password=/x" || names == Names::Certain {
                     assert!(is_secret(name, value, names), "{name} {value} {names:?}");
                 }

@@ -1,8 +1,8 @@
 //! The name that a misspelt name was probably meant to be.
 
-/// Returns the name among `known` that is nearest to `name`; `None` if none is similar. Upper and lower case count as the same, and
-/// so do `-` and `_`. A name is near if its Damerau-Levenshtein distance from `name` is at most one, plus one for each four letters
-/// of `name`. If no name is so near, the longest name that begins `name`, or that `name` begins, is returned: `user` for `username`.
+/// Returns the name among `known` that is nearest to `name`; `None` if none is similar. Upper and lower case count as the same, and so do
+/// `-` and `_`. A name is near if its Damerau-Levenshtein distance from `name` is at most one, plus one for every four letters of `name`.
+/// If no name is that near, returns the longest name with which `name` begins or that itself begins with `name`: `user` for `username`.
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let name = plain(name);
@@ -22,10 +22,10 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     near.or_else(|| known.iter().filter(begins).max_by_key(|known| known.len())).copied()
 }
 
-/// The longest name, in bytes, for which a near name is searched.
+/// The longest name, in bytes, for which this module searches for a near one.
 const LONGEST: usize = 200;
 
-/// The shortest beginning, in bytes, that makes a longer name near. A shorter one would match too many names.
+/// The shortest beginning, in bytes, by which a longer name counts as near. A shorter one would match too many names.
 const SHORTEST_BEGINNING: usize = 3;
 
 #[cfg(test)]

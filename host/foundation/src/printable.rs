@@ -14,8 +14,8 @@ use icu_properties::{CodePointMapData, CodePointSetData};
 /// accents, Vietnamese, Thai); more of them would cover the lines above and below.
 pub const MOST_MARKS: usize = 4;
 
-/// Characters of visible categories that Unicode's charts show as nothing: braille blank, null notehead, object replacement
-/// character, the blanks of Egyptian hieroglyphs. No property of Unicode names them.
+/// Characters that are invisible although their categories are those of visible characters: braille blank, null notehead, object
+/// replacement character, the blanks of Egyptian hieroglyphs. No property of Unicode identifies them.
 const BLANK: [char; 5] = ['\u{2800}', '\u{1D159}', '\u{FFFC}', '\u{13441}', '\u{13442}'];
 
 /// How a character appears on the screen.

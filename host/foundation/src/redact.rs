@@ -36,8 +36,8 @@ use forms::{Context, Form};
 pub const REDACTED: &str = "<secret>";
 
 /// A secret of fewer bytes is redacted only if it is a value (`=x`, `"x"`), because it would also match inside ordinary text. A line of a
-/// multi-line secret that has fewer bytes is not redacted. White space at either end of a secret does not count; a secret that has at least
-/// [`ANYWHERE`] bytes with its white space is also redacted everywhere together with it.
+/// multi-line secret that has fewer bytes is not redacted. White space at either end of a secret does not count; but a secret that has at
+/// least [`ANYWHERE`] bytes including this white space is redacted everywhere if the white space is there too.
 pub const SHORTEST: usize = 4;
 
 /// A secret of fewer bytes is redacted only if it is not part of a longer word; a secret of at least this many bytes, everywhere.

@@ -1,4 +1,5 @@
-//! Opens regular files only. A path from outside may name a FIFO, whose opening waits for a writer, or a device without an end.
+//! Opens regular files only. A path from outside may name a FIFO, which blocks the reader until a writer opens it, or a device without an
+//! end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,7 +21,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads the first bytes of a file, at most `most`.
+/// Reads at most the first `most` bytes of a file.
 ///
 /// # Errors
 /// Fails if the file cannot be read, or is not a regular file.
@@ -40,7 +41,7 @@ mod tests {
 
     use super::*;
 
-    /// Looking at a path before opening it is not enough: another process may replace a file by a FIFO in between.
+    /// It is not enough to check a path before opening it: another process may replace a file with a FIFO in between.
     #[test]
     fn a_file_that_becomes_a_fifo_is_not_waited_for() {
         let place = tempfile::tempdir().unwrap();
@@ -56,7 +57,7 @@ mod tests {
                 }
             });
             let path = path.clone();
-            // Not in the scope, which would wait for a thread that waits for a writer.
+            // This thread is not part of the scope, because the scope would not end if the thread waited for a writer.
             std::thread::spawn(move || {
                 let opened = (0..20_000).filter(|_| open(&path).is_ok()).count();
                 done.send(opened)

@@ -40,7 +40,7 @@ const NAME_DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlag
 /// The suffix of the new file that [`Directory::replace`] writes before it renames it.
 const REPLACEMENT: &str = ".understudy-new";
 
-/// How often an `openat2` that lost a race against a concurrent rename (EAGAIN) is repeated.
+/// How many times an `openat2` that lost a race against a concurrent rename (EAGAIN) is repeated.
 const RACES: u32 = 128;
 
 /// An opened directory.
@@ -62,12 +62,12 @@ impl Directory {
         Ok(Self { descriptor, path: path.to_owned() })
     }
 
-    /// Returns the path that it had when it was opened. Only for messages, because it may have been renamed since.
+    /// Returns the path that the directory had when it was opened. Only for messages, because the directory may have been renamed since.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns a second handle of the same opened directory, which shares its locks.
+    /// Returns a second handle of the same opened directory. Both handles share their locks.
     ///
     /// # Errors
     /// Fails if the process has no descriptor left.
@@ -78,7 +78,7 @@ impl Directory {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// Fails if it does not exist, is not a directory, cannot be read, or lies behind a link.
+    /// Fails if it does not exist, is not a directory or cannot be read, or if a link is part of the path.
     pub fn open_directory(&self, path: &RelativePath) -> io::Result<Self> {
         let descriptor = self
             .resolve(path.as_os_str(), READ_DIRECTORY, Mode::empty(), BENEATH)
@@ -89,7 +89,7 @@ impl Directory {
     /// Opens a regular file for reading. Never blocks on a FIFO.
     ///
     /// # Errors
-    /// Fails if it does not exist, is not a regular file, cannot be read, or lies behind a link.
+    /// Fails if it does not exist, is not a regular file or cannot be read, or if a link is part of the path.
     pub fn open_file(&self, path: &RelativePath) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let descriptor = self
@@ -423,8 +423,8 @@ fn resolve_at(
     }
 }
 
-/// Sets the mode of the file behind an `O_PATH` descriptor. Before Linux 6.6 only its path in /proc allows that without a name that
-/// an attacker could replace by a link.
+/// Sets the mode of the file behind an `O_PATH` descriptor, through the descriptor's path in /proc: before Linux 6.6, every other way needs
+/// a name, which an attacker could replace with a link.
 fn chmod_opened(descriptor: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
     use std::os::fd::AsRawFd;
     if Metadata::from(rustix::fs::fstat(descriptor)?).kind == Kind::Link {

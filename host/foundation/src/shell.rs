@@ -1,7 +1,7 @@
 //! Reads the words of a command for a POSIX shell without running anything, to find secrets in it and the name of its program.
 //!
-//! The reader follows "Shell Command Language" of POSIX.1-2024, chapters 2.2 (quoting) and 2.3 (tokens). It expands nothing: a variable or
-//! a pattern is not expanded. Commands within `$(...)`, backquotes and parentheses are commands like the others.
+//! The reader follows "Shell Command Language" of POSIX.1-2024, chapters 2.2 (quoting) and 2.3 (tokens). It expands neither variables nor
+//! patterns. It also returns the commands within `$(...)`, backquotes and parentheses.
 
 use std::mem::take;
 use std::str::Chars;
@@ -10,10 +10,10 @@ mod secrets;
 
 pub use secrets::{CommandFault, fault, word_holds_secret};
 
-/// The longest command that is read, in bytes. The kernel passes no longer single argument to a shell (`MAX_ARG_STRLEN`).
+/// The longest command that is read, in bytes. The kernel does not pass a longer single argument to a shell (`MAX_ARG_STRLEN`).
 pub const LONGEST: usize = 128 << 10;
 
-/// How deep commands may lie in each other.
+/// How deep commands may be nested.
 pub const DEEPEST: usize = 8;
 
 /// Why a command cannot be read.
@@ -22,7 +22,7 @@ pub enum Unreadable {
     /// The command is longer than [`LONGEST`].
     #[error("is longer than {LONGEST} bytes")]
     TooLong,
-    /// Commands lie deeper in each other than [`DEEPEST`].
+    /// Commands are nested deeper than [`DEEPEST`].
     #[error("has commands that lie more than {DEEPEST} deep in each other")]
     TooDeep,
     /// A quote or a bracket is never closed, and the shell refuses the command.
@@ -35,13 +35,13 @@ pub enum Unreadable {
 pub struct SimpleCommand {
     /// The words in their order.
     pub words: Vec<String>,
-    /// How many commands this one lies in.
+    /// The number of commands that enclose this one.
     depth: usize,
 }
 
 impl SimpleCommand {
-    /// Returns the words from the program on: without the assignments, and without the reserved words (`if`, `{`, `!`) that may precede
-    /// them. Empty if the command only sets variables.
+    /// Returns the program and its arguments, without the assignments and reserved words (`if`, `{`, `!`) that precede the program. Empty
+    /// if the command only sets variables.
     pub fn program_and_arguments(&self) -> &[String] {
         let precedes = |word: &&String| is_assignment(word) || RESERVED.contains(&word.as_str());
         let prefix = self.words.iter().take_while(precedes).count();
@@ -62,7 +62,7 @@ fn is_assignment(word: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Reads all simple commands of a command. A command comes before those that lie in it.
+/// Reads all simple commands of a command. A command comes before the commands that are nested in it.
 ///
 /// # Errors
 /// Fails if the command is too long or nested too deep, or if a quote or a bracket is not closed.
@@ -75,8 +75,8 @@ pub fn simple_commands(command: &str) -> Result<Vec<SimpleCommand>, Unreadable> 
     Ok(commands)
 }
 
-/// Returns the name of the first program of a command, without its directory and in characters of file names only, so that it can be shown.
-/// `None` if there is no such program, or the command cannot be read.
+/// Returns the first program of a command, as the command names it, so that a message can show it. `None` if there is no such program, if
+/// its name has characters that are unusual in paths, or if the command cannot be read.
 pub fn program(command: &str) -> Option<String> {
     let commands = simple_commands(command).ok()?;
     let first = commands.iter().find_map(|command| command.program_and_arguments().first())?;
@@ -96,7 +96,7 @@ struct Reader<'a> {
     commands: Vec<SimpleCommand>,
 }
 
-/// What was read of a simple command.
+/// The part of a simple command that was read so far.
 #[derive(Default)]
 struct Pending {
     words: Vec<String>,
@@ -160,7 +160,7 @@ impl Reader<'_> {
                     }
                     pending.redirected = true;
                 }
-                // A log shows a comment, too. Quotes have no meaning in it.
+                // A comment counts as a command, because a log shows it too. Quotes have no meaning in a comment.
                 '#' if pending.word.is_none() => {
                     self.end(&mut pending);
                     let line: String = self.rest.by_ref().take_while(|c| *c != '\n').collect();
@@ -232,7 +232,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads what follows a `$`. What will stand in the word instead is not known, so the word gets the `$`.
+    /// Reads what follows a `$`. The value is not known, so the word gets the `$` itself.
     fn expansion(&mut self, pending: &mut Pending, quoted: bool) -> Result<(), Unreadable> {
         pending.push('$');
         match self.peek() {
@@ -279,7 +279,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads the command between two backquotes, in which a backslash quotes a backquote, a `$` and a backslash.
+    /// Reads the command between two backquotes, in which a backslash quotes only a backquote, a `$` or a backslash.
     fn backquoted(&mut self, pending: &mut Pending) -> Result<(), Unreadable> {
         pending.push('$');
         let mut inner = String::new();

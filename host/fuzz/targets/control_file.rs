@@ -32,7 +32,7 @@ fn check(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     check(bytes);
-    // With the required length and checksum, without which the parser refuses the file at once.
+    // Also checks the bytes with the required length and checksum, because the parser refuses a file without them at once.
     let mut whole = bytes.to_vec();
     whole.resize(usize::try_from(SIZE).expect("the size of a control file fits into a usize"), 0);
     if let Ok(whole) = with_crc(whole) {

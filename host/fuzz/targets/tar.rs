@@ -9,7 +9,8 @@ use foundation::rooted::RelativePath;
 use libfuzzer_sys::fuzz_target;
 use ustar::{Archive, BLOCK, Kind, Source, Stream, Windows, last_member};
 
-/// Sets the correct checksum (ustar: bytes 148 to 155) in every block that looks like a header, because the reader refuses others at once.
+/// Sets the correct checksum (ustar: bytes 148 to 155) in every block that looks like a header, because the reader refuses a wrong one at
+/// once.
 fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
     for block in archive.chunks_exact_mut(BLOCK).filter(|block| &block[257..262] == b"ustar") {
         block[148..156].fill(b' ');
@@ -24,7 +25,7 @@ fn members(archive: &[u8]) -> Option<usize> {
     count(Archive::new(Stream(archive)))
 }
 
-/// The same for a reader that requests small pieces of the archive by their offset.
+/// Does the same with a reader that requests small pieces of the archive by their offset.
 fn members_in_windows(archive: &[u8]) -> Option<usize> {
     let read_at = |offset: u64, length: u64| {
         let (from, length) = (usize::try_from(offset), usize::try_from(length));
@@ -57,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
     // The test is that this ends without a panic.
     let _ = last_member(&archive, "global/pg_control");
     if members(&archive).is_some_and(|count| count > 0) {
-        // The archive without its end blocks, so that it ends after the last block that is not empty.
+        // Cuts off the end blocks: the archive then ends after the last block that is not empty.
         let end = archive.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / BLOCK * BLOCK + BLOCK);
         assert_eq!(members(&archive[..end]), None, "an archive without its end blocks is refused");
     }

@@ -33,7 +33,7 @@ const OF_THE_CLUSTER: [&str; 4] = ["scope", "role", "datadir", "connstring"];
 /// Keys that Patroni removes from the arguments if `no_params` is set.
 const OF_PATRONI: [&str; 3] = ["no_params", "no_leader", "keep_data"];
 
-/// The directory that is guessed for a program that the command names without one.
+/// The directory that is guessed for a program if the command names it without a directory.
 const GUESSED: &str = "/usr/local/bin";
 
 impl Command {
@@ -87,8 +87,8 @@ impl Command {
         Some(Self { path, is_guess, words, parameters, environment, read }.with_parameters_for_the_plugin())
     }
 
-    /// Turns the parameters into arguments if the plugin `command` would refuse them as `parameters`: if two have the same key, as YAML's
-    /// `1` and `'1'`, or if a key is empty or begins with a dash.
+    /// Turns the parameters into arguments if the plugin `command` would refuse them as `parameters`: if two have the same key, as with
+    /// YAML's `1` and `'1'`, or if a key is empty or begins with a dash.
     fn with_parameters_for_the_plugin(mut self) -> Self {
         let key = |parameter: &String| parameter.split('=').next().unwrap_or_default().to_owned();
         let mut keys: Vec<_> = self.parameters.iter().map(key).collect();
@@ -131,7 +131,7 @@ fn variable(word: &str) -> Option<(&str, &str)> {
     is_name.then_some((name, value))
 }
 
-/// Takes `env NAME=value`, or `NAME=value` as for a shell, off the beginning of a command, and returns the variables.
+/// Removes `env NAME=value`, or `NAME=value` as a shell would accept it, from the beginning of a command, and returns the variables.
 fn take_environment(
     words: &mut Vec<String>,
     place: &Setting<'_>,
@@ -190,7 +190,7 @@ fn without_secrets(words: Vec<String>, place: &Setting<'_>, remarks: &mut Remark
         if is_named && !word.contains('=') && !name.is_empty() {
             words.next();
         }
-        // The part before the first `=` may have the secret: `https://u:secret@h/?x=y`.
+        // The part before the first `=` may contain the secret: `https://u:secret@h/?x=y`.
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let what = match is_named && !name.is_empty() && name.chars().all(is_name) {
             true => format!("the argument {name}"),
@@ -263,8 +263,8 @@ fn reading(setting: &Setting<'_>, value: &str) -> Option<String> {
     }
 }
 
-/// Returns whether an argument or a variable holds a secret: by its name, unless the value is a path, or by what the value looks like. The
-/// value may be a command: the argument of `sh -c`.
+/// Returns whether an argument or a variable holds a secret: whether its name is that of a secret and its value is not a path, or whether
+/// the value looks like a secret. The value may be a command, such as the argument of `sh -c`.
 pub(crate) fn is_secret(name: &str, value: &str) -> bool {
     lookalike::is_secret(name, value, Names::Doubtful) || word_holds_secret(value)
 }

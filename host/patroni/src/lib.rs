@@ -78,7 +78,8 @@ pub struct Conversion {
 /// is used instead. `config` is the absolute path at which Patroni will find Understudy's configuration.
 ///
 /// Passwords of Patroni's own settings are not in the result, nor are arguments and variables that look like secrets
-/// ([`foundation::lookalike`]). A secret that neither a name nor a form tells, such as the value of a short option, is.
+/// ([`foundation::lookalike`]). The result does contain a secret that neither its name nor its form reveals, such as the value of a short
+/// option.
 ///
 /// # Errors
 /// Fails if a text cannot be read, is a template, or is not a configuration of Patroni.

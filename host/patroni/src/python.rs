@@ -2,7 +2,7 @@
 
 use crate::yaml::{Element, Value};
 
-/// How many bytes an argument may have that is made from a value.
+/// How many bytes an argument that is made from a value may have.
 const ARGUMENT: usize = 16 << 10;
 
 /// Returns the text of `str(value)`; `None` if the text is longer than [`ARGUMENT`], or if Python's Unicode tables would be needed to

@@ -85,7 +85,7 @@ impl<'d> Setting<'d> {
         self.value.is_true()
     }
 
-    /// Returns whether the value is a string that says false to a person, and is true in a Python condition.
+    /// Returns whether the value is a string that means false to a person, such as `no`, but is true in a Python condition.
     pub(crate) fn is_quoted_false(&self) -> bool {
         let words = ["false", "no", "off", "0", "none", "null", "f", "n"];
         self.value.text().is_some_and(|text| words.contains(&text.trim().to_lowercase().as_str()))
@@ -149,7 +149,7 @@ impl<'d> Settings<'d> {
         &self.postgresql
     }
 
-    /// Returns a setting in `postgresql`, from the local file or else from the dynamic configuration.
+    /// Returns a setting in `postgresql` from the local file, or from the dynamic configuration if the local file does not have it.
     pub(crate) fn postgresql(&self, name: &str) -> Option<Setting<'d>> {
         let dynamic = || self.dynamic_postgresql().filter(|_| !LOCAL_ONLY.contains(&name))?.get(name);
         self.postgresql.get(name).or_else(dynamic)

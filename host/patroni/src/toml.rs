@@ -26,7 +26,7 @@ fn is_hidden(character: char) -> bool {
     !character.is_ascii() && !foundation::printable::is_printable(&format!("a{character}"))
 }
 
-/// Returns a key: bare if it can be, else in quotation marks.
+/// Returns a key: bare if possible, otherwise in quotation marks.
 pub(crate) fn key(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     match !name.is_empty() && name.chars().all(is_bare) {

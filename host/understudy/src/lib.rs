@@ -23,12 +23,12 @@ use std::process::ExitCode;
 use cli::{Cli, Verb};
 use config::Environment;
 
-/// Reads the arguments, of which the first is the program's own name, and runs the verb that they name.
+/// Runs the verb that the arguments name. The first argument is the program's own name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment<'_>) -> ExitCode {
     let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // `--help` and `--version` are errors to clap, with 0 as their exit code. A closed pipe is not an error.
+            // clap reports `--help` and `--version` as errors with the exit code 0. A closed pipe is not an error.
             let _gone = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(command::USAGE));
         }

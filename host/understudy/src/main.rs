@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     if let Some(ended) = sandbox::compiler_main(std::env::args_os()) {
         return ended;
     }
-    // The descriptors that the starter of this program left open are for no program that this one starts.
+    // Programs that this one starts must not inherit descriptors that this program's own starter left open.
     foundation::descriptors::keep_from_programs();
     understudy::run(std::env::args_os(), &|name| std::env::var_os(name))
 }

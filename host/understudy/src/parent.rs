@@ -1,5 +1,5 @@
-//! The processes that started this one. Patroni starts a PostgreSQL server on the data directory that a run creates. If that
-//! Patroni has ended, another one may run already, and this run must not go on writing to its data directory.
+//! The processes that started this one. Patroni starts a PostgreSQL server on the data directory that a run creates. If Patroni has ended,
+//! another Patroni may already be running, so this run must not continue to write to that directory.
 
 use std::os::fd::OwnedFd;
 
@@ -8,13 +8,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, getppid, pidfd_open};
 use tokio::sync::oneshot;
 
-/// The parent process and its own parents: if a wrapper started this process, the wrapper lives on when Patroni has ended.
+/// The parent process and its ancestors. The ancestors matter because a wrapper that started this process may outlive Patroni.
 #[derive(Debug)]
 pub struct Parents {
     found: Vec<(String, OwnedFd)>,
     /// Why one of the processes cannot be watched.
     problem: Option<String>,
-    /// The process that started this one had ended before it could be found.
+    /// Whether the process that started this one had ended before it could be found.
     gone: bool,
 }
 
@@ -38,16 +38,16 @@ fn stat(pid: Pid) -> Option<Stat> {
 }
 
 impl Parents {
-    /// Finds the parent of this process, and the parents of that one as long as they belong to the process group of this process.
-    /// Patroni starts processes within its own group; an interactive shell creates a new group for each command.
+    /// Finds the parent of this process, and its ancestors as long as they belong to the process group of this process. Patroni starts
+    /// processes within its own group; an interactive shell creates a new group for each command.
     pub fn of_this_process() -> Self {
         let mut parents = Self { found: Vec::new(), problem: None, gone: false };
         let own = getpid();
-        // `None` if the leader of the group is outside of the container: the number of the group is 0 then.
+        // `None` if the leader of the group is outside the container: the number of the group is then 0.
         let group = stat(own).and_then(|own| own.group);
         let (mut child, mut next) = (own, getppid());
-        // The init process adopts a process whose parent has ended. Only then does a process that inherited its group have another
-        // group than init. A process that leads its own group always has another group than init, so this says nothing about its parent.
+        // The init process adopts a process whose parent has ended. If this process inherited its group, only then does the group differ
+        // from init's. If this process leads its own group, the group always differs from init's, which says nothing about the parent.
         if next == Some(Pid::INIT) && group != Some(own) {
             parents.gone = stat(Pid::INIT).is_some_and(|init| init.group != group);
         }
@@ -90,7 +90,7 @@ impl Parents {
     /// Waits until one of these processes has ended, and returns its description.
     ///
     /// # Errors
-    /// Fails if one of the processes cannot be watched; none of the others is watched then.
+    /// Fails if one of the processes cannot be watched; then none of the others is watched.
     pub async fn ended(self) -> Result<String, String> {
         if self.gone {
             return Ok("the process".to_owned());
@@ -102,7 +102,7 @@ impl Parents {
             return std::future::pending().await;
         }
         let (sender, ended) = oneshot::channel();
-        // The thread runs until the program ends. A runtime would wait for it at its shutdown, so it is not a runtime's thread.
+        // The thread runs until the program ends. It is not a runtime's thread, because a runtime would wait for it when it shuts down.
         std::thread::Builder::new()
             .name("parent".to_owned())
             .spawn(move || sender.send(first_to_end(&self.found)))

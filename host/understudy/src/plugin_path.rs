@@ -7,16 +7,16 @@ use sandbox::ComponentSource;
 use crate::config::{Environment, Problem, invisible, not_absolute};
 use crate::included::{METHODS, Methods};
 
-/// The variable that names the plugin path where the configuration does not.
+/// The environment variable that names the plugin path if the configuration does not.
 pub const VARIABLE: &str = "UNDERSTUDY_PLUGIN_PATH";
 
-/// The plugin path where nothing names another.
+/// The plugin path if neither the configuration nor the variable names one.
 pub const DEFAULT: [&str; 2] = ["/usr/local/lib/understudy/plugins", "/usr/lib/understudy/plugins"];
 
-/// The plugin path of the environment, directories between colons, or else the default.
+/// Returns the plugin path that the variable names, as directories between colons; the default if the variable is not set or is empty.
 ///
 /// # Errors
-/// A problem where a directory of it is not absolute, or its name has a character that cannot be seen.
+/// A problem if a directory is not absolute, or if its name has an invisible character.
 pub fn from_environment(environment: Environment<'_>) -> Result<Vec<PathBuf>, Problem> {
     let Some(value) = environment(VARIABLE).filter(|value| !value.is_empty()) else {
         return Ok(DEFAULT.map(PathBuf::from).to_vec());
@@ -35,20 +35,20 @@ pub fn from_environment(environment: Environment<'_>) -> Result<Vec<PathBuf>, Pr
     }
 }
 
-/// The first plugin of this name: a file in the plugin path, or else a method that is included in the program.
+/// Returns the first plugin of this name: a file in the plugin path, or otherwise a method that is included in the program.
 pub fn find(plugin_path: &[PathBuf], name: &str) -> Option<ComponentSource> {
     find_among(plugin_path, METHODS, name)
 }
 
-/// The names of the plugins that are there, of which a wrong one is probably meant to be one.
+/// Returns the names of the plugins that exist, to suggest the one that a misspelt name probably means.
 pub fn names(plugin_path: &[PathBuf]) -> Vec<String> {
     names_among(plugin_path, METHODS)
 }
 
-/// So many entries of a directory are looked at for a better name.
+/// How many entries of each directory are searched for names.
 const MOST_NAMES: usize = 1000;
 
-/// Where [`find`] looks, for a message.
+/// Returns the places where [`find`] looks, for a message.
 pub fn shown(plugin_path: &[PathBuf]) -> String {
     shown_with(plugin_path, METHODS)
 }

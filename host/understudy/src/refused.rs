@@ -1,10 +1,10 @@
-//! A method that cannot be loaded. It has a place in the list like any other method: its preflight refuses it, nothing is
-//! touched, the report has the reason, and the loop goes on with the next method.
+//! A method that cannot be loaded. It has a place in the list like any other method: its preflight refuses it, nothing is touched, the
+//! report has the reason, and the loop continues with the next method.
 
 use async_trait::async_trait;
 use replica::{Failure, Method, Outcome, Plan, Refusal, Request, Run, SealRequests};
 
-/// A method that its preflight refuses.
+/// A method whose preflight always refuses.
 pub struct Refused {
     name: String,
     why: Refusal,

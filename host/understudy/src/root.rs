@@ -31,7 +31,7 @@ pub enum RootError {
         "this program runs as root, and there is no user `{DEFAULT_USER}` to become: set `user` below [replica]"
     )]
     NoDefaultUser,
-    /// The user database does not know the configured user. What stands there may be anything, also a password, and is not shown.
+    /// The user database does not know the configured user. The message does not show the value, which may be anything, even a password.
     #[error("this program runs as root, and `user` below [replica] names no user of this system: correct it")]
     NoSuchUser,
     /// The user is another name of root.
@@ -65,7 +65,7 @@ pub enum RootError {
 /// Becomes `user`, or `postgres` if that is `None`, if the program runs as root. Sets umask 077 in any case.
 ///
 /// # Errors
-/// Fails if the program does not run as the right user, or may not. The caller must end the program then.
+/// Fails if the program runs as the wrong user and cannot become the right one. The caller must then end the program.
 pub fn drop_root(user: Option<&str>) -> Result<Account, RootError> {
     umask(Mode::RWXG | Mode::RWXO);
     let current = Uid::effective();

@@ -34,7 +34,7 @@ impl RunDirectory {
     pub fn below(state_dir: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         refuse_if_others_may_change(state_dir)?;
-        // Only one run at a time gets past this lock, so that none removes a directory that another has created and not locked yet.
+        // Only one run at a time holds this lock, so that no run removes a directory that another run has created but not yet locked.
         let runs_lock = File::options()
             .create(true)
             .truncate(false)
@@ -88,7 +88,7 @@ fn remove_directories_of_dead_runs(state_dir: &Path) -> io::Result<()> {
         let dead = File::open(entry.path())
             .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
         if dead {
-            // A directory of another user cannot be removed. That does not keep this run from its work.
+            // A directory of another user cannot be removed, but this run does not depend on the removal.
             let _removed = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -62,7 +62,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over both signals, which would end the program otherwise. Must be called within a runtime.
+    /// Takes over both signals, which would otherwise end the program. Must be called within a runtime.
     ///
     /// # Errors
     /// Fails if the system does not let the program handle a signal.
@@ -77,7 +77,7 @@ impl Signals {
         }
     }
 
-    /// Cancels the run at the first signal, and logs at each what the program waits for. Never returns: drop the future when the run
+    /// Cancels the run at the first signal, and logs at each signal what the program waits for. Never returns: drop the future when the run
     /// has ended.
     pub async fn watch(mut self, cancel: &Cancel, step: &CurrentStep, log: &Log) -> std::convert::Infallible {
         let first = self.next().await;

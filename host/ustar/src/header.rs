@@ -10,7 +10,7 @@ pub(super) type Block = [u8; BLOCK];
 pub(super) enum Wrong {
     /// The block is not a valid header, for this reason.
     Header(&'static str),
-    /// The header is valid, but the member is refused. Has the name of the member and the reason.
+    /// The header is valid, but the member is refused. The fields are the name of the member and the reason.
     Member(String, String),
 }
 

@@ -126,8 +126,8 @@ impl<S: Source> Archive<S> {
         Self { source, position: 0, contents: 0, padding: 0, last: None }
     }
 
-    /// Returns the next member and skips the rest of the current one. `None` after the last one, when the source has been read to
-    /// its end, so that a decoder below it has compared its checksums.
+    /// Returns the next member and skips the rest of the current one. Returns `None` after the last member. By then it has read the source
+    /// to its end, so a decoder below it has compared its checksums.
     ///
     /// # Errors
     /// [`TarError`] says what is wrong with the archive.
@@ -264,8 +264,8 @@ impl<S: Source> Read for Contents<'_, S> {
     }
 }
 
-/// Finds the file `name` in the last bytes of a plain archive and returns its contents; `None` if it is not there, or if the
-/// headers after it do not lead to the archive's end. For `global/pg_control`, which pg_basebackup writes last.
+/// Finds the file `name` in the last bytes of a plain archive and returns its contents; `None` if it is not there, or if the headers after
+/// it do not lead to the archive's end. This is for `global/pg_control`, which pg_basebackup writes last.
 pub fn last_member<'a>(tail: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let begins = tail.len() % BLOCK;
     let starts = (begins..tail.len()).step_by(BLOCK).rev();

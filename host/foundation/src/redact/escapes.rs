@@ -17,7 +17,8 @@ impl Encoding {
     /// Every encoding.
     pub(super) const ALL: [Self; 4] = [Self::Backslash, Self::Reference, Self::Percent, Self::Form];
 
-    /// Returns the byte that a text must contain to differ from its decoded copy; for a form, to differ from the text in percent encoding.
+    /// Returns a byte without which a text contains nothing to decode. For [`Self::Form`], returns the byte without which decoding gives
+    /// the same result as for [`Self::Percent`].
     pub(super) fn mark(self) -> u8 {
         match self {
             Self::Backslash => b'\\',
@@ -27,7 +28,7 @@ impl Encoding {
         }
     }
 
-    /// Returns how many bytes stand before the next one with which an escape may begin.
+    /// Returns how many bytes precede the next byte with which an escape may begin.
     pub(super) fn plain(self, text: &[u8]) -> usize {
         let (mark, other) = (self.mark(), if self == Self::Form { b'%' } else { self.mark() });
         text.iter().position(|&byte| byte == mark || byte == other).unwrap_or(text.len())
@@ -60,8 +61,8 @@ pub fn may_contain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"%\\&#;{}\"'/".contains(&byte)
 }
 
-/// Returns the first byte of the value of the escape at the beginning of `rest`; `None` if no escape begins there. The `+` of a form is
-/// none here.
+/// Returns the first byte of the value of the escape at the beginning of `rest`; `None` if no escape begins there. Does not treat the `+`
+/// of a form as an escape.
 pub fn stands_for(rest: &[u8]) -> Option<u8> {
     let encoding = match rest.first()? {
         b'%' => Encoding::Percent,

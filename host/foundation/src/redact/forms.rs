@@ -51,7 +51,7 @@ impl Form {
         if (1..SHORTEST).contains(&trimmed.len()) {
             // The encodings of so short a secret could be part of any word.
             forms.push(Self { text: trimmed.to_vec(), context: Context::AsValue });
-            // With all of its white space, it is not part of a word.
+            // A secret with this much white space cannot be part of a word.
             if secret.len() >= ANYWHERE {
                 forms.push(Self { text: secret.to_vec(), context: Context::Anywhere });
             }

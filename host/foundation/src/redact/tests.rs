@@ -80,7 +80,7 @@ fn a_percent_encoded_secret_is_redacted_whichever_characters_are_encoded() {
             let encoded = percent(SECRET, keep, upper);
             let text = format!("GET /?token={encoded}&x=1%20");
             assert_eq!(redactor.redact(&text), "GET /?token=<secret>&x=1%20", "{encoded}");
-            // Whoever writes `+` for a space writes `%2B` for a plus.
+            // A program that writes `+` for a space encodes a plus as `%2B`.
             if !keep.contains('+') {
                 let form = encoded.replace("%20", "+");
                 assert_eq!(redactor.redact(&form), REDACTED, "{form}");

@@ -28,7 +28,7 @@ impl View<'_> {
         }
     }
 
-    /// Returns a decoded copy of this view; `None` if it would be the same, or the same as with another encoding.
+    /// Returns a decoded copy of this view; `None` if the copy would be the same as this view or as the copy for another encoding.
     fn decoded(&self, encoding: Encoding) -> Option<View<'static>> {
         if !self.bytes.contains(&encoding.mark()) {
             return None;
@@ -66,8 +66,9 @@ impl View<'_> {
     }
 }
 
-/// Calls `look` with the text and with each decoded copy that differs from it: in every encoding, and in every two of them one within the
-/// other. Takes time and memory in proportion to the text: at most 21 views, of which three exist at once, each with 9 bytes for a byte.
+/// Calls `look` with the text and with each decoded copy that differs from it: decoded from each encoding, and from each combination of two
+/// encodings, one within the other. Takes time and memory in proportion to the text: at most 21 views, of which three exist at once, each
+/// with 9 bytes per byte of text.
 pub(super) fn each(text: &[u8], look: impl FnMut(&View<'_>)) {
     each_of(&View { bytes: Cow::Borrowed(text), from: None, is_mapped: true }, look);
 }

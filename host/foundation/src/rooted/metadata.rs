@@ -79,7 +79,8 @@ impl From<Stat> for Metadata {
     }
 }
 
-/// When a directory was created, by its file system's clock. It tells a directory from a later one that got the same inode number.
+/// The time at which a directory was created, by its file system's clock. It distinguishes the directory from a later one that got the same
+/// inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
     seconds: i64,

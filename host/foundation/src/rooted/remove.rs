@@ -16,14 +16,14 @@ use super::{BENEATH, Directory, Metadata, READ_DIRECTORY, chmod_opened, failed, 
 /// deep nesting does not take more descriptors or memory.
 const OPEN_AT_ONCE: usize = 32;
 
-/// How often a directory is read again because it had entries. One pass finds all entries unless another process adds entries, or the
+/// How many times a directory is read again because it had entries. One pass finds all entries unless another process adds entries, or the
 /// file system skips some while others are removed.
 const PASSES: u32 = 1000;
 
 /// The name of a directory that was moved up, followed by a number.
 const MOVED_UP: &str = ".understudy-moved-up-";
 
-/// When removal stops before it is complete.
+/// The conditions under which a removal stops before it is complete.
 #[derive(Clone, Copy)]
 pub struct Limit<'a> {
     /// Stop at this time.
@@ -79,8 +79,8 @@ struct Removal<'a> {
 }
 
 impl Directory {
-    /// Removes every entry of the directory whose name is `wanted`, with everything below it. Links are removed, never followed.
-    /// If the mode of a directory denies its owner access, the mode is changed first.
+    /// Removes every entry of the directory for whose name `wanted` returns true, with everything below it. Links are removed, never
+    /// followed. If the mode of a directory denies its owner access, the mode is changed first.
     ///
     /// # Errors
     /// Fails at the first entry that cannot be removed, and names it: a mount point, or a file of another user.
@@ -138,7 +138,7 @@ impl Removal<'_> {
         let Some(level) = self.levels.last() else { return Ok(()) };
         let unlinked = level.fd().and_then(|here| {
             let unlink = || match rustix::fs::unlinkat(here, name, AtFlags::empty()) {
-                // Linux says EISDIR, POSIX EPERM.
+                // For a directory, Linux returns EISDIR, and POSIX specifies EPERM.
                 Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(here, name, AtFlags::REMOVEDIR),
                 result => result,
             };

@@ -260,7 +260,7 @@ fn a_tree_of_any_depth_is_removed_with_a_bounded_number_of_descriptors() {
     assert!((16..64).contains(&most.get()), "{} descriptors", most.get());
 }
 
-/// Returns how many steps it takes to remove a chain of `depth` nested directories, each with a file.
+/// Returns how many steps it takes to remove a chain of `levels` nested directories, each with a file.
 fn calls_to_remove(levels: usize) -> u64 {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let directory = Directory::open(folder.path()).unwrap();
@@ -297,7 +297,7 @@ fn a_directory_that_takes_anothers_place_was_born_later() {
     assert!(birth.is_some(), "the tests run on ext4, xfs, btrfs or tmpfs");
     assert_eq!(Directory::open(folder.path()).unwrap().birth().unwrap(), birth);
     fs::write(folder.path().join("file"), "").unwrap();
-    assert_eq!(directory.birth().unwrap(), birth, "what is written into it does not change that");
+    assert_eq!(directory.birth().unwrap(), birth, "writing into the directory does not change its birth");
     // The clock of a file system has a resolution of some milliseconds.
     let deadline = Instant::now() + Duration::from_secs(20);
     while Directory::open(tempfile::tempdir().unwrap().path()).unwrap().birth().unwrap() == birth {

@@ -114,7 +114,7 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr, too_deep: bool) -> rustix::io::Res
         Ok(directory) => Ok(Entered::Opened(directory)),
         Err(Errno::XDEV) => Ok(Entered::Not(Some(Boundary::MountPoint))),
         Err(Errno::ACCESS) => Ok(Entered::Not(Some(Boundary::Unreadable))),
-        // It was removed or replaced since its metadata were read.
+        // The directory was removed or replaced after its metadata were read.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Entered::Not(None)),
         Err(errno) => Err(errno),
     }

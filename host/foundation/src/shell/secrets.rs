@@ -1,22 +1,22 @@
-//! Finds secrets in a command: variables that it sets, also within `env`, `sh -c` and the like, and arguments whose names are those of
-//! secrets.
+//! Finds secrets in a command: in the variables that it sets, even within `env`, `sh -c` and the like, and in arguments whose names are
+//! those of secrets.
 //!
-//! Which texts are secrets is known to [`crate::lookalike`].
+//! [`crate::lookalike`] decides which texts are secrets.
 
 use super::{DEEPEST, SimpleCommand, Unreadable, is_assignment, simple_commands};
 use crate::logins::secrets_in;
 use crate::lookalike::{Names, bearer, pairs, tells};
 
-/// What a command has that must not be shown.
+/// Why a command must not be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandFault {
-    /// It sets variables, whose values may be secrets.
+    /// The command sets variables, whose values may be secrets.
     SetsVariables,
     /// An argument has the name of a secret; the text is that name, without the value.
     Secret(String),
-    /// It has an address with a password.
+    /// The command has an address with a password.
     Login,
-    /// It cannot be read, so that it may have anything.
+    /// The command cannot be read, so it may contain anything.
     Unreadable(Unreadable),
 }
 
@@ -61,21 +61,21 @@ const RUN_OTHERS: [&str; 34] = [
 /// Options after which a user and a password follow (curl, wget and smbclient).
 const LOGIN_OPTIONS: [&str; 4] = ["-u", "-U", "--user", "--proxy-user"];
 
-/// Returns what a command for a shell has that must not be shown; `None` if nothing was found.
+/// Returns why a command for a shell must not be shown; `None` if no reason was found.
 ///
-/// Variables count regardless of their values. A command that is the argument of a shell or of a program such as `env` is read as well.
+/// Variables count regardless of their values. A command that is the argument of a shell, or of a program such as `env`, is read as well.
 pub fn fault(command: &str) -> Option<CommandFault> {
     fault_at(command, true, Names::Certain, 0)
 }
 
-/// Returns whether one word of a command holds a secret, or is itself a command that has one: the argument of `sh -c`. Variables in it
-/// count if their names are those of secrets, also doubtful ones.
+/// Returns whether one word of a command holds a secret, or is itself a command that holds one, such as the argument of `sh -c`. A variable
+/// in that command counts only if its name is that of a secret, be it certain or doubtful.
 pub fn word_holds_secret(word: &str) -> bool {
     let holds = |fault| !matches!(fault, CommandFault::Unreadable(Unreadable::NotClosed(_)));
     fault_at(word, false, Names::Doubtful, 0).is_some_and(holds)
 }
 
-/// `variables` says whether each variable counts, and not only one with the name of a secret.
+/// If `variables` is true, every variable counts; otherwise only one with the name of a secret counts.
 fn fault_at(command: &str, variables: bool, names: Names, depth: usize) -> Option<CommandFault> {
     if depth > DEEPEST {
         return Some(CommandFault::Unreadable(Unreadable::TooDeep));
@@ -102,7 +102,7 @@ fn fault_of(command: &SimpleCommand, variables: bool, names: Names, depth: usize
         secret(word, next, names).or_else(|| {
             let inner = inner_command(word, runs_others)?;
             match fault_at(inner, variables && runs_others, names, depth + 1)? {
-                // A text with a single quotation mark, such as `it's`, is not a command.
+                // A text with one unpaired quotation mark, such as `it's`, is not a command.
                 CommandFault::Unreadable(Unreadable::NotClosed(_)) if !runs_others => None,
                 fault => Some(fault),
             }
@@ -126,7 +126,7 @@ fn sets_variable(word: &str) -> bool {
     is_assignment(word) || after_option().is_some_and(is_assignment)
 }
 
-/// Returns the command that an argument may be. An argument without spaces and operators is not a command.
+/// Returns the part of an argument that may be a command; `None` if the argument has neither spaces nor operators.
 fn inner_command(word: &str, of_another_program: bool) -> Option<&str> {
     // `-c'a command'` and `--command='a command'`.
     let after_option = match word.strip_prefix("--") {
@@ -146,7 +146,7 @@ fn secret(word: &str, next: Option<&String>, names: Names) -> Option<CommandFaul
         return Some(CommandFault::Login);
     }
     let named = |name: &str| Some(CommandFault::Secret(name.trim_start_matches('-').to_owned()));
-    // The shell replaces `$NAME` by a value that is not in the command, and a path is no secret.
+    // The shell replaces `$NAME` with a value that is not in the command, and a path is not a secret.
     let is_elsewhere = |value: &str| value.is_empty() || value.starts_with(['$', '/']);
     let next = next.map(String::as_str).filter(|next| !next.starts_with('-')).unwrap_or_default();
     if LOGIN_OPTIONS.contains(&word) && has_login(next) {
@@ -168,7 +168,7 @@ fn secret(word: &str, next: Option<&String>, names: Names) -> Option<CommandFaul
     if is_option && tells(word, names) && !is_elsewhere(next) { named(word) } else { None }
 }
 
-/// Returns whether a value is a user and a password. A user without a password is not, and neither is an address.
+/// Returns whether a value has the form `user:password`. A user without a password does not count, and neither does an address.
 fn has_login(value: &str) -> bool {
     let password = value.split_once(':').map(|(_, password)| password).unwrap_or_default();
     !password.is_empty() && !password.starts_with(['/', '$'])

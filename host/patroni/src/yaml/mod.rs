@@ -274,7 +274,7 @@ impl<'t> Composer<'t> {
                     });
                 }
                 let tag = tag.map(|tag| Tagged::new(&tag.handle, &tag.suffix));
-                // `<<` is a merge key. As a value, `merge` refuses it.
+                // `<<` is a merge key. `merge` refuses it as a value.
                 if is_plain && tag.is_none() && text == "<<" {
                     return self.merge(line);
                 }
@@ -379,7 +379,7 @@ impl<'t> Composer<'t> {
         Ok(())
     }
 
-    /// Returns the pairs that Python's dictionary has (`construct_mapping` in PyYAML).
+    /// Returns the pairs that the dictionary in Python would have (`construct_mapping` in PyYAML).
     fn mapping(&self, own: Vec<Pair>, merged: Vec<Pair>) -> Result<Vec<Pair>, Unreadable> {
         let mut lines: HashMap<String, usize> = HashMap::new();
         for pair in &own {

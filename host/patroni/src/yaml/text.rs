@@ -94,7 +94,7 @@ pub(super) fn misplaced_tab(text: &str, scalars: &[WithTabs]) -> Option<usize> {
     None
 }
 
-/// Returns the places of the characters in a scalar's content. The parser tells only where a scalar begins and its last line.
+/// Returns the places of the characters in a scalar's content. The parser reports only where a scalar begins and the line in which it ends.
 fn content(text: &[char], starts: &[usize], scalar: &WithTabs) -> Vec<usize> {
     let start_of = |line: usize| starts.get(line).copied().unwrap_or(text.len());
     if scalar.is_block {
@@ -121,7 +121,7 @@ fn content(text: &[char], starts: &[usize], scalar: &WithTabs) -> Vec<usize> {
     (open..at.min(text.len())).collect()
 }
 
-/// Replaces the message about invalid YAML by a better one if the text is a template or is indented with tabs.
+/// Replaces the message about invalid YAML with a better one if the text is a template or is indented with tabs.
 pub(super) fn explain(text: &str, error: Unreadable) -> Unreadable {
     if let Some(placeholder) = template::first_line(text) {
         return Unreadable { line: Some(placeholder.line), message: placeholder.message(), ..error };

@@ -279,10 +279,10 @@ impl JobArgs {
 }
 
 impl Cli {
-    /// Parses the arguments, of which the first is the program's own name.
+    /// Parses the arguments. The first one is the program's own name.
     ///
     /// # Errors
-    /// Fails on a usage error. `--help` and `--version` are errors to clap too.
+    /// Fails on a usage error. clap reports `--help` and `--version` as errors, too.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let (ours, further) = patroni::split(&Self::command(), arguments);
         let mut cli = Self::from_arg_matches(&Self::command().try_get_matches_from(ours)?)?;

@@ -57,7 +57,7 @@ pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
     }
 }
 
-/// Where a run reports what happens, besides its report.
+/// Where a run reports what happens, apart from its report.
 struct Output<'a> {
     audit: Option<OutputFile>,
     log: &'a Log,
@@ -202,7 +202,7 @@ struct ProblemLine<'a> {
 
 fn write_report(file: Option<&ReportFile>, report: &ReportContent<'_>, log: &Log) {
     let Some(file) = file else { return };
-    // The program is still root if no configuration, which would name the user, was accepted.
+    // If no configuration was accepted, nothing has named the user to become, and the program is still root.
     let written = drop_root_for(file.file().directory()).map_err(anyhow::Error::from);
     if let Err(error) = written.and_then(|()| Ok(file.write(report)?)) {
         log.say(

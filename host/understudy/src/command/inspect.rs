@@ -138,7 +138,8 @@ fn copy_to_memory(file: &Path) -> io::Result<File> {
     Ok(copy)
 }
 
-/// Returns the plugin that `plugin` names: a file if `plugin` looks like a path, else the plugin of this name on the plugin path.
+/// Returns the plugin that `plugin` names: a file if `plugin` looks like a path or is a file, otherwise the plugin of this name in the
+/// plugin path or in the program.
 fn source_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<ComponentSource, NotStarted> {
     let path = Path::new(plugin);
     if plugin.contains('/') || path.extension().is_some_and(|extension| extension == "wasm") || path.is_file()
@@ -154,7 +155,7 @@ fn source_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<ComponentSource, N
 
 #[derive(Serialize)]
 struct Inspected {
-    /// The path of its file, or a text that says that it is included in the program.
+    /// The path of the plugin's file, or a text that says that the plugin is included in the program.
     file: String,
     #[serde(flatten)]
     inspection: Inspection,

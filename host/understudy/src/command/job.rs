@@ -45,7 +45,7 @@ pub(super) struct AcceptedConfig {
     state_dir: PathBuf,
     /// The passfile that libpq reads if no setting names one.
     default_passfile: Option<PathBuf>,
-    /// The report and the audit, with what messages call them.
+    /// The report and the audit, each with its name in messages.
     outputs: Vec<(PathBuf, &'static str)>,
 }
 
@@ -77,8 +77,8 @@ impl AcceptedConfig {
         &self.config.warnings
     }
 
-    /// Checks that the run's user can write the report or the audit, and that it lies neither in a directory of the run nor in a cluster.
-    /// From then on no method is accepted that could change the file.
+    /// Checks that the run's user can write the report or the audit, and that the file lies neither in a directory of the run nor in a
+    /// cluster. From then on, a method that could change the file is refused.
     pub(super) fn check_output(&mut self, file: &OutputFile) -> Result<(), NotStarted> {
         let (name, shown) = (file.name(), file.path().display());
         if let Some((what, place)) = place_around(&self.config.directories, &self.state_dir, file.path()) {
@@ -271,11 +271,11 @@ fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Re
     Ok(())
 }
 
-/// What no grant may reach.
+/// The places that no grant may reach.
 struct Guards {
-    /// What holds a secret, and must not be read.
+    /// Files and directories that hold secrets, and must not be read.
     secrets: Vec<PathBuf>,
-    /// What must not be written.
+    /// Files and directories that must not be written.
     trusted: Trusted,
 }
 
@@ -322,7 +322,7 @@ fn new_sandbox(config: &Config, state_dir: &Path, redactor: &Redactor) -> Result
     })
 }
 
-/// Finds the plugin of a method and gives it to the sandbox. The method's preflight reports a file that is missing.
+/// Finds the plugin of a method and gives it to the sandbox. The method's preflight reports a missing file.
 fn component_method(
     config: &Config,
     sandbox: &Result<Sandbox, Refusal>,

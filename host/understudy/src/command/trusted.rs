@@ -1,5 +1,5 @@
-//! What a run trusts: the files and directories that decide what is executed and with which secrets, or that record what happens. No place
-//! that a component or a native program may write overlaps any of them.
+//! The files and directories that a run trusts: those that decide what is executed and with which secrets, and those that record what
+//! happens. No place to which a component or a native program may write overlaps any of them.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,13 @@ pub(super) struct Trusted(Vec<Entry>);
 
 /// A file or a directory that a run trusts.
 struct Entry {
-    /// What messages call it, with the setting that names it.
+    /// The name of the file or directory in messages, with the setting that names it.
     what: String,
     place: Location,
-    /// The directories of the links on the way to it: who may write there can lead the way elsewhere.
+    /// The directories of the symbolic links on the path. Whoever may write to such a directory can replace the link, so that the path
+    /// leads elsewhere.
     links_in: Vec<Location>,
-    /// Whether it may lie in the data directory, for which other rules exist.
+    /// Whether the data directory or a mapped place may contain the file or directory.
     may_lie_in_data: bool,
 }
 
@@ -37,20 +38,20 @@ impl Entry {
         }
     }
 
-    /// Returns whether it, or a link on the way to it, is or lies in a directory.
+    /// Returns whether the file or directory is `directory` or lies in it, or whether a link on the path to it lies there.
     fn lies_in(&self, directory: &Location) -> bool {
         self.place.lies_in(directory) || self.links_in.iter().any(|link| link.lies_in(directory))
     }
 
-    /// Returns whether it overlaps a directory, or a link on the way to it lies there.
+    /// Returns whether the file or directory overlaps `directory`, or whether a link on the path to it lies in `directory`.
     fn overlaps(&self, directory: &Location) -> bool {
         self.place.overlaps(directory) || self.lies_in(directory)
     }
 }
 
 impl Trusted {
-    /// Lists what the run with this configuration trusts. `outputs` are the files that the program writes, such as the audit, with their
-    /// names.
+    /// Lists what a run with this configuration trusts. `outputs` are the files that the program writes, such as the audit, each with its
+    /// name.
     pub(super) fn of(
         config: &Config,
         state_dir: &Path,
@@ -107,11 +108,11 @@ impl Trusted {
         Self(entries)
     }
 
-    /// Refuses grants with which a program could write what the run trusts, and a data directory or a mapped place in which something lies
-    /// that the run trusts.
+    /// Refuses grants that would let a program write to a file or directory that the run trusts, and a data directory or mapped place that
+    /// contains one.
     ///
     /// # Errors
-    /// A refusal of the rule `grant`, which names the setting to change.
+    /// A refusal by the rule `grant` that names the setting to change.
     pub(super) fn refuse_to_write(&self, directories: &Directories, grants: &Grants) -> Result<(), Refusal> {
         let mounts = Mounts::of_this_process();
         let refused = |message: String| Err(Refusal::new(Rule::Grant, message).by_policy());
@@ -192,7 +193,7 @@ mod tests {
             self.folder.path().canonicalize().unwrap().join(name)
         }
 
-        /// Judges a program that may write at `path`.
+        /// Judges grants that let a program write below `path`. The error is the message of the refusal.
         fn writes(&self, path: &Path) -> Result<(), String> {
             let outputs = [(self.at("logs/audit"), "audit")];
             let passfile = self.at("homes/.pgpass");

@@ -1,4 +1,4 @@
-//! `[method.basebackup]`: the options of pg_basebackup, and how often and how long it is tried.
+//! `[method.basebackup]`: the options of pg_basebackup, and how many times and for how long it is tried.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) const KEYS: &[Key] = &[
 pub struct BasebackupSection {
     /// Options of pg_basebackup. They are checked when the method is tried (rules 19 and 20).
     options: Options,
-    /// How often pg_basebackup is tried; `None` means as often as Patroni tries it (loop rule 18).
+    /// How many times pg_basebackup is tried; `None` means as many times as Patroni tries it (loop rule 18).
     pub tries: Option<u32>,
     /// The pause between two tries; `None` means as long as Patroni waits.
     pub pause: Option<Duration>,

@@ -263,7 +263,7 @@ impl Parts {
                     let origin = Origin::Flag { flag: "--connstring".to_owned() };
                     reader.keep(path, format!("what `{keyword}` names"), origin);
                 }
-                // Patroni wrote the file of PGPASSFILE for the connection string that it passes.
+                // Patroni wrote the file that PGPASSFILE names for the connection string that it passes.
                 match (from_caller(), from_file) {
                     (Some(passfile), _) => Some(SourceSettings {
                         conninfo,

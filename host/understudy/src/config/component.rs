@@ -220,7 +220,7 @@ fn is_registry_reference(text: &str) -> bool {
     scheme || host || tagged
 }
 
-/// Options in the operator's order, and the place of each by its name.
+/// The options in the operator's order, and the place of each option by the option's name.
 type Options = (Vec<(String, OptionValue)>, BTreeMap<String, String>);
 
 /// Reads the table of the plugin's options. Only the plugin knows which keys are valid.

@@ -11,7 +11,7 @@ use super::problem::{Origin, Place, Problem};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     path: PathBuf,
-    /// What messages call the file or directory, such as "what `source.passfile` names".
+    /// The name of the file or directory in messages, such as "what `source.passfile` names".
     name: String,
     origin: Origin,
 }
@@ -33,7 +33,7 @@ impl Kept {
         )
     }
 
-    /// Returns the path, and what messages call it, with the place where the operator wrote it.
+    /// Returns the path, and its name in messages together with the place where the operator wrote it.
     pub(super) fn trusted(&self) -> (&Path, String) {
         let what = match &self.origin {
             Origin::File { place, .. } if self.name.contains('`') => {

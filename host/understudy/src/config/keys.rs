@@ -42,7 +42,7 @@ impl Key {
     }
 }
 
-/// Returns all names of these keys, the further names included.
+/// Returns all names of these keys, including the further names.
 pub(super) fn names(keys: &[Key]) -> Vec<&'static str> {
     keys.iter().flat_map(|key| [key.name].into_iter().chain(key.also.iter().copied())).collect()
 }

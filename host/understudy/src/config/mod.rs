@@ -99,7 +99,7 @@ pub struct Overrides {
     pub options: Vec<(String, String)>,
 }
 
-/// The checked configuration: the file with the flags over it.
+/// The checked configuration: the settings of the file, overridden by the flags.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The configuration file.
@@ -140,11 +140,11 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// Whether the run ends when the process that started it ends.
     pub end_with_parent: bool,
-    /// Whether to empty also a directory that holds another cluster or files that are not PostgreSQL's.
+    /// Whether to empty a directory even if it holds another cluster or files that are not PostgreSQL's.
     pub force: bool,
     /// Whether the file holds a password or another secret in a connection string.
     pub holds_secret: bool,
-    /// The files with secrets that `[source]` of the file names, also if a flag replaces that section.
+    /// The files with secrets that `[source]` of the file names, even if a flag replaces that section.
     pub files_of_source: Vec<PathBuf>,
     /// The passwords of the proxies that the environment names, to be kept out of logs and reports.
     pub proxy_secrets: Vec<Secret>,
@@ -164,8 +164,8 @@ impl Config {
     /// Reads the file, applies the flags, and checks the result.
     ///
     /// # Errors
-    /// A file that cannot be read, or that others may change; otherwise every problem of the file and of the flags; if there is none, a
-    /// problem for each file and directory that the operator names and a run would empty.
+    /// Fails if the file cannot be read or others may change it, and otherwise with every problem of the file and of the flags. If there is
+    /// none, fails with a problem for each file and directory that the operator names and that a run would empty.
     pub fn load(
         file: &Path,
         overrides: &Overrides,
@@ -186,12 +186,12 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns the files and directories that the operator names and that no run may change, each with what messages call it.
+    /// Returns the files and directories that the operator names and that no run may change, each with its name in messages.
     pub fn trusted(&self) -> impl Iterator<Item = (&Path, String)> {
         self.kept.iter().map(Kept::trusted)
     }
 
-    /// Parses the text of the file, applies the flags, and checks the result. Nothing is read from `file`, which messages name.
+    /// Parses the text of the file, applies the flags, and checks the result. Does not read `file`, whose name is only for messages.
     ///
     /// # Errors
     /// Every problem, in the order of the file, flags last.

@@ -20,7 +20,7 @@ pub(super) fn open(path: &Path) -> Result<(File, Metadata), String> {
 /// followed, such as `..data`, in which Kubernetes keeps the files of a volume.
 ///
 /// # Errors
-/// Those of [`open`], and a path that is a symbolic link.
+/// The errors of [`open`], and an error for a path whose last part is a symbolic link.
 pub(super) fn open_without_link(path: &Path) -> Result<(File, Metadata), String> {
     open_with(path, OFlags::NOFOLLOW)
 }

@@ -193,7 +193,7 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
             .and_then(|value| Some((value.path_of_secret()?, value.place()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
-        // The path may lie in the data directory: the backup then has the file.
+        // The path may lie in the data directory: the backup then contains the file.
         config_file: section.get("config_file").and_then(|value| Some((value.unkept_path()?, value.place()))),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),

@@ -87,8 +87,8 @@ pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place)
     }
 }
 
-/// Refuses a passfile that has a password for none of the hosts in the connection string, as the standby would look the password up. Call
-/// this function only if the source asks for a password.
+/// Refuses a passfile in which the standby would find a password for none of the hosts in the connection string. Call this function only if
+/// the source asks for a password.
 ///
 /// # Errors
 /// A problem at `replica.standby_passfile`, with the beginnings of the lines that the file lacks.

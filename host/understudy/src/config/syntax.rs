@@ -35,7 +35,7 @@ pub(super) fn problems(file: &Path, text: &str, errors: &[toml::de::Error]) -> V
     problems
 }
 
-/// Returns a mistake of which all other errors are consequences, with its offset; `None` if the errors are independent.
+/// Returns a mistake that causes all other errors, with its offset; `None` if the errors are independent.
 fn of_the_whole(text: &str, errors: &[toml::de::Error]) -> Option<(usize, String)> {
     if let Some(offset) = lone_carriage_return(text) {
         let why =

@@ -57,7 +57,7 @@ impl<'t> Reader<'t> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// Notes a file or a directory that no run may empty; `name` is what messages call it.
+    /// Notes a file or a directory that no run may empty; `name` is its name in messages.
     pub(super) fn keep(&self, path: impl Into<PathBuf>, name: impl Into<String>, origin: Origin) {
         self.kept.borrow_mut().push(Kept::new(path, name, origin));
     }
@@ -239,7 +239,7 @@ impl<T> Setting<T> {
         }
     }
 
-    /// Returns the value of the flag, or else the value in the file. Calls `missing` if neither gives the setting.
+    /// Returns the value of the flag, or the value in the file if the flag is not given. Calls `missing` if neither gives the setting.
     pub(super) fn under(self, flag: Option<T>, missing: impl FnOnce()) -> Option<T> {
         match (flag, self) {
             (Some(given), _) | (None, Self::Given(given)) => Some(given),

@@ -80,8 +80,8 @@ impl Judged {
         Ok(())
     }
 
-    /// Refuses a file that belongs to another user than root, the current user, or the user that root becomes. That last user gains nothing
-    /// by owning the file, because the program runs as that user anyway.
+    /// Refuses a file whose owner is neither root, the current user, nor the user that root becomes. That last user gains nothing by owning
+    /// the file, because the program runs as that user anyway.
     pub(super) fn refuse_another_owner(&self, user: Option<&str>) -> Result<(), String> {
         let (owner, own) = (self.metadata.uid(), geteuid());
         let becomes = || User::from_name(user.unwrap_or(DEFAULT_USER)).ok().flatten();

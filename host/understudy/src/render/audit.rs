@@ -18,7 +18,7 @@ use super::text::json_line;
 const FILE_BYTES: u64 = 256 << 20;
 /// How many of these bytes are reserved for the two lines that end the file.
 const LAST_LINES: u64 = 1024;
-/// How many bytes a line may have. The bounds of the names and texts in it keep it shorter.
+/// How many bytes a line may have. The bounds on its names and texts keep a line shorter.
 const LINE_BYTES: usize = 16 << 10;
 
 /// The file of the audit.

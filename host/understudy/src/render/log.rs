@@ -350,7 +350,7 @@ mod tests {
             ),
             "{line}"
         );
-        // The capability is not said twice.
+        // The line names the capability only once.
         let denial = replica::Denial {
             capability: replica::CapabilityKind::Program,
             what: "the program restore with the arguments [\"--all\"]".to_owned(),

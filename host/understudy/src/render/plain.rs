@@ -12,7 +12,7 @@ use super::text::{cut, printable, time};
 
 /// The maximum time between two lines while the method reports progress.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// After how many more percent the next line is written.
+/// The progress in percent after which the next line is written.
 const PERCENT: u64 = 10;
 /// How many characters of a phase's name are shown.
 const PHASE_LIMIT: usize = 60;

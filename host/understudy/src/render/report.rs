@@ -19,7 +19,7 @@ pub enum ReportContent<'a> {
     Run {
         /// The program's exit code.
         exit_code: u8,
-        /// Where the report comes from.
+        /// The program, the machine, the configuration, the source and the components.
         #[serde(flatten)]
         about: &'a About,
         /// The report of the run.
@@ -30,7 +30,7 @@ pub enum ReportContent<'a> {
     NotStarted {
         /// The program's exit code.
         exit_code: u8,
-        /// Where the report comes from.
+        /// The program, the machine, the configuration, the source and the components.
         #[serde(flatten)]
         about: &'a About,
         /// `usage`, `refused` or `failed`.

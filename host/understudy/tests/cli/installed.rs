@@ -54,7 +54,7 @@ fn check_accepts_the_sample_configuration_of_the_package_as_it_stands_and_with_a
             .replace("/mnt/nvme/fast", place.path("fast").to_str().unwrap())
             .replace("[replica]", &state)
             .replace("\"tarball\", ", methods);
-        // Files that must be there, and the user, are the machine's.
+        // The user, and the files that must exist, depend on the machine.
         for setting in ["user = ", "standby_passfile = ", "passfile = ", "file = "] {
             let kept =
                 |line: &&str| !line.starts_with(setting) && *line != "[method.pgbackrest.grants.keys.repo]";

@@ -185,7 +185,7 @@ fn passfile(directory: &ConfigDirectory) -> PathBuf {
     file
 }
 
-/// The problems that a check finds in a configuration: `None` if it accepts the configuration.
+/// Returns the problems that a check finds in a configuration; `None` if the check accepts the configuration.
 fn checked(directory: &ConfigDirectory, toml: &str) -> Option<String> {
     let own = format!("[replica]\nstate_dir = \"{}\"\n", directory.path("state").display());
     let user = if is_root() { format!("user = \"{USER}\"\n") } else { String::new() };

@@ -1,5 +1,4 @@
-//! Snapshots of whole texts for people, so that a review sees every change of words. `INSTA_UPDATE=always cargo test` updates
-//! them.
+//! Snapshots of whole texts for people, so that a review sees every change in wording. `INSTA_UPDATE=always cargo test` updates them.
 
 use super::*;
 

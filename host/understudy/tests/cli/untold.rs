@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What may stand in the place of a path or a name by mistake.
+/// Texts that may be written by mistake where a path or a name belongs.
 const MISTAKES: [&str; 6] = [
     "S3cretRepPw99",
     "127.0.0.1:25500:*:rep:S3cretRepPw99",

@@ -82,8 +82,8 @@ impl KeySources {
     }
 }
 
-/// Reads the source of a key, and the stores that the key is bound to: those that `stores` lists, or else the store with the key's own
-/// name. A key that is bound to no store is a problem.
+/// Reads the source of a key, and the stores that the key is bound to: those that `stores` lists, or the store with the key's own name if
+/// `stores` is not given. A key that is bound to no store is a problem.
 fn read_key(
     name: &str,
     value: &Value<'_>,

@@ -77,7 +77,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
     ),
 ];
 
-/// How many variables `env` may have, and how many bytes a text there may have.
+/// How many variables `env` may have, and how many bytes the text of a variable may have.
 const VARIABLES: usize = 64;
 const VALUE: usize = 4096;
 
@@ -170,7 +170,7 @@ fn read_args(value: &Value<'_>) -> Vec<ArgumentPattern> {
     patterns
 }
 
-/// Returns whether the text of a pattern is or holds a secret. `name` is the option before it.
+/// Returns whether the text of a pattern is or holds a secret. `name` is the option that precedes the pattern.
 fn has_secret(name: &str, pattern: &ArgumentPattern) -> bool {
     let (mut literals, has_hole) = (pattern.literals().peekable(), pattern.has_hole());
     let is_option = literals.peek().is_some_and(|literal| literal.starts_with('-'));

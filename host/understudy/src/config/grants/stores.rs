@@ -106,7 +106,7 @@ pub(in crate::config) fn credentials() -> Vec<Key> {
 /// The sources of the stores' secrets, and the authorities from which their servers' certificates must come.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StoreSecrets {
-    /// The names of all stores, also of those with problems.
+    /// The names of all stores, including those with problems.
     pub(super) names: Vec<String>,
     /// The sources of the credentials of each store, by the store's name.
     credentials: BTreeMap<String, Sources>,

@@ -374,7 +374,7 @@ fn servers_are_granted_by_a_list_or_by_a_table_with_their_settings() {
     ];
     assert_eq!(api.settings, settings.map(|(key, value)| (key.to_owned(), value)).into());
     assert!(granted.network[&"c:2".parse().unwrap()].settings.is_empty());
-    // The line that repeats the settings means the same.
+    // The settings that a remedy would repeat are read again with the same result.
     let line: Vec<_> = api.settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     let again = format!("network = {{ \"api.example:443\" = {{ {} }} }}", line.join(", "));
     let again = grants(&again).unwrap().resolve().unwrap();

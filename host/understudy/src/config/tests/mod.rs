@@ -121,7 +121,7 @@ no-slot = false
     assert_eq!(config.timeout, Some(Duration::from_secs(12 * 3600)));
     assert_eq!(config.require_landlock, Some(3));
     let acme = &config.components["acme"];
-    assert_eq!(acme.plugin, Some(Plugin::File("/etc/acme.wasm".into())), "beside the configuration file");
+    assert_eq!(acme.plugin, Some(Plugin::File("/etc/acme.wasm".into())), "next to the configuration file");
     assert!(acme.keep_data && acme.no_leader && acme.no_params);
     assert_eq!(acme.timeout, Some(Duration::from_secs(5400)));
     assert_eq!(acme.cpu(), Some(Duration::from_secs(20 * 60)));

@@ -81,7 +81,7 @@ fn the_message_about_a_key_from_patroni_or_a_miswritten_section_says_what_to_wri
     }
     let problems =
         parse("scope = \"batman\"\n[REPLICA]\ndatadir = \"/d\"\nbin_dir = \"/b\"\n").map(|_| ()).unwrap_err();
-    assert_eq!(problems.len(), 1, "what a misspelt section has is not missing: {problems:#?}");
+    assert_eq!(problems.len(), 1, "the keys of a misspelt section are not missing: {problems:#?}");
 }
 
 #[test]

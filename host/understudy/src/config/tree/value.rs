@@ -1,4 +1,4 @@
-//! Reading one value of a parsed TOML document as the type that a setting has.
+//! Reads one value of a parsed TOML document as the type that a setting has.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -110,8 +110,8 @@ impl<'t> Value<'t> {
         self.unkept_path().inspect(|path| self.keep(path))
     }
 
-    /// Reads a path as [`Value::path`] does, of a file that holds a secret or is set next to one. No message quotes the value, because it
-    /// may be the secret itself.
+    /// Reads the path of a file that holds a secret, or whose setting is next to that of a secret, as [`Value::path`] does. No message
+    /// quotes the value, because it may be the secret itself.
     pub(in crate::config) fn path_of_secret(&self) -> Option<PathBuf> {
         self.absolute(|_| not_absolute_unquoted()).inspect(|path| self.keep(path))
     }
@@ -235,7 +235,7 @@ impl<'t> Value<'t> {
     }
 }
 
-/// Returns what messages call the type of a value.
+/// Returns the name of a value's type in messages.
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
