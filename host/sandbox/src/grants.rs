@@ -9,7 +9,7 @@ use foundation::units::BytesPerSecond;
 use replica::Bytes;
 use transfer::store::StoreConfig;
 
-use crate::capability::CAPABILITIES;
+use crate::capability::{CAPABILITIES, readable_by_programs};
 use crate::{DiskBudget, KeyGrant, LogBudget, ProgramGrant, Server, ServerGrant, Variables};
 
 /// What a method may use besides the data directory and the directories that the operator maps.
@@ -86,6 +86,11 @@ impl Grants {
     /// grants it.
     pub fn reads(&self) -> impl Iterator<Item = (PathBuf, String)> {
         CAPABILITIES.iter().flat_map(|capability| capability.reads(self))
+    }
+
+    /// Returns the files and directories of the system that every program of these grants may read; none if no program is granted.
+    pub fn reads_of_programs(&self) -> Vec<PathBuf> {
+        if self.programs.is_empty() { Vec::new() } else { readable_by_programs() }
     }
 
     /// Returns every directory of this machine that something of the method may write besides the data directory and the mapped places,

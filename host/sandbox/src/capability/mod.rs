@@ -36,7 +36,7 @@ pub(crate) use keys::Keys;
 pub(crate) use network::{Connections, Http, Network, NetworkUse, Sockets, Tls, uses_http};
 pub use network::{NotAServer, Resolve, Server, ServerGrant, SystemResolver};
 pub use programs::{ArgumentPattern, EnvironmentValue, NotAPattern, PATRONI, ProgramGrant};
-pub(crate) use programs::{ProgramCalls, ProgramRunner, Programs};
+pub(crate) use programs::{ProgramCalls, ProgramRunner, Programs, readable_by_programs};
 pub(crate) use read::Read;
 pub(crate) use remedies::Remedies;
 pub(crate) use stores::Stores;

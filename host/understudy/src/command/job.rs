@@ -250,15 +250,25 @@ const PROC: &str = "/proc";
 fn refuse_to_grant(secrets: &[PathBuf], grants: &GrantsSection) -> Result<(), Refusal> {
     let mounts = Mounts::of_this_process();
     let proc = Location::of(Path::new(PROC), &mounts);
-    for (granted, how) in grants.open.reads() {
-        let place = Location::of(&granted, &mounts);
-        let covers = |secret: &&PathBuf| {
+    let secret_in = |granted: &Path| {
+        let place = Location::of(granted, &mounts);
+        secrets.iter().find(|secret| {
             let own = Location::of(secret, &mounts);
-            secret.starts_with(&granted)
-                || own.lies_in(&place)
-                || (own.lies_in(&proc) && place.lies_in(&proc))
-        };
-        if let Some(secret) = secrets.iter().find(covers) {
+            secret.starts_with(granted) || own.lies_in(&place) || (own.lies_in(&proc) && place.lies_in(&proc))
+        })
+    };
+    for granted in grants.open.reads_of_programs() {
+        if let Some(secret) = secret_in(&granted) {
+            let message = format!(
+                "`programs` lets every program read {}, which holds a secret of this run, in {}: keep the secret elsewhere",
+                granted.display(),
+                secret.display()
+            );
+            return Err(Refusal::new(Rule::Grant, message).by_policy());
+        }
+    }
+    for (granted, how) in grants.open.reads() {
+        if let Some(secret) = secret_in(&granted) {
             let message = format!(
                 "{} is granted by `{how}` and holds a secret of this run, in {}: grant a narrower directory, or keep the secret \
                  elsewhere (`passfile`, `state_dir`, the file of a key or of credentials)",

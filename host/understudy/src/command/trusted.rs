@@ -10,8 +10,15 @@ use sandbox::{ComponentSource, Grants};
 use crate::config::Config;
 use crate::plugin_path;
 
+/// Where Debian's packages look for the configuration of each cluster, which the seal judges and a later start of the server reads.
+const DEBIANS_FILES: [&str; 2] = ["/etc/postgresql", "/etc/postgresql-common"];
+
 /// Everything that a run trusts.
-pub(super) struct Trusted(Vec<Entry>);
+pub(super) struct Trusted {
+    entries: Vec<Entry>,
+    /// The files and directories that the grants of all methods name. Their paths are looked up each time that they are used.
+    granted: Vec<Entry>,
+}
 
 /// A file or a directory that a run trusts.
 struct Entry {
@@ -41,6 +48,12 @@ impl Entry {
     /// Returns whether the file or directory is `directory` or lies in it, or whether a link on the path to it lies there.
     fn lies_in(&self, directory: &Location) -> bool {
         self.place.lies_in(directory) || self.links_in.iter().any(|link| link.lies_in(directory))
+    }
+
+    /// Returns whether the path can be made to lead elsewhere by someone who may write to `directory`, but cannot replace `directory` itself.
+    fn is_redirected_in(&self, directory: &Location) -> bool {
+        let lies_below = self.place.lies_in(directory) && !directory.lies_in(&self.place);
+        lies_below || self.links_in.iter().any(|link| link.lies_in(directory))
     }
 
     /// Returns whether the file or directory overlaps `directory`, or whether a link on the path to it lies in `directory`.
@@ -98,14 +111,27 @@ impl Trusted {
             let what = format!("{}, which libpq reads", path.display());
             (path, what)
         });
-        let of_postgresql = config
+        let named = config
             .config_file
             .iter()
             .map(|(path, _)| (path.clone(), "what `replica.config_file` names".to_owned()));
+        let of_debian = DEBIANS_FILES.map(|path| {
+            let what = format!("{path}, where Debian keeps the configuration of clusters");
+            (PathBuf::from(path), what)
+        });
+        let of_postgresql = named.chain(of_debian);
         for (path, what) in of_libpq.chain(of_postgresql) {
             entries.push(Entry { may_lie_in_data: true, ..Entry::of(&path, what, &mounts) });
         }
-        Self(entries)
+        let granted = config.components.iter().flat_map(|(name, section)| {
+            let grants = &section.grants.open;
+            grants.reads().chain(grants.writes()).map(move |(path, key)| {
+                let what = format!("{}, which `method.{name}.grants.{key}` names", path.display());
+                (path, what)
+            })
+        });
+        let granted = granted.map(|(path, what)| Entry::of(&path, what, &mounts)).collect();
+        Self { entries, granted }
     }
 
     /// Refuses grants that would let a program write to a file or directory that the run trusts, and a data directory or mapped place that
@@ -118,10 +144,18 @@ impl Trusted {
         let refused = |message: String| Err(Refusal::new(Rule::Grant, message).by_policy());
         for (written, key) in grants.writes() {
             let place = Location::of(&written, &mounts);
-            if let Some(entry) = self.0.iter().find(|entry| entry.overlaps(&place)) {
+            if let Some(entry) = self.entries.iter().find(|entry| entry.overlaps(&place)) {
                 return refused(format!(
                     "`{key}` names {}, which overlaps {}: a program that writes there could change what later runs execute and trust; name a \
                      directory in `{key}` that has nothing else in it",
+                    written.display(),
+                    entry.what
+                ));
+            }
+            if let Some(entry) = self.granted.iter().find(|entry| entry.is_redirected_in(&place)) {
+                return refused(format!(
+                    "`{key}` names {}, which contains {}, or a link on the path to it: a program that writes there could replace it by a link \
+                     to another place; what may be written may be read, so name only the outer directory, or move the other one elsewhere",
                     written.display(),
                     entry.what
                 ));
@@ -130,9 +164,17 @@ impl Trusted {
         for place in std::iter::once(directories.datadir.as_path()).chain(directories.mapped()) {
             let location = Location::of(place, &mounts);
             let inside = |entry: &&Entry| !entry.may_lie_in_data && entry.lies_in(&location);
-            if let Some(entry) = self.0.iter().find(inside) {
+            if let Some(entry) = self.entries.iter().find(inside) {
                 return refused(format!(
                     "the method may write to {}, which contains {}: move the latter to a place where no method may write",
+                    place.display(),
+                    entry.what
+                ));
+            }
+            if let Some(entry) = self.granted.iter().find(|entry| entry.is_redirected_in(&location)) {
+                return refused(format!(
+                    "the method may write to {}, which contains {}, or a link on the path to it, and could replace it by a link to another \
+                     place: move what is granted elsewhere",
                     place.display(),
                     entry.what
                 ));
@@ -229,7 +271,7 @@ mod tests {
             let why = stage.writes(&stage.at(written)).unwrap_err();
             assert!(why.contains("`programs.tool.write` names") && why.contains(what), "{written}: {why}");
         }
-        for written in ["/", "/usr", "/usr/lib", "/usr/local/bin", "/etc", "/usr/share/x"] {
+        for written in ["/", "/usr", "/usr/lib", "/usr/local/bin", "/etc", "/usr/share/x", "/etc/postgresql/15/main"] {
             stage.writes(Path::new(written)).unwrap_err();
         }
         let own = std::env::current_exe().unwrap();
@@ -241,6 +283,40 @@ mod tests {
         let stage = Stage::new();
         symlink(stage.at("plugins"), stage.at("scratch/link")).unwrap();
         assert!(stage.writes(&stage.at("scratch/link")).unwrap_err().contains("`replica.plugin_path"));
+    }
+
+    #[test]
+    fn no_program_can_replace_what_is_granted_by_a_link() {
+        let mut stage = Stage::new();
+        for directory in ["backups/a", "scratch/deep"] {
+            fs::create_dir_all(stage.at(directory)).unwrap();
+        }
+        symlink(stage.at("backups/a"), stage.at("logs/link")).unwrap();
+        let (read, linked, written) = (stage.at("backups/a"), stage.at("logs/link"), stage.at("scratch/deep"));
+        let grants = &mut stage.config.components.get_mut("m").unwrap().grants.open;
+        grants.read.push(read);
+        let tool = grants.programs.get_mut("tool").unwrap();
+        tool.read.push(linked);
+        tool.write.push(written);
+        for (written, named) in [("backups", "grants.read`"), ("scratch", "grants.programs.tool.write`")] {
+            let why = stage.writes(&stage.at(written)).unwrap_err();
+            assert!(why.contains("by a link") && why.contains(named), "{written}: {why}");
+        }
+        stage.writes(&stage.at("scratch/deep")).unwrap();
+        // The path of the grant leads through a link there.
+        fs::create_dir(stage.at("links")).unwrap();
+        fs::rename(stage.at("logs/link"), stage.at("links/link")).unwrap();
+        let through = stage.at("links/link");
+        let grants = &mut stage.config.components.get_mut("m").unwrap().grants.open;
+        grants.programs.get_mut("tool").unwrap().read = vec![through];
+        let why = stage.writes(&stage.at("links")).unwrap_err();
+        assert!(why.contains("by a link") && why.contains("grants.programs.tool.read`"), "{why}");
+        // The method writes the data directory itself.
+        symlink(stage.at("backups"), stage.at("data/link")).unwrap();
+        let inside = stage.at("data/link/a");
+        stage.config.components.get_mut("m").unwrap().grants.open.read = vec![inside];
+        let why = stage.writes(&stage.at("scratch/deep")).unwrap_err();
+        assert!(why.contains("move what is granted elsewhere"), "{why}");
     }
 
     #[test]

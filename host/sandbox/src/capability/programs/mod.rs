@@ -137,8 +137,8 @@ impl Capability for Programs {
 
     fn report_entries(&self, grants: &Grants) -> Vec<(String, String)> {
         let entry = |(name, grant): (&String, &ProgramGrant)| {
-            let args: Vec<_> = grant.args.iter().map(ToString::to_string).collect();
-            (format!("programs.{name}"), format!("{} {args:?}", grant.path.display()))
+            let shown = grant.to_toml().unwrap_or_else(|| grant.path.display().to_string());
+            (format!("programs.{name}"), shown)
         };
         grants.programs.iter().map(entry).collect()
     }

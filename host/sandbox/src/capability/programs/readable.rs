@@ -43,8 +43,8 @@ pub(super) fn of_the_system() -> impl Iterator<Item = PathBuf> {
     SYSTEM.iter().chain(NETWORK).chain(PROGRAMS).map(PathBuf::from)
 }
 
-/// Returns those that exist. `network`: whether the program may connect.
-pub(super) fn files(network: bool) -> Vec<PathBuf> {
+/// Returns the files and directories that a program may read without a grant and that exist. `network` says whether the program may connect.
+pub(crate) fn files(network: bool) -> Vec<PathBuf> {
     let of_network = if network { NETWORK } else { &[] };
     SYSTEM.iter().chain(of_network).map(PathBuf::from).filter(|path: &PathBuf| Path::exists(path)).collect()
 }

@@ -169,8 +169,14 @@ impl ProgramRunner {
         if stopped.is_none() && watch.is_finished() {
             stopped = watch.await.ok();
         }
-        if let Ok(ending) = &ending {
-            self.run.usage().add_program(&name, &usage(&grant, began.elapsed(), ending.used));
+        let used = match &ending {
+            Ok(ending) => Some(ending.used),
+            // What it used died with its guard.
+            Err(ProcessError::GuardKilled { .. }) => Some(Resources::default()),
+            Err(_) => None,
+        };
+        if let Some(used) = used {
+            self.run.usage().add_program(&name, &usage(&grant, began.elapsed(), used));
         }
         let answer = match (ending, stopped) {
             (Ok(Ending { too_many_processes: true, .. }), _) => {
@@ -344,7 +350,7 @@ pub(super) fn executed(grant: &ProgramGrant) -> impl Iterator<Item = Result<Exec
         .map(move |program| executable::executed(program, search))
 }
 
-/// Returns what this kernel does not enforce of the programs in these grants.
+/// Returns what this kernel does not enforce of the programs in these grants, and which of their paths do not exist.
 pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
     let of_program = |(name, grant): (&String, &ProgramGrant)| {
         let missing = not_enforced(abi, !grant.network.is_empty());
@@ -358,7 +364,12 @@ pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
             level: Level::Info,
             message: format!("the program {name} {NEVER_ENFORCED}"),
         };
-        missing.into_iter().map(finding).chain([always]).collect::<Vec<_>>()
+        let absent = grant.read.iter().filter(|path| !path.exists()).map(|path| Finding {
+            check: Rule::Grant,
+            level: Level::Warn,
+            message: format!("`programs.{name}.read` names {}, which does not exist", path.display()),
+        });
+        missing.into_iter().map(finding).chain([always]).chain(absent).collect::<Vec<_>>()
     };
     grants.programs.iter().flat_map(of_program).collect()
 }
