@@ -2,8 +2,8 @@
 # machine. All files are in one temporary folder, which belongs to the user postgres if root runs the example. At the end, all servers are
 # stopped and the folder is removed.
 #
-# A run.sh sets `example`, `primary_port`, `replica_port` and, unless it is `command`, `component`, the method's file name without `.wasm`;
-# then it sources this file.
+# Before a run.sh sources this file, it sets `example`, `primary_port` and `replica_port`. If the method is not `command`, it also sets
+# `component` to the name of the method's file without `.wasm`.
 # shellcheck shell=bash
 set -euo pipefail
 

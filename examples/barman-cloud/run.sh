@@ -24,7 +24,7 @@ make_folders
 place understudy.toml replica/understudy.toml
 echo example-access-key >"$folder/keys/access-key"
 echo change-me-secret-key >"$folder/keys/secret-key"
-# An environment of Python can be moved if the first line of its programs is changed.
+# A Python virtual environment can be moved if the first line of each of its programs is changed.
 cp -R "$environment" "$folder/barman"
 sed -i "1s|.*|#!$folder/barman/bin/python|" "$folder"/barman/bin/barman-*
 hand_over

@@ -16,7 +16,7 @@ bin_dir=/usr/lib/postgresql/15/bin
 
 say() { printf '==> %s\n' "$*"; }
 
-# Runs a command as the server's user, in place of this shell: to be called in a subshell.
+# Replaces this shell with a command that runs as the server's user. Must be called in a subshell.
 become() {
     if [ "$(id -u)" = 0 ]; then
         exec setpriv --reuid=postgres --regid=postgres --init-groups "$@"
@@ -28,7 +28,7 @@ as_server() { (become "$@"); }
 folder=$(mktemp -d /tmp/patroni-example-XXXXXX)
 pids=()
 
-# Ends what was started, the youngest first. A Patroni that is asked to end stops its PostgreSQL.
+# Ends the processes that were started, the last one first. Patroni stops its PostgreSQL before it ends.
 finish() {
     local status=$? i pid
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
@@ -68,7 +68,7 @@ wait_for() {
     return 1
 }
 
-# A path of a member's REST API answers 200.
+# Succeeds if the server at this URL answers with a success status.
 answers() {
     "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)' "$1"
 }
@@ -101,7 +101,7 @@ if [ ! -e "$environment/requirements.txt" ]; then
     cp "$project/tests/patroni/requirements.txt" "$environment/requirements.txt"
 fi
 
-# Copies, so that the server's user may read them wherever the checkout is.
+# Copies the files, so that the server's user can read them wherever the checkout is.
 mkdir "$folder/plugins" "$folder/backups" "$folder/first" "$folder/second"
 cp "$understudy" "$folder/understudy"
 cp "$plugins/tarball.wasm" "$folder/plugins/"

@@ -1,10 +1,10 @@
 """Runs Patroni's own Bootstrap.create_replica over cases: one JSON line in, one JSON line out.
 
-What is Patroni's stays Patroni's: the loop, basebackup, the data directory and its removal, the options of the
-methods, the passfile. Only the outside world is scripted: what a started program does and how it ends
-(`cancellable.call`), and the sleep between the tries of basebackup.
+Patroni's own code runs the loop and basebackup, removes the data directory, reads the options of the methods and
+writes the passfile. Only two things are scripted: what a started program does and how it ends (`cancellable.call`),
+and the sleep between the tries of basebackup.
 
-usage: drive.py DATA_DIR BIN_DIR   (DATA_DIR is removed and made anew for every case)
+usage: drive.py DATA_DIR BIN_DIR   (DATA_DIR is removed and recreated for every case)
 """
 
 import json
@@ -38,7 +38,7 @@ def name(position, text):
 
 
 class ScriptedPrograms(CancellableSubprocess):
-    """Plays what the case says instead of starting a program."""
+    """Follows the case's script instead of starting a program."""
 
     def __init__(self, postgresql):
         super().__init__()
@@ -51,7 +51,7 @@ class ScriptedPrograms(CancellableSubprocess):
 
 
 class RecordedPostgresql(Postgresql):
-    """Patroni's Postgresql that tells what it is asked to do."""
+    """Patroni's Postgresql, which also records what it is asked to do."""
 
     configured = ()  # what the last case put into the configuration
 
@@ -76,7 +76,7 @@ class RecordedPostgresql(Postgresql):
         self.events.append({'emptied': had})
 
     def files(self):
-        """What the data directory holds, as far as a case put it there."""
+        """Returns the files in the data directory that a case can have put there."""
         found = []
         for top, _, names in os.walk(self.data_dir):
             for each in names:
@@ -155,7 +155,7 @@ def run(postgresql, case):
     returned, raised = None, None
     try:
         returned = postgresql.bootstrap.create_replica(clone_member(case), case['from_leader'])
-    except Exception as error:  # whatever Patroni lets out of the loop is an answer
+    except Exception as error:  # any exception that leaves Patroni's loop is a part of the answer
         raised = repr(error)
     return {'events': postgresql.events, 'returned': returned, 'raised': raised, 'left': postgresql.files()}
 
@@ -171,7 +171,7 @@ def main():
         'authentication': {'replication': {'username': 'replicator', 'password': 'a:b\\c'}},
         'parameters': {'unix_socket_directories': os.path.dirname(data_dir)},
     }
-    # Its major version is read when it begins.
+    # Postgresql reads the major version of the data directory when it is created.
     make_old_data('cluster', data_dir)
     with patch.object(Postgresql, 'get_postgres_role_from_data_directory', lambda _: 'replica'):
         postgresql = RecordedPostgresql(config, get_mpp(config))

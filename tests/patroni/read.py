@@ -4,7 +4,7 @@
 {"local": TEXT, "dynamic": TEXT}   -> {"calls": [ARGV, ...], "raised": MESSAGE}: the programs that Patroni starts to create a
                                       replica, each of which fails; "dynamic" may be null
 
-What is Patroni's stays Patroni's: the configuration, the list of methods, their options, the loop. Only the programs are scripted.
+Patroni's own code reads the configuration, the list of methods and their options, and runs the loop. Only the programs are scripted.
 """
 
 import json
@@ -23,7 +23,7 @@ CONNECTION = {'host': '10.0.0.1', 'port': 5432, 'dbname': 'postgres'}
 
 
 class Configuration:
-    """What Bootstrap asks of a ConfigHandler."""
+    """The part of Patroni's ConfigHandler that Bootstrap uses."""
 
     pg_version = 150000
 
@@ -42,7 +42,7 @@ class Configuration:
 
 
 class Server:
-    """What Bootstrap asks of a Postgresql, as far as it matters for the calls."""
+    """The part of Patroni's Postgresql that Bootstrap uses to start the programs."""
 
     create_replica_methods = Postgresql.create_replica_methods
     replica_method_options = Postgresql.replica_method_options

@@ -1,4 +1,4 @@
-//! The real Barman with backups in a real S3 server, which checks signatures, and the configuration of `examples/barman-cloud` for them.
+//! Runs the real Barman with an S3 server that checks signatures, and adapts the configuration of `examples/barman-cloud` to them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::stored::secret;
 use crate::stores::StoreServer;
 use crate::user::ServerUser;
 
-/// Where the example has everything.
+/// The folder in which the example's configuration has all files.
 const EXAMPLE: &str = "/srv/barman-cloud-example";
 
 /// A Python program that creates the bucket `backups` and a user who may use it, and makes `moto` check signatures from then on. Prints the
@@ -39,7 +39,7 @@ pub fn ensure_barman() -> Result<PathBuf> {
     environment("barman-venv", &project().join("examples/barman-cloud/requirements.txt"))
 }
 
-/// A server of S3 with a bucket, and Barman, which may use the bucket. Dropping the value ends the server.
+/// An S3 server with a bucket, and a Barman that may use the bucket. Dropping the value ends the server.
 #[derive(Debug)]
 pub struct Barman {
     server: StoreServer,
@@ -50,8 +50,8 @@ pub struct Barman {
 }
 
 impl Barman {
-    /// Starts the server, creates the bucket, and writes to the playground what the example's configuration names: Barman in `barman`, and
-    /// the credentials in `keys`.
+    /// Starts the server and creates the bucket. Writes the files that the example's configuration names to the playground: Barman to
+    /// `barman`, and the credentials to `keys`.
     ///
     /// # Errors
     /// Fails as [`ensure_barman`] and [`StoreServer::moto`] do, and if a file cannot be written.
@@ -105,8 +105,8 @@ impl Barman {
         run(&mut backup).map(drop)
     }
 
-    /// Returns the example's configuration. Only paths and ports are replaced: those of a primary that listens on `port` and has the
-    /// tablespace at `tablespace`, those of a replica with all its files in `replica`, and those of this server of S3.
+    /// Returns the example's configuration with other paths and ports: for a primary that listens on `port` and has its tablespace at
+    /// `tablespace`, for a replica with all its files in `replica`, and for this S3 server.
     ///
     /// # Errors
     /// Fails if the example no longer has a path or port that must be replaced.

@@ -12,7 +12,7 @@ use postgres_formats::{Lsn, names};
 /// The size of a WAL segment in bytes.
 const SEGMENT: u32 = 16 << 20;
 
-/// Every directory of a fresh cluster besides `global`.
+/// Every directory of a fresh cluster except `global`.
 const DIRECTORIES: [&str; 19] = [
     "base",
     "pg_commit_ts",

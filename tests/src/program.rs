@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 /// The environment variable that makes tests try all of their cases instead of a selection.
 pub const FULL: &str = "UNDERSTUDY_TEST_FULL";
 
-/// Returns `full` if the environment variable [`FULL`] is set, else `fast`.
+/// Returns `full` if the environment variable [`FULL`] is set, otherwise `fast`.
 pub fn fast_or_full(fast: u32, full: u32) -> u32 {
     if std::env::var_os(FULL).is_some() { full } else { fast }
 }
@@ -29,7 +29,7 @@ pub fn understudy() -> Result<PathBuf> {
     beside.context("the program `understudy` is not built: run `cargo build --package understudy`")
 }
 
-/// Returns a file below `examples/` with these words replaced, one after the other: each first word by the second.
+/// Returns the text of a file below `examples/`, in which the first word of each pair is replaced with the second, pair after pair.
 ///
 /// # Errors
 /// Fails if the file cannot be read or no longer has one of the words.

@@ -1,4 +1,4 @@
-//! Remedies: the lines of configuration that the program prints for what it denied.
+//! Remedies: the lines of configuration that the program prints for denials.
 
 use anyhow::{Context, Result};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 /// the existing grants.
 ///
 /// # Errors
-/// Fails if the line is none of these grants.
+/// Fails if the line does not set a grant of this method.
 pub fn apply(method: &str, grants: &str, line: &str) -> Result<String> {
     let foreign = || format!("`{line}` is no line of the grants of {method}");
     let setting = line.strip_prefix(&format!("[method.{method}.grants] ")).with_context(foreign)?;

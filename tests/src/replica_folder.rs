@@ -88,7 +88,7 @@ impl Ended {
         attempts.iter().find(|attempt| attempt["method"] == method).unwrap_or(&Value::Null)
     }
 
-    /// Returns what the method's attempt was denied: each capability and thing, with the line that would allow it if there is one.
+    /// Returns each denial of the method's attempt: the capability, what was denied, and the line that would allow it, if there is one.
     pub fn denials(&self, method: &str) -> Vec<(&str, &str, Option<&str>)> {
         let denials = self.attempt(method)["denials"].as_array().map(Vec::as_slice).unwrap_or_default();
         let denial = |denial| (text(denial, "capability"), text(denial, "what"), denial["remedy"].as_str());

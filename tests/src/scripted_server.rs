@@ -36,7 +36,7 @@ impl ScriptedServer {
         Self::start(None, true, Arc::new(answer))
     }
 
-    /// Does the same with TLS, and a certificate of `authority`.
+    /// Starts a server as [`ScriptedServer::http`] does, with TLS and a certificate of `authority`.
     ///
     /// # Errors
     /// Fails if the certificate cannot be made or no port is free.
@@ -49,7 +49,7 @@ impl ScriptedServer {
         Self::start(Some(Arc::new(config(&certificate, &key)?)), true, Arc::new(answer))
     }
 
-    /// Starts a server that calls `answer` for each connection and reads nothing before.
+    /// Starts a server that calls `answer` for each connection without reading a request.
     ///
     /// # Errors
     /// Fails if no port is free.
@@ -88,7 +88,7 @@ impl ScriptedServer {
         self.address
     }
 
-    /// Returns the heads of all requests: one for each connection that was accepted, with TLS if the server has it.
+    /// Returns the heads of all requests, one for each connection. A connection whose TLS handshake failed has no head.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

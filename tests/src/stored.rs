@@ -23,7 +23,7 @@ pub enum BackupLocation {
     S3rver,
     /// Azure, emulated by `azurite`, which checks the account key.
     Azurite,
-    /// Google Cloud Storage through its XML interface, which is that of S3.
+    /// Google Cloud Storage through its XML interface, which is the same as S3's.
     Google,
     /// A web server that supports ranges. It cannot be listed.
     Web,

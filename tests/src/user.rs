@@ -15,7 +15,7 @@ pub struct ServerUser {
 }
 
 impl ServerUser {
-    /// Returns `postgres` if this process runs as root, else the user of this process.
+    /// Returns `postgres` if this process runs as root, otherwise the user of this process.
     ///
     /// # Errors
     /// Fails if `id` fails, for example because Debian's PostgreSQL, which creates the user, is not installed.

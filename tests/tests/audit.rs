@@ -198,7 +198,7 @@ fn allowed_connections_requests_and_look_ups_are_in_the_audit_with_their_bytes()
             None => {
                 let head = http.heads().last().unwrap().len() as u64;
                 assert_eq!(moved[0], response, "{line}");
-                // Without a length of its body, a request may end with an empty chunk.
+                // A request that does not state the length of its body may end with an empty chunk.
                 assert!((head..=head + 5).contains(&moved[1]), "{head}: {line}");
             }
         }

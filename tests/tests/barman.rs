@@ -1,5 +1,5 @@
-//! The configuration of `examples/barman-cloud`, with Barman's own backup in S3 that checks signatures: what it creates, and that each of
-//! its grants is needed. `command.rs` runs the example as a whole.
+//! Tests the configuration of `examples/barman-cloud` with Barman's own backup in an S3 server that checks signatures: the configuration
+//! creates a replica, and needs each of its grants. `command.rs` runs the example as a whole.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,7 +21,7 @@ struct Scene {
 impl Scene {
     fn start(name: &str) -> Self {
         let primary = Primary::start(name, 1000).unwrap();
-        // A replica of this backup needs the WAL since then from the primary, also after another method has taken a backup.
+        // A replica of this backup needs all later WAL from the primary, even after another method has taken a backup.
         primary.server.psql("ALTER SYSTEM SET wal_keep_size = '1GB'").unwrap();
         primary.server.psql("SELECT pg_reload_conf()").unwrap();
         let barman = Barman::start(&primary.playground).unwrap();
@@ -33,7 +33,7 @@ impl Scene {
         scene
     }
 
-    /// Writes the example's configuration, with each first text replaced by the second.
+    /// Writes the example's configuration, in which the first text of each pair is replaced with the second.
     fn configure(&self, changes: &[(&str, &str)]) {
         let server = &self.primary.server;
         let datadir = self.replica.datadir();
@@ -48,7 +48,7 @@ impl Scene {
         user.write(&self.replica.path("understudy.toml"), &text).unwrap();
     }
 
-    /// Checks that the program fails and says this, and that nothing is left that could be started.
+    /// Checks that the program fails with this message, and that nothing is left in the data directory.
     fn fails(&self, says: &str) {
         let ended = self.replica.create(&[]).unwrap();
         assert_eq!(ended.attempts(), [("barman", "failed")], "{}", ended.output);
@@ -61,7 +61,7 @@ impl Scene {
     }
 }
 
-/// The only method, so that a failure is not followed by a copy from the primary.
+/// The change that makes `barman` the only method, so that no copy from the primary follows a failure.
 const ALONE: (&str, &str) = (r#"methods = ["barman", "basebackup"]"#, r#"methods = ["barman"]"#);
 
 #[test]
@@ -93,13 +93,13 @@ fn without_one_of_its_grants_or_the_right_key_the_program_fails_in_its_own_words
 
     scene.configure(&[ALONE, (&line("network = "), "")]);
     scene.fails(unreachable);
-    // A port that is not the store's.
+    // The granted port is not the store's.
     scene.configure(&[ALONE, (&line("network = "), "network = [1]\n")]);
     scene.fails(unreachable);
     scene.configure(&[ALONE, (&line("read = "), "")]);
     scene.fails("Permission denied");
 
-    // The variables name keys that are not granted.
+    // The variable names a key that is not granted. Then neither the variables nor the keys exist.
     let (variable, key) = (line("AWS_SECRET_ACCESS_KEY = "), line("keys.secret-key = "));
     scene.configure(&[ALONE, (&key, "")]);
     let ended = scene.replica.create(&[]).unwrap();
@@ -114,7 +114,7 @@ fn without_one_of_its_grants_or_the_right_key_the_program_fails_in_its_own_words
     secret(playground, "keys/secret-key", "of-another-user-of-the-store").unwrap();
     scene.configure(&[ALONE]);
     scene.fails("SignatureDoesNotMatch");
-    // The second method is there for this.
+    // With the example's own list, the second method creates the replica.
     scene.configure(&[]);
     let ended = scene.replica.created_by("basebackup").unwrap();
     assert_eq!(ended.attempts(), [("barman", "failed"), ("basebackup", "created")], "{}", ended.output);

@@ -163,7 +163,7 @@ fn a_script_fills_the_data_directory_and_the_mapped_places_and_the_replica_strea
     let show = "for argument; do echo \"argument $argument\"; done\necho to stderr >&2\n";
     let replica = scene.replica("replica", &format!("{show}{RESTORE}"), "");
     let ended = replica.created_by("script").unwrap();
-    // Rules 9 and 10: the method's own keys, then Patroni's four in its order.
+    // Rules 9 and 10: the method's own keys, then Patroni's four parameters in Patroni's order.
     let arguments: Vec<_> = ended
         .output
         .lines()

@@ -132,7 +132,7 @@ fn a_mirror_with_delta_keeps_files_that_match_and_replaces_the_others() {
         let file = |name: &str| replica.datadir().join(name);
         let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(file(name)).unwrap());
         let (kept, written) = (inode("base/1/1259"), std::fs::read(file("base/1/1249")).unwrap());
-        // Changes as a server could have left them.
+        // Makes changes that a server could have made.
         std::fs::write(file("base/1/1249"), vec![7; written.len()]).unwrap();
         std::fs::write(file("base/1/99999"), "left over").unwrap();
         std::fs::remove_file(file("base/1/2619")).unwrap();

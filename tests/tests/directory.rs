@@ -198,7 +198,7 @@ fn data_of_another_cluster_is_reported_and_kept_without_force() {
     assert_eq!(checked.status.code(), Some(3));
     said(&String::from_utf8_lossy(&checked.stdout));
     primary.streams_to(&replica).unwrap();
-    // Old data is reported before it is removed, also with --force.
+    // Old data is reported before it is removed, even with --force.
     let forced = replica.create(&["--force"]).unwrap();
     assert_eq!(forced.code(), Some(0), "{}", forced.output);
     assert!(

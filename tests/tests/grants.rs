@@ -21,18 +21,18 @@ struct Row {
     /// The component, and its options.
     method: &'static str,
     options: String,
-    /// What is granted in any case, as lines of `[method.METHOD.grants]`.
+    /// The grants that the method has in every run, as lines of `[method.METHOD.grants]`.
     granted: String,
     /// The function that the component calls, as the audit names it, and the object.
     function: &'static str,
     object: String,
-    /// What the denials name.
+    /// A text that the denial contains.
     named: String,
-    /// How the attempt ends while the grant is absent.
+    /// How the attempt ends without the grant.
     without: Without,
     /// How many lines have to be applied, one after another, until the call is allowed.
     lines: usize,
-    /// What the operator has to fill in: a part of the printed line, and what to write in its place.
+    /// The part of the printed line that the operator must fill in, and what the test writes in its place.
     fill_in: Option<(&'static str, String)>,
 }
 
@@ -41,12 +41,12 @@ struct Row {
 enum Without {
     /// The call is denied.
     Denied,
-    /// The method needs the grant, so that it is not tried.
+    /// The method needs the grant, so it is not tried.
     Rejected,
 }
 
 impl Row {
-    /// A row of the component `hostile`, with this behaviour and further options.
+    /// Returns a row for the component `hostile` with this behaviour and further options.
     fn hostile(
         capability: CapabilityKind,
         behave: &str,
@@ -69,7 +69,7 @@ impl Row {
         }
     }
 
-    /// A row of the component `caller`, which connects in this way.
+    /// Returns a row for the component `caller`, which connects in this way.
     fn caller(name: &'static str, by: &str, address: &str, call: (&'static str, String)) -> Self {
         let options = format!("by = \"{by}\"\naddress = \"{address}\"\n");
         let row = Self::hostile(CapabilityKind::Network, "", "", call);
@@ -77,13 +77,13 @@ impl Row {
     }
 }
 
-/// The servers to which the rows of the network connect.
+/// The servers to which the network rows connect.
 struct Servers {
     tcp: ScriptedServer,
     http: ScriptedServer,
 }
 
-/// Every capability that can be granted. The other one is [`NEVER`].
+/// Returns rows for every capability that can be granted: all except [`NEVER`].
 fn table(playground: &Playground, servers: &Servers) -> Vec<Row> {
     let backup = playground.directory("backup").unwrap();
     playground.user().write(&backup.join("PG_VERSION"), "15\n").unwrap();
@@ -117,7 +117,7 @@ fn table(playground: &Playground, servers: &Servers) -> Vec<Row> {
             )
         },
         Row {
-            // A variable that is not granted is no denial: the component does not see it. So a component says which one it needs.
+            // The component does not see a variable without a grant, so nothing is denied. Instead, its description says that it needs one.
             without: Without::Rejected,
             fill_in: Some(("...", "eu".to_owned())),
             ..Row::hostile(
@@ -131,7 +131,7 @@ fn table(playground: &Playground, servers: &Servers) -> Vec<Row> {
     let (tcp, http) = (servers.tcp.address(), servers.http.address());
     let connect = "tcp.start-connect";
     rows.push(Row::caller("tcp", "tcp", &tcp.to_string(), (connect, tcp.to_string())));
-    // A look-up does not say which port is meant, and the name leads to a private address, which is a line of its own.
+    // A lookup does not say which port is meant, so the operator fills it in. The private address of the name needs a second line.
     let look_up = ("ip-name-lookup.resolve-addresses", "localhost".to_owned());
     rows.push(Row {
         lines: 2,
@@ -150,7 +150,7 @@ fn table(playground: &Playground, servers: &Servers) -> Vec<Row> {
     rows
 }
 
-/// The capability that every method has, as far as it goes: no line allows more.
+/// The capability that every method has, and that no line can extend.
 const NEVER: CapabilityKind = CapabilityKind::Write;
 
 fn config(row: &Row, grants: &str) -> String {
@@ -173,7 +173,7 @@ fn run(playground: &Playground, name: &str, row: &Row, grants: &str) -> (Ended, 
 fn answers(audit: &Path, row: &Row) -> Vec<String> {
     let text = fs::read_to_string(audit).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    // The object of a program also says how it ended.
+    // For a program, the object also says how the program ended.
     let is_object = |object: &str| {
         object.strip_prefix(&row.object).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     };

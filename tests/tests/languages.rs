@@ -1,5 +1,5 @@
-//! Methods in Python and JavaScript connect to servers with the HTTP clients of their languages. They are denied what a method in Rust is
-//! denied, in the same words, and the line that the denial prints is what makes the request work.
+//! Methods in Python and JavaScript connect to servers with the HTTP clients of their languages. They get the same denials as a method in
+//! Rust, in the same words, and the line that is printed with the denial makes the request work.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -57,8 +57,8 @@ impl Bench {
         self.replica.create(&[]).unwrap()
     }
 
-    /// Runs the method with no grant, and then with the line that the denial suggests until nothing is denied, which must be after
-    /// `rounds` denials. Checks that `rust` was denied the same in each round.
+    /// Runs the method without a grant, and then again with the line that each denial suggests. Checks that nothing is denied after
+    /// `rounds` denials, and that `rust` gets the same denial in each round.
     fn apply_every_remedy(&self, caller: Caller, rust: (Caller, &str), address: &str, rounds: u32) {
         let port = address.rsplit_once(':').unwrap().1.trim_end_matches('/');
         let mut grant = String::new();
@@ -82,8 +82,8 @@ impl Bench {
         assert!(ended.denials(caller.name).is_empty(), "{address}: {}", ended.output);
     }
 
-    /// Requests over TLS that the host speaks: denied, refused because of the certificate, and answered with `ca_file`. The host adds
-    /// the token of the grant.
+    /// Makes three requests for which the host speaks TLS. The first is denied. The second has a grant, but the server's certificate is
+    /// refused. The third has a grant with `ca_file`, and the host adds the token of the grant.
     fn request_over_tls(&self, caller: Caller) {
         let authority = Authority::new(&self.playground.directory("authority").unwrap()).unwrap();
         let service = ScriptedServer::https(&authority, ServerCertificate::Right, |stream, head| {
@@ -142,7 +142,7 @@ fn a_method_in_python_reaches_what_is_granted_by_sockets_and_by_wasi_http() {
     let bench = Bench::new("python", URLLIB.name);
     let server = monday();
     let port = server.address().port();
-    // A look-up does not say which port is meant, and the name leads to a private address.
+    // A lookup by name needs two lines: it does not say which port is meant, and the name leads to a private address.
     for (host, rounds) in [("127.0.0.1", 1), ("localhost", 2)] {
         let (place, url) = (format!("{host}:{port}"), format!("http://{host}:{port}/"));
         bench.apply_every_remedy(URLLIB, (BY_SOCKETS, &place), &url, rounds);

@@ -106,7 +106,7 @@ fn ours(local: &str, dynamic: Option<&str>) -> Vec<Vec<String>> {
                         ["--scope=batman", "--role=replica", "--datadir=/data", "--connstring=CONNSTRING"]
                             .map(str::to_owned),
                     ),
-                    // In a pattern, a brace is doubled.
+                    // A pattern has two braces for each brace of the argument.
                     _ => call.push(argument.replace("{{", "{").replace("}}", "}")),
                 }
             }
@@ -138,9 +138,9 @@ fn basebackup(table: &toml::Table) -> Vec<String> {
     call
 }
 
-/// Splits the arguments of a call into those whose order matters and those whose order does not. The order does not matter for Patroni's
-/// four parameters, because Patroni keeps the place of a section's key with the same name, nor for the options of `pg_basebackup`,
-/// because TOML tables have no order.
+/// Splits the arguments of a call into those whose order matters and those whose order does not. The order of Patroni's four parameters
+/// does not matter, because Patroni puts a parameter in the place of a section's key with the same name. The order of `pg_basebackup`'s
+/// options does not matter, because TOML tables have no order.
 fn normal(call: &[String]) -> (Vec<&String>, Vec<&String>) {
     let of_the_cluster = ["--scope=", "--role=", "--datadir=", "--connstring="];
     let is_basebackup = call[0] == "pg_basebackup";

@@ -132,7 +132,7 @@ fn pages() -> Result<BTreeMap<PathBuf, Page>> {
     Ok(pages)
 }
 
-/// Returns the links and the anchors of a page.
+/// The links and the anchors of a page.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Page {
     links: Vec<String>,

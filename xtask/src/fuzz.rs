@@ -72,7 +72,7 @@ const TEXTS: [(&str, &str); 7] = [
     ("conninfo", "postgresql://user:p%40ss@a:1,[::1]:2/db?sslmode=require&application_name=x"),
 ];
 
-/// Runs every target for this number of seconds, and one target per processor at the same time. Saves an input that makes a target fail
+/// Runs every target for this number of seconds, with one target per processor at the same time. Saves an input that makes a target fail
 /// in `host/fuzz/artifacts/TARGET`, and libFuzzer's output in `artifacts/TARGET.log`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     setup::fuzzing()?;
@@ -169,7 +169,7 @@ fn run_one(fuzz: &Path, target: &str, program: &Path, seconds: u32) -> Result<St
     }
 }
 
-/// Writes a valid input into a target's corpus, because random bytes would hardly ever form a valid input.
+/// Writes a valid input into a target's corpus, because random bytes almost never form a valid input.
 fn seed(fuzz: &Path, target: &str) -> Result<()> {
     let corpus = fuzz.join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;

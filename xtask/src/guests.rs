@@ -15,7 +15,7 @@ use crate::plugins::{components, put};
 use crate::wasm_toolchain::TARGET;
 use crate::{say, setup};
 
-/// The names of the components, which are also those of their folders in `tests/guests`.
+/// The names of the components, and of their folders in `tests/guests`.
 pub(crate) const NAMES: [&str; 2] = [PYTHON, JAVASCRIPT];
 const PYTHON: &str = "caller-python";
 const JAVASCRIPT: &str = "caller-javascript";
@@ -57,7 +57,7 @@ fn build_one(
     Ok(fs::write(built_from, texts)?)
 }
 
-/// Returns the folder for what is made on the way to a component.
+/// Returns the folder for the intermediate files of a component.
 fn work(name: &str) -> PathBuf {
     project().join("plugins/target/guests").join(name)
 }

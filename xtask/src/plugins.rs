@@ -1,6 +1,6 @@
 //! Builds the methods in `plugins/`, the test components in `tests/guests` and the methods in `examples/` for `wasm32-wasip2`, with
-//! rustup's target or with Debian's packages, whichever is available. The test components in other languages than Rust are built by the
-//! module `guests`.
+//! rustup's target or with Debian's packages, whichever is available. The module `guests` builds the test components in
+//! other languages.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -62,7 +62,8 @@ fn examples(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(manifests)
 }
 
-/// Returns rustup's toolchain if it has the target, else Debian's if it is installed, else the first that can be installed.
+/// Returns the toolchain that the user chose. Without a choice, returns rustup's toolchain if it has the target, Debian's if it is
+/// installed, or the first of the two that can be installed.
 fn pick(tools: &Path) -> Result<Toolchain> {
     let toolchain = match Toolchain::chosen().map_err(Error::msg)? {
         Some(Toolchain::Rustup) if !rustup_has_target() && !rustup_adds_target() => {

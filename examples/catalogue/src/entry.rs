@@ -7,7 +7,7 @@ use understudy::{Failure, Plan, Tablespace};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
-    /// The name of the backup, for a person.
+    /// The name of the backup, for people to read.
     pub(crate) name: String,
     postgresql_major: Option<u32>,
     system_identifier: Option<u64>,
@@ -26,7 +26,7 @@ pub(crate) struct Archive {
     pub(crate) object: String,
     /// The directory into which it is unpacked: empty, `pg_wal`, or `pg_tblspc/OID`.
     pub(crate) path: String,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub(crate) size: u64,
 }
 

@@ -2,7 +2,7 @@
 
 use understudy::Failure;
 
-/// Fails.
+/// Always fails.
 pub(crate) fn get(address: &str) -> Result<Vec<u8>, Failure> {
     Err(Failure::failed(format!("{address}: there is no network outside WebAssembly")))
 }

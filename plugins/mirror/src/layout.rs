@@ -127,7 +127,7 @@ impl Layout {
         })
     }
 
-    /// Describes the copy for a person.
+    /// Describes the copy for people to read.
     pub(crate) fn describe(&self) -> String {
         let directory = self.directory.display();
         match &self.label {
@@ -220,8 +220,8 @@ fn find_tablespaces(
         let is_link = !entry.file_type().at(&path)?.is_dir();
         let named =
             elsewhere.iter().position(|(named, _)| *named == oid).map(|at| elsewhere.swap_remove(at).1);
-        // Read last: the sandbox returns the target of a link only if it is granted, and reports the read as a denial
-        // otherwise.
+        // Reads the link only if the option does not name the directory: if the target is not granted, the sandbox
+        // does not return it and reports a denial.
         let target = if is_link && named.is_none() { fs::read_link(&path).ok() } else { None };
         let contents = match (named, &target) {
             (Some(named), _) => named,

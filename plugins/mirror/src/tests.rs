@@ -295,7 +295,7 @@ fn a_server_that_writes_during_the_copy_is_noticed_at_its_end() {
     let (result, record) = scene.host().run(|| {
         let layout = Layout::find(&scene.request)?;
         let plan = layout.plan()?;
-        // The checkpoint is after the layout was found, and changes nothing that the plan names.
+        // The checkpoint happens after the layout was found, and changes nothing that the plan contains.
         let path = scene.path("copy/global/pg_control");
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] = 1;

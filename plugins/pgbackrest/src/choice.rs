@@ -48,7 +48,7 @@ impl<C> Chosen<C> {
 /// then reports the problem.
 ///
 /// # Errors
-/// [`Failure::NotApplicable`] if no repository has a backup of the stanza, else says why each repository cannot be used.
+/// [`Failure::NotApplicable`] if no repository has a backup of the stanza. Otherwise, the error says why each repository cannot be used.
 pub(crate) fn choose<C: Contents, T>(
     options: &Options,
     fresh: &mut dyn FnMut() -> C,
@@ -187,7 +187,7 @@ impl Candidates {
         Ok((chosen, what))
     }
 
-    /// Finds the first backup after the best that can be restored; `None` if none can be restored. Logs why the skipped backups cannot be
+    /// Finds the first of the older backups that can be restored; `None` if none of them can. Logs why the skipped backups cannot be
     /// restored.
     fn try_older<C: Contents, T>(
         &self,

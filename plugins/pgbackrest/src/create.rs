@@ -22,8 +22,8 @@ use crate::wal::{History, Segment, WalRoute};
 /// The SHA-1 of an empty file.
 const SHA1_OF_EMPTY: [u8; 20] = crate::manifest::SHA1_OF_EMPTY;
 
-/// The files that are written completely before any other file. A Patroni that starts during the run learns from these files the version,
-/// and that the directory comes from a backup.
+/// The files that are written completely before any other file. From these files, a Patroni that starts during the run
+/// learns the version, and that the directory comes from a backup.
 const FIRST: [&str; 2] = [PG_VERSION, BACKUP_LABEL];
 
 /// How many times the archive is listed again for segments that were archived during the restore.
@@ -32,7 +32,7 @@ const ROUNDS: usize = 100;
 /// Restores the backup of `plan`.
 ///
 /// # Errors
-/// Says why the backup was not restored.
+/// The error says why the backup was not restored.
 pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let options = Options { wanted: Wanted::Label(plan.backup.clone()), ..options.clone() };
     // `plan` has checked the objects already. They are checked again only if several repositories are named, to choose the same one.
@@ -170,8 +170,9 @@ pub(crate) struct Restoring<'a> {
     /// The origins of WAL, by compression.
     archives: HashMap<&'static str, u32>,
     unless: Unless,
-    /// The folder with the backups. The next field is the object name for empty files, which is never read.
+    /// The folder with the backups.
     folder: String,
+    /// The object name in the items for empty files. The host never reads this object.
     nothing: String,
 }
 

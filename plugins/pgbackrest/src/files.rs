@@ -106,7 +106,7 @@ impl Files {
     /// Returns every file in the best order to fetch them: first separate objects, largest first, so that no large object starts when all
     /// others are done; then bundles from beginning to end; then empty files.
     pub(crate) fn in_best_order(&self) -> impl Iterator<Item = &File> {
-        // There are at most `MOST`.
+        // There are at most `MOST` files, so the cast keeps the number.
         let mut order: Vec<u32> = (0..self.count as u32).collect();
         order.sort_unstable_by(|one, other| {
             let (one, other) = (self.get(*one as usize), self.get(*other as usize));

@@ -36,7 +36,7 @@ pub(crate) trait Visitor {
     /// Receives `line` of `section`, a key and a value joined by `=`. Returns the length of the key in bytes, from [`split`] or [`skip`].
     ///
     /// # Errors
-    /// Says what is wrong with the line. The message follows the number of the line.
+    /// The error says what is wrong with the line. The reader puts the number of the line in front of the error.
     fn line(&mut self, section: &str, line: &str) -> Result<usize, String>;
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn skip(line: &str) -> Result<usize, String> {
 /// stars.
 ///
 /// # Errors
-/// Fails if the text cannot be read, has an invalid line, another format, or does not match its checksum.
+/// Fails if the text cannot be read, has an invalid line or another format, or does not match its checksum.
 pub(crate) fn read(
     shown: &str,
     stream: impl Read,

@@ -28,13 +28,13 @@ pub(crate) trait Contents {
     /// Receives a file. Files come in the order of their names.
     ///
     /// # Errors
-    /// Says why the file is refused.
+    /// The error says why the file is refused.
     fn file(&mut self, file: File) -> Result<(), String>;
 
     /// Receives a directory by its path in the data directory. Directories come in the order of their names.
     ///
     /// # Errors
-    /// Says why the directory is refused.
+    /// The error says why the directory is refused.
     fn directory(&mut self, name: &str) -> Result<(), String>;
 }
 
@@ -135,7 +135,7 @@ impl<C: Contents> Manifest<C> {
     /// Checks and returns the content after the last line.
     ///
     /// # Errors
-    /// Says what is missing or contradictory.
+    /// The error says what is missing or contradictory.
     pub(crate) fn finish(mut self, label: &str) -> Result<(Head, C), String> {
         if self.head.label != label {
             return Err(format!("belongs to the backup `{}`", shown(&self.head.label, 80)));

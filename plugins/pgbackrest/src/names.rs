@@ -20,7 +20,7 @@ pub(crate) enum Name<'a> {
     Below(&'a str),
     /// `pg_data` or `pg_tblspc`, which contain all other names.
     Root,
-    /// A file that is not restored, because the host creates the links from `tablespace_map`, and a manifest describes only a backup.
+    /// A file that is not restored: `tablespace_map`, because the host creates the links, or the manifest, which describes only the backup.
     NotRestored,
 }
 

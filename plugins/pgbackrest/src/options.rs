@@ -45,7 +45,7 @@ pub(crate) enum Until {
     Time {
         /// Seconds since 1970.
         seconds: i64,
-        /// As the operator wrote it.
+        /// The time as the operator wrote it.
         text: String,
     },
     /// At or before an LSN.

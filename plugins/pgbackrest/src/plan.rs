@@ -78,7 +78,7 @@ pub(crate) struct Usable {
 /// objects with the longest keys exist. Each of these checks takes a request.
 ///
 /// # Errors
-/// Says why the backup cannot be restored.
+/// The error says why the backup cannot be restored.
 pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<Usable, Failure> {
     check_kind(chosen)?;
     if looks_for_objects {
@@ -105,7 +105,7 @@ pub(crate) fn usable<C>(chosen: &Chosen<C>, looks_for_objects: bool) -> Result<U
 /// Returns the plan of the backup that `options` choose.
 ///
 /// # Errors
-/// Says why no backup can be restored.
+/// The error says why no backup can be restored.
 pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     let (chosen, Usable { mut plan, control }) =
         choose(options, &mut Counted::default, &|chosen| usable(chosen, true))?;
@@ -197,7 +197,7 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
 /// Checks that a backup of this kind can be restored.
 ///
 /// # Errors
-/// Says why the backup cannot be restored.
+/// The error says why the backup cannot be restored.
 fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     let head = &chosen.head;
     if head.has_blocks {

@@ -104,10 +104,10 @@ impl Repository {
         }
     }
 
-    /// Reads the object `key`, or else its `.copy`, with a visitor from `fresh`; `None` if neither exists.
+    /// Reads the object `key`, or its `.copy` if the object cannot be used, with a visitor from `fresh`; `None` if neither exists.
     ///
     /// # Errors
-    /// If neither can be used, describes the problem with the object.
+    /// If neither can be used, the error describes the problem with the object.
     pub(crate) fn load<T: Visitor>(
         &self,
         key: &str,
@@ -197,7 +197,7 @@ impl Repository {
     fn why_not_opened(&self, shown: &str, text_key: TextKey<'_>, error: Error) -> Failure {
         let name = self.bucket.name();
         match error {
-            // A text that was decrypted with a wrong key has no such line.
+            // Decrypting a text with a wrong key leads to one of these errors.
             Error::NotFound(_) | Error::Corrupt(_) | Error::Invalid(_) => {}
             error => return error.into(),
         }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use crate::{Failure, host};
 
-/// Returns whether the run is being cancelled. A call takes well below a microsecond.
+/// Returns whether the run is being cancelled. A call takes far less than a microsecond.
 pub fn is_cancelled() -> bool {
     host::cancel_requested()
 }

@@ -58,8 +58,8 @@
 //! # What to write first
 //!
 //! A method should write `PG_VERSION` (with [`Datadir::write_version`]) and `backup_label` before everything else. A Patroni that is
-//! started during a run reads the version only once, when it starts. If it finds none, it later takes a replica that was restored from a
-//! backup for a crashed server and starts it once in single-user mode. After that the replica can never follow its primary again.
+//! started during a run reads the version only once, when it starts. If it finds no version, it later mistakes a replica that was restored
+//! from a backup for a crashed server, and starts it once in single-user mode. After that the replica can never follow its primary again.
 //!
 //! # Transfers
 //!
@@ -135,8 +135,8 @@ pub use value::{FromValue, Value};
 
 /// One way to create a replica. Implement it and [`export!`] it.
 pub trait Method {
-    /// Whether the method needs Patroni's four parameters, of which the data directory is one. If it does, which is the default, its plan
-    /// fails if the operator set `no_params`, before anything is emptied.
+    /// Whether the method needs Patroni's four parameters, one of which is the data directory. If true, which is the default, and the
+    /// operator set `no_params`, planning fails, so the data directory is not emptied.
     const NEEDS_PARAMETERS: bool = true;
 
     /// Returns the method's description. The description must be the same every time: the host calls this function once for each digest of

@@ -4,7 +4,7 @@
 /// the operator's tablespace map and the free space. A method should set every field that it knows; `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The name of the backup, for a person and for [`crate::Method::create`].
+    /// The name of the backup, for people to read and for [`crate::Method::create`].
     pub backup: String,
     /// The major version of the server that the backup was taken from, such as 15.
     pub postgresql_major: Option<u32>,
@@ -20,7 +20,7 @@ pub struct Plan {
     pub bytes: Option<u64>,
     /// How many files will be written.
     pub files: Option<u64>,
-    /// Every tablespace of the backup besides `pg_default` and `pg_global`.
+    /// Every tablespace of the backup except `pg_default` and `pg_global`.
     pub tablespaces: Vec<Tablespace>,
     /// Whether `create` keeps matching files in a directory that holds data.
     pub builds_on_existing: bool,

@@ -1,8 +1,8 @@
-//! The progress of the run. [`crate::DataFile`] reports what it writes by itself.
+//! The progress of the run. [`crate::DataFile`] automatically reports what it writes.
 
 use crate::host;
 
-/// Reports what the method does now, for people, such as `tablespace 16384`.
+/// Reports what the method is doing, such as `tablespace 16384`, for people to read.
 pub fn phase(name: &str) {
     host::phase(name);
 }

@@ -30,8 +30,8 @@ impl Datadir {
     /// entries in a tablespace stay, because a directory for another version may belong to another cluster.
     ///
     /// These entries always stay, and `keep` is not called for them: `global/pg_control` under either of its names and its directory,
-    /// `lost+found`, `pg_wal` and `pg_tblspc` themselves. The links of other tablespaces in `pg_tblspc` are removed, but not what they lead
-    /// to.
+    /// `lost+found`, `pg_wal` and `pg_tblspc` themselves. The links of other tablespaces in `pg_tblspc` are removed, but not their
+    /// targets.
     ///
     /// # Errors
     /// Fails if a directory cannot be read, an entry cannot be removed, or directories are nested more than 64 deep;

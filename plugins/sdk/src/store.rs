@@ -37,7 +37,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Opens the store `grants.stores.NAME` by its name, or a directory in or below `grants.read` by its absolute path.
+    /// Opens the store `grants.stores.NAME` by its name, or a directory by its absolute path if `grants.read` contains it or one above it.
     ///
     /// # Errors
     /// [`Error::Denied`] if no grant covers the store or directory, [`Error::NotFound`] if the directory does not exist.
@@ -58,7 +58,7 @@ impl Bucket {
     /// Returns the metadata of one object.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the object does not exist, else the error of the store.
+    /// [`Error::NotFound`] if the object does not exist; otherwise the error of the store.
     pub fn head(&self, key: &str) -> Result<Object, Error> {
         Ok(self.inner.head(key)?)
     }
@@ -77,7 +77,7 @@ impl Bucket {
     /// Reads the whole plain text of an object, of at most `limit` bytes and at most 4 MiB.
     ///
     /// # Errors
-    /// [`Error::Limit`] if the text is larger, else the error of the store.
+    /// [`Error::Limit`] if the text is larger; otherwise the error of the store.
     pub fn get(&self, key: &str, via: Option<&Pipeline>, limit: u32) -> Result<Vec<u8>, Error> {
         Ok(self.inner.get(key, via.map(|via| &via.0), limit)?)
     }

@@ -136,7 +136,7 @@ impl Job {
     /// Waits until everything is done. Cancels the job at the first failure.
     ///
     /// # Errors
-    /// [`Failure::RetryLater`] if every failed item may succeed later, else [`Failure::Failed`]. Both contain the host's first three
+    /// [`Failure::RetryLater`] if every failed item may succeed later; otherwise [`Failure::Failed`]. Both contain the host's first three
     /// messages, which name the object or file. [`Failure::Cancelled`] if the run is cancelled. When this function returns, all workers
     /// have stopped.
     pub fn finish(mut self) -> Result<Status, Failure> {

@@ -211,7 +211,8 @@ impl Backup {
         sum.finish().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Reads the metadata of the objects again, by listing or by name as before: the two may differ. `None` if an object is gone.
+    /// Reads the metadata of the objects again; `None` if an object is gone. Lists the folder if it was listed before, because a listing
+    /// may return other metadata than a request for one object.
     ///
     /// # Errors
     /// The error of the store.

@@ -157,7 +157,7 @@ struct Restored<'a> {
 }
 
 impl Restored<'_> {
-    /// Checks what `refuse` of `unpack` cannot express, and that the files exist without which a cluster cannot start. With `look_at_all`,
+    /// Checks what `refuse` of `unpack` cannot express, and checks that the files that a cluster needs to start exist. With `look_at_all`,
     /// which is set if there is no manifest, every file is checked.
     fn check(&self, plan: &Plan, look_at_all: bool) -> Result<(), Failure> {
         let base = &self.backup.base;

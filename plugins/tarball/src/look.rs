@@ -17,7 +17,7 @@ use crate::place::Place;
 /// How many decompressed bytes of a compressed base.tar are read to find members that do not come first.
 const FAR_ENOUGH: u64 = 16 << 20;
 
-/// How many members of a plain base.tar are looked at, in a directory and in a store, where each may cost a request.
+/// How many members of a plain base.tar are looked at in a directory, and in a store, where each member may cost a request.
 const ENOUGH_LOCALLY: usize = 4096;
 const ENOUGH_REMOTELY: usize = 64;
 

@@ -6,8 +6,8 @@ use postgres_formats::names::{
 };
 use postgres_formats::segment::WalFile;
 
-/// `PG_VERSION`, which is written first, from the plan, for a Patroni that starts during the run (see the SDK's documentation). In an
-/// archive `PG_VERSION` may be at any position.
+/// `PG_VERSION`. The method writes this file first, with the version from the plan, for a Patroni that starts during the run (see the
+/// SDK's documentation). In an archive, `PG_VERSION` may be at any position.
 pub(crate) use postgres_formats::names::PG_VERSION as VERSION;
 
 /// Names that base.tar must not contain: files that belong in the archive of a tablespace, and files of a running server, which no

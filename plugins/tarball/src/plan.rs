@@ -19,7 +19,8 @@ const USUAL_SEGMENT: u64 = 16 << 20;
 /// Returns the plan of the best backup in `place`.
 ///
 /// # Errors
-/// [`Failure::NotApplicable`] if there is no backup. If no backup can be used, describes the problem with the backup that began last.
+/// [`Failure::NotApplicable`] if there is no backup. If no backup can be used, the error describes the problem with the backup that
+/// began last.
 pub(crate) fn of_best(place: &Place) -> Result<Plan, Failure> {
     let mut backups = backup::find(place)?;
     if let ([_] | [], backup) = (backups.as_slice(), backups.first().cloned()) {
@@ -77,7 +78,7 @@ pub(crate) fn replaced(place: &Place) -> Failure {
     ))
 }
 
-/// Names a backup, for a person and for [`planned`].
+/// Names a backup, for people to read and for [`planned`].
 fn name(backup: &Backup, label: &Start) -> String {
     let (described, mark) = (label.describe(), backup.mark());
     if backup.folder.is_empty() {
@@ -184,7 +185,7 @@ fn wal(backup: &Backup, summary: &Summary) -> (u64, u64) {
     }
 }
 
-/// Returns how many bytes plain archives can contain at most; `None` if one is compressed.
+/// Returns an upper limit for the number of bytes in the archives; `None` if an archive is compressed.
 fn plain_bytes(backup: &Backup) -> Option<u64> {
     let archives = std::iter::once(&backup.base).chain(&backup.wal).chain(backup.tablespaces.values());
     archives.map(|archive| archive.codec.is_none().then_some(archive.object.size)).sum()

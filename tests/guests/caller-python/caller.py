@@ -10,7 +10,7 @@ from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import understudy_method_types as types
 
-# In seconds.
+# The timeout of a request in seconds.
 PATIENCE = 30
 
 
@@ -51,7 +51,7 @@ class ReplicaMethod(exports.ReplicaMethod):
         options = {option.name: option.value.value for option in r.options}
         try:
             status, text = WAYS[options["by"]](options["address"])
-        # niquests also raises errors of urllib3, which are no OSError.
+        # niquests also raises errors of urllib3, which are not subclasses of OSError.
         except Exception as error:
             raise Err(types.Failure_Failed(f"refused: {error}"))
         raise Err(types.Failure_Failed(f"answered: {status} {text}"))

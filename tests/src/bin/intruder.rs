@@ -2,8 +2,9 @@
 //!
 //! `intruder all KEY_FILE OUTSIDE PROGRAM PID TCP UDP SOCKET ABSTRACT` prints for each attempt one line, `NAME: refused: WHY` or
 //! `NAME: ESCAPED`. KEY_FILE is a secret file of the same user, OUTSIDE a directory that this user may write, PROGRAM another program, PID
-//! another process of the user, and the others are addresses at which a test listens. `intruder memory BYTES` and `intruder files NUMBER`
-//! take as much, `intruder connect ADDRESS` makes one TCP connection, `intruder threads NUMBER` starts as many threads and never ends.
+//! another process of the user, and the others are addresses at which a test listens. `intruder memory BYTES`
+//! allocates this much memory, `intruder files NUMBER` opens this many files, `intruder connect ADDRESS` makes one TCP connection, and
+//! `intruder threads NUMBER` starts this many threads and never ends.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "its output is what a test reads")]
@@ -156,7 +157,7 @@ fn privileges(outside: &Path) {
     tell(
         "root's user",
         nix::unistd::setuid(Uid::from_raw(0)).and_then(|()| {
-            // Root is itself already: what counts is another user's right.
+            // For root, the call above always succeeds, so this also tries to become another user.
             nix::unistd::seteuid(Uid::from_raw(1)).and_then(|()| nix::unistd::seteuid(Uid::from_raw(0)))
         }),
     );

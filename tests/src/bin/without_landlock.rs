@@ -1,4 +1,4 @@
-//! `without_landlock PROGRAM ARGUMENTS...` becomes the program, for which the kernel has no Landlock.
+//! `without_landlock PROGRAM ARGUMENTS...` becomes the program. Landlock's system calls fail in it, as on a kernel without Landlock.
 
 #![forbid(unsafe_code)]
 

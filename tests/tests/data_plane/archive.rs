@@ -167,7 +167,7 @@ fn a_decompression_bomb_ends_at_the_declared_size_or_the_disk_budget() {
                 std::fs::rename(&manifest, &aside).unwrap();
             }
             let begun = Instant::now();
-            // Without a manifest only the operator's disk budget limits it.
+            // Without a manifest, only the operator's disk budget limits the size of the file.
             let section = scene.directory_section(&backup);
             let section = section.replace("read = [", "disk = { bytes = \"300MiB\" }\nread = [");
             scene.fails(&format!("{suffix}, manifest: {has_manifest}"), &section, &["base.tar"]);

@@ -78,7 +78,7 @@ fn a_replica_from_s3_streams_with_credentials_from_files_or_the_environment() {
     scene.primary.streams_to(&replica).unwrap();
 }
 
-/// Returns the section that restores from a location: the newest backup if the location can be listed, else the backup `new`.
+/// Returns the section that restores from a location: the newest backup if the location can be listed, otherwise the backup `new`.
 fn section_for(scene: &Scene, location: BackupLocation, grant: &Grant) -> String {
     match grant {
         Grant::Read(path) => scene.directory_section(path),

@@ -1,4 +1,4 @@
-//! Step 3, accept: plans for another cluster than the source's, and sources that cannot be queried.
+//! Step 3, accept: plans for a cluster other than the source's, and sources that cannot be queried.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

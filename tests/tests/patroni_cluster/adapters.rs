@@ -1,5 +1,5 @@
-//! The examples of restore programs in a Patroni cluster: `wal-e-script`, `pgbackrest-cli` and `barman-cloud`. Each creates a member,
-//! with the example's own section, which lacks only the paths and ports of this cluster.
+//! The examples of restore programs in a Patroni cluster: `wal-e-script`, `pgbackrest-cli` and `barman-cloud`. Each creates a member
+//! with the example's own section, in which only paths and ports are replaced.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -35,8 +35,8 @@ fn add_tablespace(cluster: &PatroniCluster, leader: &Member<'_>) -> PathBuf {
     fast
 }
 
-/// Creates a member with only this method, and with its own directory for the leader's tablespace. Checks that the method has created it,
-/// that it streams, as the leader and Patroni say, and that it has the leader's rows.
+/// Creates a member with only this method, and with its own directory for the leader's tablespace. Checks that the method has created
+/// the member, that the leader and Patroni report that it streams, and that it has the leader's rows.
 fn assert_creates<'c>(
     cluster: &'c PatroniCluster,
     leader: &Member<'_>,
@@ -86,7 +86,7 @@ fn patroni_gets_its_replicas_from_a_script_that_was_written_for_it() {
     backup.args(["--format=tar", "--gzip", "--checkpoint=fast", "--no-sync", "--pgdata"]);
     run(backup.arg(backups.join("batman/base_1"))).unwrap();
 
-    // The script and the section of the example.
+    // The member uses the example's script and section.
     let mut second = cluster.member("second").unwrap();
     second.write("restore.sh", &example("wal-e-script/restore.sh", &[]).unwrap()).unwrap();
     fs::set_permissions(second.path("restore.sh"), Permissions::from_mode(0o700)).unwrap();
@@ -147,7 +147,7 @@ fn patroni_gets_its_replicas_from_pgbackrests_own_program() {
     };
     first.start().unwrap();
     first.wait_until_leader().unwrap();
-    // Before the first WAL segment is full: PostgreSQL repeats an archive_command that failed only after a minute.
+    // The stanza must exist before the first WAL segment is full, because PostgreSQL repeats a failed archive_command only after a minute.
     pgbackrest(&["stanza-create"]);
     write_letters(&first);
     let fast = add_tablespace(&cluster, &first);
@@ -163,7 +163,7 @@ fn patroni_gets_its_replicas_from_pgbackrests_own_program() {
     assert!(second.log().contains("restore command end: completed successfully"), "{}", second.log());
     assert_not_shown(&second, PASS);
 
-    // `--delta` keeps what matches the backup, because Patroni and the method both leave old data where it is.
+    // Patroni and the method both keep old data, so `--delta` keeps the files that match the backup.
     second.remove_report().unwrap();
     second.reinitialize().unwrap();
     assert_is_replica(&second, &first, &[("pgbackrest-cli", "created")]);
@@ -176,7 +176,7 @@ fn patroni_gets_its_replicas_from_barmans_program_for_s3() {
     let cluster = PatroniCluster::start("patroni-barman").unwrap();
     let mut first = cluster.member("first").unwrap();
     first.start().unwrap();
-    // While the first member becomes the leader.
+    // Barman starts while the first member becomes the leader.
     let barman = Barman::start(cluster.playground()).unwrap();
     first.wait_until_leader().unwrap();
     write_letters(&first);

@@ -15,7 +15,7 @@ use tests::cluster::minimal_cluster;
 use crate::case::{Ending, Try};
 use crate::trace::Files;
 
-/// The stub of `postgres`, which Patroni and Understudy run some thousand times. It prints a version and default values of settings.
+/// The stub of `postgres`, which Patroni and Understudy run thousands of times. It prints a version and default values of settings.
 const POSTGRES: &str = r#"#!/bin/sh
 case "$1 $2" in
 '-C data_directory') echo "$4" ;;

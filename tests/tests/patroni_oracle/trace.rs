@@ -66,7 +66,7 @@ impl Trace {
     }
 }
 
-/// What drive.py reports of Patroni.
+/// What drive.py reports about Patroni.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Answer {
     pub(crate) events: Vec<PatroniEvent>,

@@ -54,7 +54,7 @@ fn files_that_match_are_kept_and_the_others_are_replaced_or_removed() {
             first.iter().zip(unchanged_files(&replica)).filter(|(old, new)| *old != new).collect();
         assert!(changed.is_empty(), "files were replaced although nothing had changed: {changed:?}");
 
-        // Changes as a server and people could have left them.
+        // Makes changes that a server or a person could have made.
         let file = |name: &str| replica.datadir().join(name);
         let original = snapshot(&replica.datadir()).unwrap();
         let space = fs::read_dir(file("pg_tblspc")).unwrap().next().unwrap().unwrap().file_name();
@@ -96,7 +96,7 @@ fn files_that_match_are_kept_and_the_others_are_replaced_or_removed() {
         assert_eq!(kept.len(), first.len() - 6, "other files than the changed ones were replaced");
         stanza.primary.streams_to(&replica).unwrap();
 
-        // A replica that has run, and a newer backup.
+        // The replica has run by now, and is restored from a newer backup.
         stanza.primary.server.psql("UPDATE letters SET body = 'new' WHERE id < 100").unwrap();
         let newer = stanza.backup(1, "incr", &[]).unwrap();
         assert_eq!(stanza.created(&replica).unwrap()["plan"]["backup"], newer);

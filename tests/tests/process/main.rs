@@ -116,7 +116,7 @@ async fn a_program_has_only_the_given_environment() {
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn a_program_inherits_no_descriptor_but_its_output() {
-    // The test runner may have left descriptors open too, so one is looked for by what it leads to.
+    // The test runner may have left descriptors open too, so the test recognizes its own descriptor by the file that it opened.
     let left_open = fs::File::open("/etc/passwd").unwrap();
     rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
     let list = Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap().stdout;
@@ -232,8 +232,8 @@ async fn rule_27_processes_that_a_program_leaves_behind_are_ended_and_reported()
     assert!(watched.log().iter().any(|(_, line)| line.contains("processes behind, which were ended")));
 }
 
-/// The survivors of the test above include one in the group of the guard. Here there is none, and the survivor has its own session before the
-/// program ends.
+/// In the test above, one of the survivors is in the guard's group. Here no survivor is, and the only survivor has its own session before
+/// the program ends.
 #[tokio::test]
 #[ignore = "needs servers: cargo xtask test"]
 async fn rule_27_a_process_in_a_session_of_its_own_is_ended_if_nothing_else_is_left() {

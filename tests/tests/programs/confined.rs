@@ -117,7 +117,7 @@ async fn a_confined_program_is_killed_before_its_guard_when_memory_runs_short() 
     let mut confinement = confinement(shell);
     confinement.read.push("/proc".into());
     let usual = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().to_owned();
-    // The guard takes its own score back just after it has started the program.
+    // The guard restores its own score just after it has started the program.
     let script = format!(
         "read own < /proc/self/oom_score_adj; i=0; until [ \"$guard\" = {usual} ] || [ $i = 100000 ]; do \
          read guard < /proc/$PPID/oom_score_adj; i=$((i+1)); done; echo own=$own guard=$guard"

@@ -1,4 +1,4 @@
-//! Tests how programs end, how their output is logged, and that no process of theirs is left.
+//! Tests how programs end, how their output is logged, and that none of their processes is left.
 
 use std::fs;
 use std::process::Stdio;
@@ -165,7 +165,7 @@ fn a_program_does_not_inherit_what_the_starter_of_the_host_left_open() {
     let said = command.output().unwrap();
     let report: Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
     let lines = output(&report["attempts"][0]);
-    // The third is the confined program's place of the lock; a shell may have its own script open.
+    // In a confined program, descriptor 3 is /dev/null instead of the lock. A shell may also have its own script open.
     assert!(
         lines.contains("program tool: 3: /dev/null\n"),
         "{lines} {}",

@@ -1,4 +1,4 @@
-//! The number of processes of a program, and what a program uses.
+//! Tests the limit on the number of a program's processes, and the reported usage of a program.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,18 +10,18 @@ use crate::confined::{confinement, run};
 use crate::intruder::ended;
 use crate::stage::{Stage, with_mark};
 
-/// The bound in these tests.
+/// The limit in these tests.
 const MOST: u64 = 40;
 
-/// What the component is told of a program that has more.
+/// The message to the component if the program has more processes.
 const SAYS: &str = "had more than 40 processes and threads at once (programs.tool.processes)";
 
-/// Scripts that start more and more processes, at most some 2000, so that a guard that fails does not take the machine down. `$0` is the
-/// script itself; it is started without arguments.
+/// Scripts that start more and more processes. They stop at about 2000, so that the machine survives if the guard fails. `$0` is the
+/// script itself, which the test starts without arguments.
 const BOMBS: [&str; 3] = [
     // One shell, whose copies are all in the group of the guard.
     "bomb() { if [ $1 -lt 10 ]; then bomb $(($1 + 1)) & bomb $(($1 + 1)) & wait; fi; while :; do :; done; }; bomb 0",
-    // Processes in sessions of their own, whose parents are gone, and which ignore signals and compute.
+    // Processes in their own sessions, which have lost their parents, ignore signals and compute.
     "trap '' TERM HUP INT; depth=${1:-0}; if [ $depth -lt 10 ]; then (setsid $0 $((depth + 1)) &); (setsid $0 $((depth + 1)) &); fi; \
      while :; do :; done",
     // A process that starts one after another.
@@ -34,7 +34,7 @@ async fn a_program_that_starts_more_and_more_processes_is_ended_with_all_of_them
     let folder = tempfile::tempdir().unwrap();
     for (number, bomb) in BOMBS.iter().enumerate() {
         let script = folder.path().join(format!("bomb-{number}"));
-        // Another process writes it, as for `Stage::script`.
+        // Another process writes the script, for the same reason as in `Stage::script`.
         let mut write = Command::new("/bin/sh");
         write.args([
             "-c",
@@ -99,7 +99,7 @@ fn what_a_program_uses_is_in_the_usage_beside_its_limits() {
     assert!(used("cpu_seconds") > 0.0 && limit("cpu_seconds").is_null(), "{usage}");
     assert!(used("memory_bytes") > 0.0 && *limit("memory_bytes") == 100 << 20, "{usage}");
     assert!((21.0..=40.0).contains(&used("processes")) && *limit("processes") == MOST, "{usage}");
-    // A file system in memory, which a test may run on, counts no bytes.
+    // The test may run on a file system in memory, for which no written bytes are counted.
     assert!(usage["written_bytes"]["used"].is_u64() && limit("written_bytes").is_null(), "{usage}");
     assert!(ended.output.contains("; program tool: "), "{}", ended.output);
 }

@@ -1,5 +1,5 @@
-//! Programs that leave the session and group of their guard, that start processes faster than these can be found, and whose guard is
-//! killed.
+//! Tests programs that leave the session and group of their guard, programs that start processes faster than these can be found, and
+//! programs whose guard is killed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::endings::wait_until;
 use crate::killed::guards_of;
 use crate::stage::{Stage, output, with_mark};
 
-/// How a shell becomes `$0 again` in a session of its own, and in a group of its own.
+/// Two ways in which a shell replaces itself with `$0 again`: in its own session, and in its own group.
 const WAYS_OUT: [&str; 2] = ["exec setsid $0 again", "exec perl -e 'setpgrp(0, 0); exec @ARGV' $0 again"];
 
-/// How long processes may live after the program understudy was killed, or the program was to end.
+/// How long processes may live after understudy was killed, or after the program should have ended.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A stage whose program is a script. Its processes have `mark` among their arguments, and write to `place`.
@@ -23,7 +23,7 @@ struct Scene {
     stage: Stage,
     mark: String,
     place: PathBuf,
-    /// A process of the same user that is none of the program's.
+    /// A process of the same user that does not belong to the program.
     bystander: Child,
 }
 
@@ -43,7 +43,8 @@ impl Scene {
         Self { stage, mark: format!("mark-{name}-{}", std::process::id()), place, bystander }
     }
 
-    /// Configures the script, in which `MARK` stands for the mark. Called with the mark, it ignores signals, writes `there` and never ends.
+    /// Configures the script, in which `MARK` stands for the mark. A script that is called with the mark ignores signals, writes `there`
+    /// and never ends.
     fn script(&self, text: &str, keys: &str) {
         let survivor = "if [ \"$1\" = MARK ]; then trap '' TERM HUP INT; exec >&- 2>&-; echo x > $PLACE/there; while :; do sleep 1; done; fi";
         let script = self.stage.script("tool", &format!("{survivor}\n{text}").replace("MARK", &self.mark));
@@ -63,7 +64,7 @@ impl Scene {
         assert!(!with_mark(&self.mark).is_empty());
     }
 
-    /// Checks that nothing of the program is left, and that nothing else was ended.
+    /// Checks that no process of the program is left, and that the bystander was not ended.
     fn assert_gone(&mut self, why: &str) {
         assert_eq!(with_mark(&self.mark), [""; 0], "{why}");
         assert!(self.bystander.try_wait().unwrap().is_none(), "{why}: another process of the user was ended");
@@ -88,12 +89,12 @@ fn a_survivor_in_a_session_of_its_own_is_counted_and_ended_although_nothing_else
     assert_eq!(ended.attempts(), [("hostile", "check-failed")], "{}", ended.output);
     let lines = output(ended.attempt("hostile"));
     assert!(lines.contains("program tool: leaving"), "{lines}");
-    // The survivor, and mostly the program `sleep` that it has started.
+    // The message counts the survivor and, usually, the `sleep` that the survivor has started.
     assert!(ended.output.contains("processes behind, which were ended"), "{}", ended.output);
     scene.assert_gone("the run has ended");
 }
 
-/// A program that leaves its guard's group by itself, with a child that ignores signals and one that is stopped.
+/// Returns a script that leaves its guard's group in this way, with one child that ignores signals and one that is stopped.
 fn leaver(way_out: &str) -> String {
     format!(
         "if [ \"$1\" = again ]; then trap '' TERM; perl -e 'kill STOP => $$; sleep 600' MARK & $0 MARK & while :; do sleep 1; done; fi\n{way_out}"
@@ -144,8 +145,8 @@ fn a_program_that_leaves_its_session_or_group_ends_with_a_host_that_is_killed() 
     }
 }
 
-/// Starts processes in groups of their own that ignore signals, start another one and end, again and again. The chains end by themselves
-/// long after the test.
+/// Starts processes in their own groups, which ignore signals. Each of them starts another process and ends, and so on. These chains end
+/// by themselves long after the test.
 const CHAINS: &str = "exec perl -e '
     $SIG{$_} = \"IGNORE\" for qw(TERM HUP INT CHLD);
     for (1 .. 60) { my $pid = fork; next if !defined $pid || $pid; setpgrp(0, 0); close($_) for *STDIN, *STDOUT, *STDERR; for (1 .. 5000) { exit if fork } exit }

@@ -1,4 +1,4 @@
-//! What a run trusts is out of reach of a program.
+//! A program cannot be granted write access to the files that a run trusts.
 
 use std::fs;
 

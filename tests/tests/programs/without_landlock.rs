@@ -71,7 +71,7 @@ fn without_landlock_check_and_report_say_what_is_not_enforced_and_sockets_stay_f
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(!said.contains("because this kernel") && !said.contains("because the kernel"), "{said}");
     assert!(!said.contains("the kernel does not keep"), "{said}");
-    // What no kernel enforces is reported there too.
+    // `check` also reports what no kernel enforces.
     assert!(said.contains("the program tool may change the mode, group and times"), "{said}");
 }
 

@@ -140,7 +140,7 @@ fn check_hba_rules(primary: &Primary, good: &[&str], bad: &[&str]) {
     for (number, rule) in bad.iter().enumerate() {
         files.append("", &format!("{rule}\n"));
         let replica = primary.replica(&format!("rule-{number}"), &["basebackup"], "", "").unwrap();
-        // Before 16, PostgreSQL reports a missing file without the line.
+        // PostgreSQL before version 16 reports a missing file without the line.
         let place =
             if rule.contains("nowhere") { "nowhere".to_owned() } else { format!("line {}", lines + 1) };
         assert_fails(&replica, "basebackup", &["pg_hba.conf", &place]);

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Uses the package of understudy as a person does, in a fresh Debian in which nothing else is: `cargo xtask dist --try`.
+# Installs and uses the package of understudy in a fresh Debian, as an operator would. `cargo xtask dist --try` runs this script.
 set -eu
 
 step() { printf '\n--- %s\n' "$*"; }
 install_packages() {
-    # No terminal is here to be shown their progress.
+    # There is no terminal that could show a progress bar.
     apt-get install --yes --quiet=2 --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 
-# No server starts by itself, and Debian makes no cluster of its own.
+# Prevents packages from starting servers, and Debian from creating a cluster.
 printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 mkdir -p /etc/postgresql-common/createcluster.d

@@ -357,7 +357,7 @@ fn long_paths_are_restored_and_plan_reports_keys_that_a_store_cannot_have() {
         scene.put(&format!("backup/main/{INCREMENTAL}/pg_data/{name}/f"), b"deep");
     }
     add(&scene, &format!("{narrow}/f"), b"deep");
-    // Sorted by bytes, after everything in ASCII.
+    // A manifest is sorted by bytes, so this name comes after all names in ASCII.
     let line =
         format!("pg_data/{wide}/f={{\"checksum\":\"{}\",\"size\":4,\"timestamp\":1}}\n", sha1(b"deep"));
     scene.edit_manifest(

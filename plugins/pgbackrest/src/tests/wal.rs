@@ -229,7 +229,7 @@ fn the_next_timeline_is_used_if_the_source_forked_within_the_last_segment_of_the
             let (plan, record) = host().run(|| PgBackRest::plan(&request));
             (host().run(|| PgBackRest::create(&request, &plan.unwrap())).0, warnings(&record))
         };
-        // An idle primary fills the segment late.
+        // The segment of the new timeline is not archived yet, because an idle primary fills it late.
         let (result, warnings) = restore();
         assert_eq!(result, Ok(()), "{wal}");
         assert!(warnings.contains("left the timeline 1 at 0/4000200"), "{warnings}");

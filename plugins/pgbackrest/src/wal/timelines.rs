@@ -29,7 +29,7 @@ impl Timelines {
     /// Checks that a backup that ends at `stop` on `timeline` is in the history of the source.
     ///
     /// # Errors
-    /// Says why the backup is not in the history.
+    /// The error says why the backup is not in the history.
     pub(crate) fn check(&self, timeline: u32, stop: Lsn) -> Result<(), Failure> {
         let current = self.0.last().map_or(0, |(timeline, _)| *timeline);
         match self.0.iter().find(|(known, _)| *known == timeline) {

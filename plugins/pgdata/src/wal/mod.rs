@@ -93,7 +93,8 @@ pub enum WalError {
     },
 }
 
-/// The properties that all WAL of one cluster shares. They are read from the first segment, and the others are checked against them.
+/// The properties that all WAL of one cluster shares. They are read from the first segment, and every other segment is checked against
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cluster(Known);
 

@@ -151,7 +151,7 @@ fn written() -> (Server, u64, u64) {
     for length in [0, 1, 7, 8000, 8192, 20_000, 3, 8100, 1 << 18] {
         server.insert(length);
     }
-    // So that a header is split between two pages.
+    // With all these lengths, at least one header is split between two pages.
     for length in 0..400 {
         server.insert(length);
     }

@@ -50,9 +50,9 @@ struct Wanted {
     say: String,
     authorization: Option<String>,
     header: Option<String>,
-    /// In milliseconds.
+    /// The timeouts for the response, in milliseconds.
     patience: Option<u64>,
-    /// In milliseconds.
+    /// The pause after each part of the body, in milliseconds.
     pause: u64,
 }
 

@@ -83,7 +83,7 @@ fn call(request: &Request) -> Result<Failure, Failure> {
     }))
 }
 
-/// Returns a short text. If the text is long, returns its first and last characters and its length.
+/// Returns the bytes as quoted text, or only their number if the text is longer than 200 bytes.
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     if text.len() <= 200 { format!("{text:?}") } else { format!("{} bytes", bytes.len()) }

@@ -42,7 +42,7 @@ fn talk(address: &str, say: &str) -> Answer {
     exchange(&streams, say)
 }
 
-/// Connects a socket to `address`, and before that is done to `other`; then reads to the end.
+/// Starts to connect a socket to `address`, then tries to connect the same socket to `other`, and reads from the connection to its end.
 pub(crate) fn twice(request: &Request) -> Result<Answer, Failure> {
     let (address, other): (String, String) = (request.require("address")?, request.require("other")?);
     let at = |text: &str| {
@@ -55,7 +55,7 @@ pub(crate) fn twice(request: &Request) -> Result<Answer, Failure> {
         let code = |code: ErrorCode| format!("connect: {code:?}");
         let socket = connect(address, port).map_err(code)?;
         let (_, remote) = remote(other, other_port);
-        // The host must not take it for a connection.
+        // The second attempt must fail, and the host must not count it as a connection.
         if socket.start_connect(&instance_network(), remote).is_ok() {
             return Err("connected twice".to_owned());
         }

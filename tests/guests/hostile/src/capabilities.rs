@@ -23,7 +23,7 @@ pub(crate) fn environment(_: &Request) -> Result<(), Failure> {
     Err(crate::escaped(&format!("saw {variables:?} {arguments:?} and {} bytes of input", input.len())))
 }
 
-/// Reads the variable of the environment that the option `variable` names. Fails unless it is set.
+/// Reads the environment variable that the option `variable` names. Fails unless the variable is set.
 pub(crate) fn variable(request: &Request) -> Result<(), Failure> {
     let name: String = request.require("variable")?;
     match std::env::var(&name) {
@@ -76,7 +76,7 @@ pub(crate) fn ungranted(_: &Request) -> Result<(), Failure> {
 /// How many characters of a program's output are repeated.
 const LAST: usize = 1000;
 
-/// Runs a program. Fails unless the program exits with code 0, with the end of its output.
+/// Runs a program. If the program does not exit with code 0, fails with the end of its output.
 pub(crate) fn run_program(request: &Request) -> Result<(), Failure> {
     let name: String = request.require("program")?;
     let arguments: Vec<String> = request.get("arguments")?.unwrap_or_default();

@@ -12,7 +12,7 @@ pub(crate) fn trap(_: &Request) -> Result<(), Failure> {
     std::process::abort()
 }
 
-#[expect(clippy::panic, reason = "it is what this behaviour is")]
+#[expect(clippy::panic, reason = "this behaviour is a panic")]
 pub(crate) fn panic(_: &Request) -> Result<(), Failure> {
     panic!("the method panics")
 }

@@ -1,5 +1,5 @@
 //! A component that does what a method must not do. The option `behave` selects the behaviour, and the option `when` selects the
-//! function that shows it.
+//! function in which the component does this.
 //!
 //! If the host prevents an attempt, the component fails with a message that begins with `refused`. If an attempt succeeds, the message
 //! begins with `ESCAPED`. So a test checks the outcome, and checks that the message does not contain `ESCAPED`.

@@ -18,7 +18,7 @@ pub(crate) fn memory(_: &Request) -> Result<(), Failure> {
     }
 }
 
-/// Asks the host for the metadata of the data directory again and again, and so is never idle.
+/// Asks the host for the metadata of the data directory again and again, so the component is never idle.
 pub(crate) fn ask(request: &Request) -> Result<(), Failure> {
     let path = request.datadir()?;
     loop {

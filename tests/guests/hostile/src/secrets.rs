@@ -256,7 +256,7 @@ fn derived(seen: &mut Seen, request: &Request, bucket: &Bucket) {
         seen.fetched(request, bucket, object, Some(via), "fetched.ini");
         seen.fetched(request, bucket, object, None, "fetched-raw.ini");
         seen.answer("sha1 of it", &digest_over(&key));
-        // A digest of the text that the derived key decrypts, and the text of the key in an error.
+        // Decrypts a text with the derived key, and derives the key again, because the errors could contain the key.
         let further = Pipeline::new();
         further.decrypt(&key, CipherFormat::OpensslSha1);
         seen.object("with the derived key", bucket, "plain.ini", Some(&further));
