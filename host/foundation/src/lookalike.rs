@@ -39,16 +39,56 @@ const DOUBTFUL: [&str; 2] = ["credential", "connectionstring"];
 /// Words that make a name doubtful if they are its last word.
 const DOUBTFUL_WORDS: [&str; 6] = ["key", "auth", "cipher", "sig", "signature", "session"];
 
-/// Returns whether `name`, which may be empty, marks `value` as a secret, or whether `value` itself holds a secret. A name does not mark an
-/// absolute path. A name that ends in `file` or `path` marks nothing.
+/// The beginnings of tokens of GitHub, GitLab, Slack and Stripe.
+const TOKENS: [&str; 9] =
+    ["ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "sk_live_", "rk_live_"];
+
+/// The minimum length in bytes of a word that counts as a token or a random key.
+const RANDOM: usize = 16;
+
+/// Returns whether `name`, which may be empty, marks `value` as a secret, or whether `value` itself holds a secret. A name that ends in
+/// `file` or `path` marks nothing. With [`Names::Doubtful`], a name does not mark an absolute path. With [`Names::Certain`], it may, because
+/// random text can begin with a slash, and a name that ends in `key` marks a value that looks random.
 pub fn is_secret(name: &str, value: &str, names: Names) -> bool {
-    let is_reference = value.is_empty() || value.starts_with('/');
-    (tells(name, names) && !is_reference) || holds_secret(value, names)
+    let is_marked = match names {
+        Names::Certain => {
+            tells(name, Names::Certain) || (tells(name, Names::Doubtful) && ends_in_key(name) && is_random(value))
+        }
+        Names::Doubtful => tells(name, Names::Doubtful) && !value.starts_with('/'),
+    };
+    (is_marked && !value.is_empty()) || holds_secret(value, names)
 }
 
-/// Returns whether a text holds an address with a password, a bearer token, or a pair whose name is that of a secret.
+/// Returns whether a text holds an address with a password, a private key, a token of a known form, a token after `bearer`, or a pair whose
+/// name is that of a secret.
 pub fn holds_secret(text: &str, names: Names) -> bool {
-    !secrets_in(text).is_empty() || bearer(text).is_some() || pairs(text, names).next().is_some()
+    !secrets_in(text).is_empty()
+        || has_known_form(text)
+        || bearer(text).is_some()
+        || pairs(text, names).next().is_some()
+}
+
+fn has_known_form(text: &str) -> bool {
+    let is_token = |word: &str| {
+        let is_jwt = word.starts_with("eyJ") && word.matches('.').count() == 2;
+        word.len() >= RANDOM && (is_jwt || TOKENS.iter().any(|token| word.starts_with(token)))
+    };
+    let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")) || text.split(|c| !of_token(c)).any(is_token)
+}
+
+fn ends_in_key(name: &str) -> bool {
+    words(name).last().is_some_and(|word| word == "key")
+}
+
+/// Returns whether a text looks like a random key: long, without white space, with letters and digits, and not a path.
+fn is_random(text: &str) -> bool {
+    let has = |wanted: fn(&u8) -> bool| text.as_bytes().iter().any(|byte| wanted(byte));
+    text.len() >= RANDOM
+        && !text.starts_with('/')
+        && !text.contains(char::is_whitespace)
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_alphabetic)
 }
 
 /// Returns whether a name is that of a secret.
@@ -63,7 +103,7 @@ pub(crate) fn tells(name: &str, names: Names) -> bool {
     }
     let has = |parts: &[&str]| parts.iter().any(|part| joined.contains(part));
     let has_token = words.iter().any(|word| word.ends_with("token"));
-    let is_certain = has(&CERTAIN) || has_token || CERTAIN_WORDS.contains(&last);
+    let is_certain = has(&CERTAIN) || has_token || CERTAIN_WORDS.contains(&last) || last.ends_with("pwd");
     match names {
         // `AWS_ACCESS_KEY_ID` names a user.
         Names::Certain => is_certain && last != "id",
@@ -136,7 +176,13 @@ mod tests {
     use super::*;
 
     /// Pairs that count as secrets with [`Names::Certain`].
-    const CERTAIN: [(&str, &str); 26] = [
+    const CERTAIN: [(&str, &str); 32] = [
+        ("USERPWD", "u:x"),
+        ("", "-----BEGIN OPENSSH PRIVATE KEY-----\nx"),
+        ("X", "ghp_0123456789abcdef"),
+        ("", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"),
+        ("ENCRYPTION_KEY", "c2VjcmV0LXNlY3JldA0123"),
+        ("PGBACKREST_REPO1_AZURE_KEY", "c2VjcmV0LXNlY3JldA0123=="),
         ("PGPASSWORD", "x"),
         ("--password", "x"),
         ("db-pass", "x"),
@@ -179,11 +225,12 @@ mod tests {
     ];
 
     /// Pairs without a secret.
-    const HARMLESS: [(&str, &str); 21] = [
+    const HARMLESS: [(&str, &str); 22] = [
         ("", ""),
         ("password", ""),
         ("PGPASSFILE", "/x"),
-        ("password", "/etc/password"),
+        ("DB_PASSWORD_FILE", "/etc/password"),
+        ("", "ghp_short and eyJ.a.b"),
         ("token-file", "x"),
         ("key-type", "auto"),
         ("cipher-type", "aes-256-cbc"),
@@ -215,6 +262,15 @@ mod tests {
         }
         for (name, value) in DOUBTFUL {
             assert!(is_secret(name, value, Names::Doubtful), "{name} {value}");
+            assert!(!is_secret(name, value, Names::Certain), "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_begins_with_a_slash_may_be_random() {
+        assert!(is_secret("DB_PASSWORD", "/sl4shF1rst", Names::Certain));
+        assert!(!is_secret("DB_PASSWORD", "/sl4shF1rst", Names::Doubtful), "taken for a path");
+        for (name, value) in [("SSL_KEY", "/etc/ssl/private/server1.key"), ("SORT_KEY", "created_at_descending")] {
             assert!(!is_secret(name, value, Names::Certain), "{name} {value}");
         }
     }

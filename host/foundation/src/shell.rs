@@ -8,7 +8,7 @@ use std::str::Chars;
 
 mod secrets;
 
-pub use secrets::{CommandFault, fault, word_holds_secret};
+pub use secrets::{CommandFault, fault, is_login, word_holds_secret};
 
 /// The longest command that is read, in bytes. The kernel does not pass a longer single argument to a shell (`MAX_ARG_STRLEN`).
 pub const LONGEST: usize = 128 << 10;
@@ -23,7 +23,7 @@ pub enum Unreadable {
     #[error("is longer than {LONGEST} bytes")]
     TooLong,
     /// Commands are nested deeper than [`DEEPEST`].
-    #[error("has commands that lie more than {DEEPEST} deep in each other")]
+    #[error("nests commands more than {DEEPEST} deep")]
     TooDeep,
     /// A quote or a bracket is never closed, and the shell refuses the command.
     #[error("has a {0} that is not closed")]

@@ -135,10 +135,10 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), RootError> {
     let users = getresuid().map_err(|_| RootError::NotDropped("getresuid failed"))?;
     let groups = getresgid().map_err(|_| RootError::NotDropped("getresgid failed"))?;
     if [users.real, users.effective, users.saved] != [uid; 3] {
-        return Err(RootError::NotDropped("a user id is still another"));
+        return Err(RootError::NotDropped("a user ID is still wrong"));
     }
     if [groups.real, groups.effective, groups.saved] != [gid; 3] {
-        return Err(RootError::NotDropped("a group id is still another"));
+        return Err(RootError::NotDropped("a group ID is still wrong"));
     }
     let supplementary = getgroups().map_err(|_| RootError::NotDropped("getgroups failed"))?;
     if gid.as_raw() != 0 && supplementary.contains(&Gid::from_raw(0)) {

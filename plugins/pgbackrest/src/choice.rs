@@ -78,7 +78,7 @@ pub(crate) fn choose<C: Contents, T>(
                     }
                     for name in &leading_nowhere {
                         log::warn!(
-                            "skipped the repository {name}: from none of its backups a standby could follow the source"
+                            "skipped the repository {name}: a standby from any of its backups could not follow the source"
                         );
                     }
                     return Ok(found);
@@ -111,7 +111,7 @@ pub(crate) fn choose<C: Contents, T>(
 fn with_advice(failure: Failure, older: Option<&str>) -> Failure {
     let Failure::Failed(why) = failure else { return failure };
     let older = older.map_or_else(String::new, |label| {
-        format!(", set `older = true` to have older ones tried by themselves (the next is {label})")
+        format!(", set `older = true` to try older backups automatically (the next is {label})")
     });
     Failure::failed(format!(
         "{why}; choose another backup with `backup`{older}, or name another repository in `repositories`"

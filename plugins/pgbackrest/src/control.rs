@@ -26,7 +26,7 @@ pub(crate) struct ControlFile {
 /// Fails if the backup has no control file, or if the control file cannot be read or does not match the manifest.
 pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
     let Some(file) = &chosen.head.control_file else {
-        return Err(chosen.failed(format!("lists no {CONTROL_FILE}: a cluster does not start without")));
+        return Err(chosen.failed(format!("lists no {CONTROL_FILE}: a cluster does not start without it")));
     };
     if file.size != control_file::SIZE {
         let size = file.size;
@@ -51,7 +51,7 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
     sum.update(&bytes);
     if sum.finish() != file.digest {
         return Err(Failure::failed(format!(
-            "{shown} is damaged: {CONTROL_FILE} has another checksum than the manifest says"
+            "{shown} is damaged: {CONTROL_FILE} has a checksum that differs from the manifest"
         )));
     }
     let bad = |error| Failure::failed(format!("the {CONTROL_FILE} in {shown} {error}"));

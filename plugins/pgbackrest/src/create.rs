@@ -123,7 +123,7 @@ pub(crate) fn restore_wal(
     }
     restoring.finish()?;
     log::warn!(
-        "WAL was archived as fast as it was restored, {rounds} times: what comes after {} the replica gets from the source",
+        "WAL was archived as fast as it was restored, {rounds} times: the replica gets the WAL after {} from the source",
         segments.last().map_or("the last", |segment| &segment.name)
     );
     Ok(())

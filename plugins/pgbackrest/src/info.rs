@@ -201,7 +201,7 @@ fn add_cluster(
         && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
         && !version.contains("..");
     if !is_version {
-        return Err("has a version of PostgreSQL that is none".to_owned());
+        return Err("has an invalid PostgreSQL version".to_owned());
     }
     if clusters.len() == MOST_CLUSTERS {
         return Err(format!("is one too many: at most {MOST_CLUSTERS} clusters are allowed"));

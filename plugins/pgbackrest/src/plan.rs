@@ -208,7 +208,7 @@ fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
         ));
     }
     if !head.has_version_file {
-        return Err(chosen.failed(format!("lists no {PG_VERSION}: a cluster does not start without")));
+        return Err(chosen.failed(format!("lists no {PG_VERSION}: a cluster does not start without it")));
     }
     if head.lsn_start.is_some() && !head.has_label_file {
         return Err(chosen.failed(format!(

@@ -248,7 +248,7 @@ impl Backup {
             };
             if count == MOST_OBJECTS {
                 return Err(Failure::failed(format!(
-                    "{place} holds more than {MOST_OBJECTS} objects by now: keep backups apart from what else there is"
+                    "{place} now holds more than {MOST_OBJECTS} objects: keep other objects out of this place"
                 )));
             }
             if own.contains(object.key.as_str()) {

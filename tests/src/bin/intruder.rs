@@ -106,6 +106,8 @@ fn files(key: &Path, outside: &Path) {
         fs::read(format!("/proc/{}/environ", std::os::unix::process::parent_id())).map(drop),
     );
     let name = "user.intruder";
+    tell("names of attributes", rustix::fs::listxattr(&victim, &mut [0_u8; 256]).map(drop));
+    tell("names of attributes of a link", rustix::fs::llistxattr(&victim, &mut [0_u8; 256]).map(drop));
     tell("attribute", rustix::fs::setxattr(&victim, name, b"x", rustix::fs::XattrFlags::empty()));
     tell("attribute of a link", rustix::fs::lsetxattr(&victim, name, b"x", rustix::fs::XattrFlags::empty()));
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use replica::event::Event;
 use replica::process::{Confinement, Ending, GRACE, GuardExecutable, LineUse, NativeProgram, Status};
@@ -10,6 +11,7 @@ use tests::user::ServerUser;
 use tokio_util::sync::CancellationToken;
 
 use crate::intruder::{PROGRAM, Targets, assert_refused};
+use crate::stage::with_mark;
 
 /// Returns the paths of the dynamic linker and of the libraries.
 fn system() -> (Vec<PathBuf>, Vec<PathBuf>) {
@@ -25,13 +27,24 @@ pub(crate) async fn run(
     arguments: &[String],
     confinement: Option<Confinement>,
 ) -> (Ending, String) {
+    run_with(program, arguments, &[], confinement, CancellationToken::new()).await
+}
+
+/// Runs the program with these variables until it ends or `cancel` is cancelled. Returns its output too.
+async fn run_with(
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+    confinement: Option<Confinement>,
+    cancel: CancellationToken,
+) -> (Ending, String) {
     let lines = Arc::new(Mutex::new(Vec::new()));
-    let run = Run::new("test", CancellationToken::new(), Arc::new(|_: Event| {}));
+    let run = Run::new("test", cancel, Arc::new(|_: Event| {}));
     let native = NativeProgram {
         name: "tool".to_owned(),
         program: program.into(),
         arguments: arguments.iter().map(Into::into).collect(),
-        environment: Vec::new(),
+        environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         writable: confinement.as_ref().map(|of| of.write.clone()).unwrap_or_default(),
         require_landlock: None,
         directory: None,
@@ -145,4 +158,50 @@ async fn a_program_is_not_executed_if_it_cannot_be_confined() {
     };
     let error = native.run(&run_with, |line| panic!("{}", line.text)).await.unwrap_err().to_string();
     assert!(error.contains("/nowhere"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn the_environment_of_a_program_reaches_no_process_before_it_is_confined() {
+    let shell = std::fs::canonicalize("/bin/sh").unwrap();
+    let shell = shell.to_str().unwrap();
+    // With this variable the dynamic loader tells which programs it starts, as it would load a library of LD_PRELOAD into each of them.
+    let tells = [("LD_DEBUG", "libs")];
+    let arguments = ["-c".to_owned(), ":".to_owned()];
+    let (_, output) =
+        run_with(shell, &arguments, &tells, Some(confinement(shell)), CancellationToken::new()).await;
+    let started: Vec<_> = output.lines().filter(|line| line.contains("initialize program: ")).collect();
+    assert!(started.len() == 1 && started[0].ends_with(shell), "{output}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_program_whose_start_takes_long_is_ended_before_it_starts() {
+    let shell = std::fs::canonicalize("/bin/sh").unwrap();
+    let shell = shell.to_str().unwrap();
+    // The paths are opened before the program starts, which takes much longer than a start without them.
+    let slow = Confinement { read: vec!["/".into(); 900_000], ..confinement(shell) };
+    let mut durations = Vec::new();
+    for is_cancelled in [false, true] {
+        let mark = format!("mark-slow-start-{is_cancelled}-{}", std::process::id());
+        let arguments = ["-c".to_owned(), "echo started".to_owned(), mark.clone()];
+        let cancel = CancellationToken::new();
+        let starting = {
+            let cancel = cancel.clone();
+            async move {
+                while with_mark(&mark).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                if is_cancelled {
+                    cancel.cancel();
+                }
+                Instant::now()
+            }
+        };
+        let running = run_with(shell, &arguments, &[], Some(slow.clone()), cancel);
+        let (began, (ending, output)) = tokio::join!(starting, running);
+        durations.push(began.elapsed());
+        assert_eq!((ending.stopped, output.contains("started")), (is_cancelled, !is_cancelled), "{output}");
+    }
+    assert!(durations[1] < durations[0] / 3, "{durations:?}");
 }

@@ -61,6 +61,11 @@ const RUN_OTHERS: [&str; 34] = [
 /// Options after which a user and a password follow (curl, wget and smbclient).
 const LOGIN_OPTIONS: [&str; 4] = ["-u", "-U", "--user", "--proxy-user"];
 
+/// Returns whether an option of a command and the argument after it are a login with a password, such as `-u backup:secret`.
+pub fn is_login(option: &str, argument: &str) -> bool {
+    LOGIN_OPTIONS.contains(&option) && has_login(argument)
+}
+
 /// Returns why a command for a shell must not be shown; `None` if no reason was found.
 ///
 /// Variables count regardless of their values. A command that is the argument of a shell, or of a program such as `env`, is read as well.
@@ -149,7 +154,7 @@ fn secret(word: &str, next: Option<&String>, names: Names) -> Option<CommandFaul
     // The shell replaces `$NAME` with a value that is not in the command, and a path is not a secret.
     let is_elsewhere = |value: &str| value.is_empty() || value.starts_with(['$', '/']);
     let next = next.map(String::as_str).filter(|next| !next.starts_with('-')).unwrap_or_default();
-    if LOGIN_OPTIONS.contains(&word) && has_login(next) {
+    if is_login(word, next) {
         return Some(CommandFault::Secret(word.to_owned()));
     }
     if let Some((name @ ("--user" | "--proxy-user"), value)) = word.split_once('=')

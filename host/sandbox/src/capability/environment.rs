@@ -58,7 +58,7 @@ pub enum NotAVariable {
     Name,
     /// The value of the variable is always a secret.
     #[error(
-        "holds a secret by its name or by its look, and a method can read its environment: use the `credentials` of a store, a key (`keys.NAME`) \
+        "has the name of a secret or looks like one, and a method can read its environment: use the `credentials` of a store, a key (`keys.NAME`) \
          or the `token` of a server (`network`), which stay in the host"
     )]
     Secret,

@@ -422,6 +422,21 @@ mod tests {
     }
 
     #[test]
+    fn no_program_is_granted_beside_a_secret_that_every_program_may_read() {
+        let grants = || GrantsSection {
+            open: Grants {
+                programs: [("tool".to_owned(), sandbox::ProgramGrant::new(PathBuf::from("/bin/true")))].into(),
+                ..Grants::default()
+            },
+            ..GrantsSection::default()
+        };
+        let refusal = refuse_to_grant(&["/usr/share/acme/key".into()], &grants()).unwrap_err();
+        assert!(refusal.message.contains("`programs` lets every program read /usr/share"), "{refusal}");
+        refuse_to_grant(&["/etc/acme/key".into()], &grants()).unwrap();
+        refuse_to_grant(&["/usr/share/acme/key".into()], &GrantsSection::default()).unwrap();
+    }
+
+    #[test]
     fn no_method_is_granted_a_directory_that_holds_a_password() {
         let directory = tempfile::tempdir().unwrap();
         let deep = directory.path().join("state/run-1");

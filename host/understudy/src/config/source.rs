@@ -171,7 +171,7 @@ const SEEN: [&str; 11] = [
 /// Why the connection string cannot be used, worded to follow the name of the setting. No value is quoted.
 pub(super) fn parse_conninfo(text: &str) -> Result<Conninfo, String> {
     let conninfo = Conninfo::parse(text)
-        .map_err(|error| format!("is no connection string that libpq reads: {error}"))?;
+        .map_err(|error| format!("is not a connection string that libpq accepts: {error}"))?;
     let checked = conninfo.check_places().and_then(|()| conninfo.check_values());
     checked.map_err(|error| format!("cannot be used: {error}"))?;
     for keyword in SEEN {

@@ -83,7 +83,7 @@ fn headline(report: &Report) -> String {
         (None, RunResult::CheckFailed) => {
             "the directory that the last method filled failed a check of the seal"
         }
-        (None, RunResult::RetryLater) => "every method says to try again later",
+        (None, RunResult::RetryLater) => "every method asked to try again later",
         (None, RunResult::Interrupted) => "cancelled by SIGINT",
         (None, RunResult::Terminated) => "cancelled by SIGTERM",
     };

@@ -121,7 +121,7 @@ impl Line<'_> {
 pub(super) fn mode(text: &str) -> Result<u32, String> {
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let mode = is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten();
-    mode.map(|mode| mode & 0o777).ok_or_else(|| "has a mode that is none".to_owned())
+    mode.map(|mode| mode & 0o777).ok_or_else(|| "has an invalid mode".to_owned())
 }
 
 /// Reads a SHA-1 of 40 hexadecimal digits; `None` if `text` is not one.

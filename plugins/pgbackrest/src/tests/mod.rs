@@ -174,7 +174,7 @@ fn an_invalid_manifest_is_refused_and_named() {
         (at, file("pg_data/a", ""), "lists `a`, which has no size"),
         (at, file("pg_data/a", "\"size\":18446744073709551615,"), "would have 18446744073709551615 bytes"),
         (at, file("pg_data/a", "\"size\":-1,"), "is not what it should be"),
-        (at, file("pg_data/a", "\"size\":1,\"mode\":\"9999\","), "has a mode that is none"),
+        (at, file("pg_data/a", "\"size\":1,\"mode\":\"9999\","), "has an invalid mode"),
         (at, file("pg_data/a", "\"size\":1,\"reference\":\"../x\","), "is not a label"),
         (at, file("pg_data/a", "\"bni\":1,\"bno\":18446744073709551615,\"size\":1,"), "of a bundle"),
         (at, "pg_data/a={\"size\":1,\"timestamp\":1}\npg_data/backup_label=".to_owned(), "has no checksum"),
@@ -251,7 +251,7 @@ fn a_control_file_that_is_not_what_the_manifest_says_is_noticed_in_plan() {
     let scene = Scene::new();
     let object = format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control");
     scene.put(&object, [1; 8192]);
-    assert!(scene.refusal().contains("another checksum than the manifest says"));
+    assert!(scene.refusal().contains("a checksum that differs from the manifest"));
     scene.remove(&object);
     assert!(scene.refusal().contains("pg_control is missing"));
 }

@@ -100,7 +100,7 @@ impl<'a> Archive<'a> {
             folders.unwrap_or_default().iter().map(|folder| repository.archive(folder)).collect();
         if folders.is_empty() {
             return Err(Failure::failed(format!(
-                "{shown} does not know the cluster that the backup {} is of: {otherwise}",
+                "{shown} does not list the cluster of the backup {}: {otherwise}",
                 self.label
             )));
         }
@@ -161,7 +161,7 @@ impl<'a> Archive<'a> {
                 Err(Error::Invalid(what)) if count == 0 => {
                     let shown = self.repository.shown(prefix);
                     return Err(Failure::failed(format!(
-                        "{shown} cannot be listed, and so no WAL be found: {what}; set `wal = \"none\"` to restore without"
+                        "{shown} cannot be listed, so no WAL can be found: {what}; set `wal = \"none\"` to restore without"
                     )));
                 }
                 object => object?,

@@ -73,7 +73,7 @@ impl<'a> WalRoute<'a> {
             _ if wal == Wal::Consistent => return Ok(None),
             _ => {
                 return Err(chosen.failed(
-                    "names no WAL, for the cluster was shut down: `wal = \"latest\"` does not know where to begin; set \
+                    "names no WAL, because the cluster was shut down: `wal = \"latest\"` does not know where to begin; set \
                      it to \"consistent\"",
                 ));
             }
@@ -152,7 +152,7 @@ impl<'a> WalRoute<'a> {
                     if !is_repeated || self.next <= self.last {
                         return Err(Failure::failed(why));
                     }
-                    log::warn!("{why}; what comes after it the replica gets from the source");
+                    log::warn!("{why}; the replica gets the WAL after it from the source");
                     break;
                 }
             };
@@ -208,7 +208,7 @@ impl<'a> WalRoute<'a> {
             let archived = match self.archive.histories(timeline) {
                 // The backup itself contains all the WAL that it needs.
                 Err(Failure::Failed(why)) if !self.archive.is_opened() && !self.follows_source => {
-                    log::warn!("no history files come along: {why}");
+                    log::warn!("no history files are restored: {why}");
                     break;
                 }
                 archived => archived?,

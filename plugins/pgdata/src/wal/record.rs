@@ -43,7 +43,7 @@ impl Record {
         // A record begins at a multiple of eight, so its length is never split between two pages.
         let length = u32_at(pages.rest(), 0);
         if length == 0 {
-            return Err(pages.damaged(begins, "there is no record, although more are needed"));
+            return Err(pages.damaged(begins, "the WAL ends here, before the end of the backup"));
         }
         if !(HEADER as u32..=LONGEST).contains(&length) {
             return Err(pages.damaged(begins, format!("a record says that it has {length} bytes")));

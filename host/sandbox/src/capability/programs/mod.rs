@@ -53,6 +53,11 @@ const SHOWN: usize = 512;
 /// The signal that ends a process which writes a file beyond its limit.
 const SIGXFSZ: i32 = 25;
 
+/// Returns the files and directories that every program may read without a grant.
+pub(crate) fn readable_by_programs() -> Vec<PathBuf> {
+    readable::files(true)
+}
+
 impl Capability for Programs {
     fn kind(&self) -> CapabilityKind {
         CapabilityKind::Program

@@ -44,7 +44,7 @@ pub(super) fn of_the_system() -> impl Iterator<Item = PathBuf> {
 }
 
 /// Returns the files and directories that a program may read without a grant and that exist. `network` says whether the program may connect.
-pub(crate) fn files(network: bool) -> Vec<PathBuf> {
+pub(super) fn files(network: bool) -> Vec<PathBuf> {
     let of_network = if network { NETWORK } else { &[] };
     SYSTEM.iter().chain(of_network).map(PathBuf::from).filter(|path: &PathBuf| Path::exists(path)).collect()
 }

@@ -373,3 +373,19 @@ pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
     };
     grants.programs.iter().flat_map(of_program).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_granted_path_that_does_not_exist_is_reported() {
+        let mut grant = ProgramGrant::new(PathBuf::from("/bin/true"));
+        grant.read = vec!["/etc".into(), "/etc/acme/typo".into()];
+        let grants = Grants { programs: [("tool".to_owned(), grant)].into(), ..Grants::default() };
+        let found = findings(&grants, 6);
+        let missing: Vec<_> = found.iter().filter(|finding| finding.message.contains("does not exist")).collect();
+        assert_eq!(missing.len(), 1, "{found:?}");
+        assert!(missing[0].level == Level::Warn && missing[0].message.contains("/etc/acme/typo"), "{missing:?}");
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use foundation::lookalike::{Names, is_secret};
+use foundation::shell::is_login;
 use foundation::nearest::nearest;
 use sandbox::{ArgumentPattern, EnvironmentValue, Grants, ProgramGrant, Variables};
 
@@ -158,7 +159,7 @@ fn read_args(value: &Value<'_>) -> Vec<ArgumentPattern> {
         let name = named.filter(|name| name.starts_with('-') && !name.contains('=')).unwrap_or_default();
         if pattern.as_ref().is_some_and(|pattern| has_secret(name, pattern)) {
             item.problem(
-                "holds a secret by its look, which logs and the list of processes would show: let the program read it from a file, or from a \
+                "looks like a secret, which logs and the list of processes would show: let the program read it from a file, or from a \
                  variable, env = { NAME = { key = \"NAME\" } }",
             );
         }
@@ -175,7 +176,7 @@ fn has_secret(name: &str, pattern: &ArgumentPattern) -> bool {
     let (mut literals, has_hole) = (pattern.literals().peekable(), pattern.has_hole());
     let is_option = literals.peek().is_some_and(|literal| literal.starts_with('-'));
     let name = if has_hole || is_option { "" } else { name };
-    literals.any(|literal| is_secret(name, literal, Names::Certain))
+    literals.any(|literal| is_secret(name, literal, Names::Certain) || is_login(name, literal))
 }
 
 fn read_env<'t>(
@@ -203,8 +204,8 @@ fn read_env<'t>(
                 if Variables::names_secret(&name.text) || is_secret(&name.text, text, Names::Certain) =>
             {
                 value.problem(format_args!(
-                    "holds a secret by its name or by its look, which logs would show: keep it in a file, and write {{ key = \"NAME\" }} here and \
-                     keys.NAME = {{ file = \"/path\" }} beside the programs"
+                    "has the name of a secret or looks like one, which logs would show: keep it in a file, and write {{ key = \"NAME\" }} here and \
+                     keys.NAME = {{ file = \"/path\" }} next to the programs"
                 ));
                 None
             }

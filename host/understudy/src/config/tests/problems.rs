@@ -314,7 +314,7 @@ fn each_wrong_line_has_its_own_message() {
         ),
         (
             "[source]\nconninfo = \"nonsense\"",
-            "7:12: `source.conninfo` is no connection string that libpq reads",
+            "7:12: `source.conninfo` is not a connection string that libpq accepts",
         ),
         (
             "[source]\nconninfo = \"service=main user=replicator\"",
