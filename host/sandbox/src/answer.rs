@@ -10,7 +10,7 @@ use crate::reporter::LINE_CHARACTERS;
 use crate::state::State;
 use crate::text::printable;
 
-/// How many characters of a name a message shows.
+/// How many characters of a name appear in a message.
 const NAME: usize = 64;
 
 /// The result of a host function.

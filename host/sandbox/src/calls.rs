@@ -1,8 +1,8 @@
 //! Records of a component's calls to the host, for the audit. The records are events. They are made only if an event sink wants them.
 //!
-//! Each call has one record, made when the call ends. Each file or stream that a component opens has one record, made when it is
-//! closed, which counts the bytes and the calls on that file or stream. So has each call of the network ([`Ongoing`]), which is answered
-//! while the component calls other functions.
+//! Each call has one record, made when the call ends. Each file or stream that a component opens has one record, which counts the bytes and
+//! the calls and is made when the file or stream is closed. Each network call ([`Ongoing`]) also has one record, which counts the call's
+//! bytes. The host answers such a call while the component calls other functions.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -75,7 +75,7 @@ pub(crate) struct WaitingRecords {
 }
 
 impl WaitingRecords {
-    /// Adds a record. Blocks while too many bytes wait, unless `is_closed` returns that the event sinks are gone.
+    /// Adds a record. Blocks while too many bytes wait, unless the event sinks are gone (`is_closed`).
     pub(crate) fn add(&self, call: &HostCall, is_closed: impl Fn() -> bool) {
         let mut bytes = self.lock();
         while *bytes > WAITING_BYTES && !is_closed() {
@@ -122,11 +122,11 @@ impl Call {
         }))
     }
 
-    /// Adds to the object how it ended: a short text of the host, which holds no secret.
+    /// Appends `ending` to the object: a short text that says how the call ended. The host wrote this text, so it contains no secret.
     pub(crate) fn add(&mut self, ending: &str) {
         let Some((record, ..)) = &mut self.0 else { return };
         let room = OBJECT_CHARACTERS.saturating_sub(ending.chars().count());
-        // The object has no secrets any more, so that the cut leaves no part of one.
+        // Secrets were already removed from the object, so the cut cannot leave part of one.
         if let Some((end, _)) = record.object.char_indices().nth(room) {
             record.object.truncate(end);
             record.object.push('…');
@@ -168,7 +168,8 @@ impl Call {
         result
     }
 
-    /// Returns the record of a call that opened something. Dropping the record, when the file or stream is closed, reports a success.
+    /// Returns the record of a call that opened something. The record is dropped when the file or stream is closed, and then reports a
+    /// success.
     pub(crate) fn stays_open(mut self) -> Option<Arc<Record>> {
         self.close(OK).map(Arc::new)
     }
@@ -188,8 +189,9 @@ impl Drop for Call {
     }
 }
 
-/// A call that is answered while the component calls other functions, such as a connection, with the bytes that it moves. Clones share one
-/// record, which is reported when the last of them is dropped. Until an answer is noted, the record says that the call was cancelled.
+/// The record of a call that is answered while the component calls other functions, such as a connection. It counts the bytes that the call
+/// moves. Clones share the record, which is reported when the last clone is dropped. Until an answer is noted, the record says that the
+/// call was cancelled.
 #[derive(Clone, Default)]
 pub(crate) struct Ongoing(Option<Arc<Record>>);
 
@@ -217,7 +219,7 @@ impl Ongoing {
         }
     }
 
-    /// Notes that the call failed, also if it had succeeded before. The first failure stays.
+    /// Notes that the call failed, even if it succeeded before. A later failure does not replace the first one.
     pub(crate) fn fails(&self, word: &'static str) {
         if let Some(record) = &self.0 {
             let mut answer = record.answer();
@@ -242,7 +244,7 @@ impl Ongoing {
     }
 }
 
-/// The record of a call. Dropping it reports the call, unless its number of calls is 0.
+/// The record of a call. Dropping the record reports the call, unless the record counts 0 calls.
 pub(crate) struct Record {
     reporter: Reporter,
     step: Step,

@@ -1,5 +1,5 @@
-//! Loads a component from its file: checks the file, compiles the component and calls its `describe` unless the cache has both results,
-//! and links the component.
+//! Loads a component from its file: checks the file, gets the compiled component and its description from the cache or compiles the
+//! component and calls `describe`, and links the component.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -163,8 +163,8 @@ impl Held {
     }
 }
 
-/// Distinguishes a component from files that are often mistaken for one, by their first eight bytes (the binary format in the WebAssembly
-/// specification, and `Binary.md` of the component model).
+/// Distinguishes a component from files that are often mistaken for one. Compares the first eight bytes (the binary format in the
+/// WebAssembly specification, and `Binary.md` of the component model).
 fn check_header(bytes: &[u8]) -> Result<(), &'static str> {
     match bytes {
         [0, b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),

@@ -6,7 +6,7 @@ use crate::inspection::{Description, Kind, OptionSpec};
 use crate::options;
 use crate::text::is_printable;
 
-/// How many options and needs a component may have, how many choices an option, and how many items a default list.
+/// How many options and needs a component may have, and how many choices or items of a default list an option may have.
 const OPTIONS: usize = 128;
 const NEEDS: usize = 64;
 const CHOICES: usize = 64;

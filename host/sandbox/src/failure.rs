@@ -10,14 +10,14 @@ use crate::text::printable;
 
 /// How many stack frames of a trap a message shows, innermost first.
 const FRAMES: usize = 5;
-/// How many denials are repeated in a message. The events list all of them.
+/// How many denials a message repeats. The events list all of them.
 const DENIALS: usize = 1;
 
-/// What the host knows about a call besides the failure that the component returned.
+/// What the host knows about a call in addition to the failure that the component returned.
 pub(crate) struct Circumstances {
     /// Why a write failed for lack of space; `None` if none did.
     pub(crate) full: Option<String>,
-    /// The limit that the component reached without being ended for it; `None` if it reached none.
+    /// A limit that the component reached but that did not end the component; `None` if it reached no such limit.
     pub(crate) reached: Option<String>,
     /// What the component was denied.
     pub(crate) denials: Vec<Denial>,
@@ -38,8 +38,8 @@ impl Circumstances {
 
 /// Returns the failure of the attempt if the component itself returned a failure.
 ///
-/// A component returns `failed` for most failures, and the host knows more: the outcome is `OutOfDisk` if a write failed for lack of
-/// space, else `Denied` if any call was denied. A component that returns `cancelled` although nobody asked it to stop has failed.
+/// A component returns `failed` for most failures, and the host knows more: the outcome is `OutOfDisk` if a write failed for lack of space,
+/// and otherwise `Denied` if any call was denied. A component that returns `cancelled` although nobody asked it to stop has failed.
 pub(crate) fn component_failure(ended: GuestFailure, circumstances: &Circumstances) -> Failure {
     match ended {
         GuestFailure::NotApplicable(why) => Failure::new(Outcome::NotApplicable, why),

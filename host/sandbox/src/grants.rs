@@ -12,7 +12,7 @@ use transfer::store::StoreConfig;
 use crate::capability::{CAPABILITIES, readable_by_programs};
 use crate::{DiskBudget, KeyGrant, LogBudget, ProgramGrant, Server, ServerGrant, Variables};
 
-/// What a method may use besides the data directory and the directories that the operator maps.
+/// What a method may use in addition to the data directory and the directories that the operator maps.
 #[derive(Clone, Debug)]
 pub struct Grants {
     /// How much memory all linear memories and tables of the component may hold together.
@@ -93,18 +93,19 @@ impl Grants {
         if self.programs.is_empty() { Vec::new() } else { readable_by_programs() }
     }
 
-    /// Returns every directory of this machine that something of the method may write besides the data directory and the mapped places,
-    /// each with the key below `[method.NAME.grants]` that grants it.
+    /// Returns every directory of this machine that the method's programs may write in addition to the data directory and the mapped
+    /// places, each with the key below `[method.NAME.grants]` that grants it.
     pub fn writes(&self) -> impl Iterator<Item = (PathBuf, String)> {
         CAPABILITIES.iter().flat_map(|capability| capability.writes(self))
     }
 
-    /// Returns every file and directory that decides which code is executed natively for the method, each with what messages call it.
+    /// Returns every file and directory that determines which native code is executed for the method, each with its description in
+    /// messages.
     pub fn trusts(&self) -> impl Iterator<Item = (PathBuf, String)> {
         CAPABILITIES.iter().flat_map(|capability| capability.trusts(self))
     }
 
-    /// Returns every grant for the report, by its name below `[method.NAME.grants]`, without secrets and credentials.
+    /// Returns the text of every grant for the report, by the grant's name below `[method.NAME.grants]`, without secrets and credentials.
     pub(crate) fn for_report(&self) -> BTreeMap<String, String> {
         let mut entries: BTreeMap<_, _> =
             CAPABILITIES.iter().flat_map(|capability| capability.report_entries(self)).collect();

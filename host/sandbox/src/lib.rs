@@ -4,7 +4,7 @@
 //! A call from a component to the host goes through three layers. The module of the contract's version (`v0_1`) converts the contract's
 //! types to the host's and calls one function of the host. The capability (`capability`) checks the grant and the limits, and does the work
 //! or gives it to the data plane (`plane`). Errors and denials are made in `answer`, which removes secrets. `contracts` lists the versions,
-//! `capability::CAPABILITIES` the capabilities.
+//! and `capability::CAPABILITIES` lists the capabilities.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 

@@ -85,7 +85,7 @@ fn thread_time() -> Duration {
 }
 
 /// The memory of one wasmtime store: all its linear memories and tables. A request beyond the budget is a trap, because the component's
-/// allocator would abort anyway, with a message that says less. Because the component ends, a failed request is never subtracted again.
+/// allocator would abort anyway, with a less informative message. A request that fails later is not subtracted, because the component ends.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
     granted: usize,

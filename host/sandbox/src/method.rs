@@ -41,8 +41,8 @@ use crate::state::{Job, State};
 use crate::thread::{self, HUNG, Lost, WritesEnded};
 use crate::{Grants, MethodSettings, overlap, plan};
 
-/// How long a component may take to end by itself once it is asked to. Together with a tick of the epoch this stays
-/// within the 250 ms in which a cancel must be noticed.
+/// How long a component may take to end by itself after it is asked to stop. Together with a tick of the epoch this stays within the 250 ms
+/// in which a cancel must be noticed.
 const GRACE: Duration = Duration::from_millis(150);
 
 /// A method that is a component. Made by [`Sandbox::method`].
@@ -259,7 +259,7 @@ struct Work {
     settings: Arc<MethodSettings>,
     remedies: Remedies,
     network: NetworkUse,
-    /// The program's runtime, whose threads are not restricted.
+    /// The host's runtime, whose threads are not restricted.
     runtime: Handle,
     reporter: Reporter,
     /// What all calls of the attempt used so far.

@@ -8,7 +8,7 @@ use crate::inspection::{Kind, OptionSpec};
 use crate::text::{key, quoted};
 use crate::{MethodSettings, OptionValue};
 
-/// An option as a component gets it: sizes are bytes, durations milliseconds, both whole numbers.
+/// An option as a component gets it: a size is a whole number of bytes, and a duration is a whole number of milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Setting {
     /// Its name.
@@ -17,7 +17,7 @@ pub(crate) struct Setting {
     pub(crate) value: OptionValue,
 }
 
-/// Reads the operator's options by the kinds that the component describes, and adds the defaults of the others.
+/// Converts the operator's options to the kinds that the component describes, and adds the defaults of the options that are not set.
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `option` that names everything that is wrong.
@@ -131,7 +131,8 @@ pub(crate) fn read(spec: &OptionSpec, value: &OptionValue) -> Result<OptionValue
             Ok,
         ),
         (Kind::Duration, _) => wants("write a duration with its unit, such as \"90s\""),
-        // The check of the needs finds a key that is not granted. A text that is not a name may be the secret itself, so do not show it.
+        // `check_needs` refuses the name of a key that is not granted. A text that is not a name may be the secret itself, so do not show
+        // it.
         (Kind::Secret, Text(name) | Untyped(name)) if is_name(name) => Ok(Text(name.clone())),
         (Kind::Secret, _) => {
             Err("write the name of a key of `grants.keys`, never the secret itself".to_owned())
@@ -168,7 +169,7 @@ fn flag(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads a duration, written as everywhere in the configuration, and returns milliseconds.
+/// Reads a duration in the format of the configuration, and returns it in milliseconds.
 fn milliseconds(text: &str) -> Option<i64> {
     i64::try_from(foundation::units::parse_duration(text).ok()?.as_millis()).ok()
 }

@@ -19,7 +19,7 @@ const LAST_CHARACTERS: usize = 1000;
 /// How many bytes a component may write at once.
 const PERMIT: usize = 64 << 10;
 
-/// Standard output or standard error. All streams that the component opens for it write to the same lines.
+/// Standard output or standard error. All streams that the component opens for one output write to the same lines.
 #[derive(Clone)]
 pub(crate) struct Output {
     lines: Arc<Mutex<Lines>>,

@@ -1,5 +1,5 @@
-//! Checks that the directories which a method may read do not overlap those which it writes. Otherwise a method could write a file, read
-//! it back as an object of a store, and have it decrypted with a key that the operator granted.
+//! Checks that the directories that a method may read do not overlap those that it writes. Otherwise a method could write a file, read it
+//! back as an object of a store, and have it decrypted with a key that the operator granted.
 //!
 //! The comparison follows symbolic links, compares the device and inode of every parent directory, and looks up mount points, so that
 //! it recognizes a directory that is mounted in two places (`mount --bind`).

@@ -19,7 +19,7 @@ use crate::text::printable_without;
 
 /// How many characters one line may have, whatever its origin.
 pub(crate) const LINE_CHARACTERS: usize = 4096;
-/// How many fields a line may have, and how many characters a field's name and a field's value.
+/// How many fields a line may have, and how many characters the name and the value of a field may have.
 const FIELDS: usize = 16;
 const FIELD_NAME: usize = 64;
 const FIELD_VALUE: usize = 1024;
@@ -34,7 +34,7 @@ const DENIAL_CHARACTERS: usize = 1024;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How many characters each text in an event about retries may have.
 const RETRY_CHARACTERS: usize = 1024;
-/// For how many stores the reporter remembers when it last reported a retry.
+/// How many stores the reporter remembers, each with the time of its last reported retry.
 const RETRYING_STORES: usize = 64;
 /// The minimum time between two progress events.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
@@ -54,9 +54,9 @@ pub(crate) struct Reporter {
     reported: Arc<Mutex<Reported>>,
     activity: Activity,
     log: LogBudget,
-    /// Removes secrets from texts before they are cut. What passes an event on removes them from the rest.
+    /// Removes secrets from a text before the text is cut. The event sinks remove secrets from all other texts.
     redactor: Redactor,
-    /// Records the calls of the component; `None` if nobody takes the records.
+    /// Records the calls of the component; `None` if no event sink wants the records.
     calls: Option<Arc<Calls>>,
 }
 
@@ -159,7 +159,7 @@ impl Reporter {
         self.calls.as_ref()
     }
 
-    /// Reports the record of a call. Waits while too many records wait.
+    /// Reports the record of a call. Blocks while too many records wait for the event sinks.
     pub(crate) fn called(&self, call: HostCall) {
         let Some(calls) = &self.calls else { return };
         calls.waiting().add(&call, || self.events.is_closed());
@@ -239,7 +239,8 @@ impl Reporter {
         self.component_line_of(level, origin, fields, || self.shown(message, LINE_CHARACTERS));
     }
 
-    /// The same for a message that `message` makes printable, which is called only if the log is not full.
+    /// Does the same as [`Reporter::component_line`] for the printable text that `message` returns. Calls `message` only if the log is not
+    /// full.
     fn component_line_of(
         &self,
         level: Level,
@@ -276,7 +277,7 @@ impl Reporter {
         }
     }
 
-    /// Reports what the component works on now.
+    /// Reports what the component is working on.
     pub(crate) fn phase(&self, name: &str) {
         let name = self.shown(name, PHASE_CHARACTERS);
         let full = {
@@ -298,7 +299,7 @@ impl Reporter {
         }
     }
 
-    /// Records how much there is to do, as far as the component knows.
+    /// Records how many bytes and files there are in all, if the component knows.
     pub(crate) fn expect(&self, bytes: Option<u64>, files: Option<u64>) {
         {
             let mut reported = self.reported();
@@ -369,7 +370,7 @@ impl Reporter {
         });
     }
 
-    /// Reports a call that no grant covers. The same denial is reported once.
+    /// Reports a call that no grant covers. Reports each denial only once.
     pub(crate) fn denied(&self, denial: Denial) {
         if let Some(calls) = &self.calls
             && !calls.note_denial()
@@ -381,7 +382,7 @@ impl Reporter {
         self.denied_in_record(denial);
     }
 
-    /// Reports the same of a call whose own record says that it was denied ([`Ongoing`]).
+    /// Does the same as [`Reporter::denied`], but makes no record, because the call's own record ([`Ongoing`]) says that it was denied.
     pub(crate) fn denied_in_record(&self, mut denial: Denial) {
         denial.what = self.shown(&denial.what, DENIAL_CHARACTERS);
         let dropped = {

@@ -30,7 +30,8 @@ pub(crate) struct Left {
 }
 
 /// Runs `call` with a new wasmtime store until either `call` or `stop` ends. If `stop` ends first, drops the call and returns `None`. A
-/// component that computes is interrupted at the next tick of the epoch. Sets `writes_ended` when nothing of the call can write any more.
+/// component that computes is interrupted at the next tick of the epoch. Sets `writes_ended` when neither the component nor its jobs can
+/// write any more.
 ///
 /// # Errors
 /// Returns the trap that ended the call.

@@ -32,7 +32,7 @@ pub struct SandboxSettings {
 }
 
 impl SandboxSettings {
-    /// Returns settings with this compiler and defaults otherwise.
+    /// Returns settings with this compiler and the defaults for everything else.
     pub fn new(compiler: Compiler) -> Self {
         Self {
             require_landlock: None,

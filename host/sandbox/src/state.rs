@@ -100,7 +100,7 @@ impl State {
         Self { cpu, ..self }
     }
 
-    /// Makes the state for `describe`, in which clocks and random numbers are the same in every run.
+    /// Makes the state for `describe`, with clocks and random numbers that are the same in every run.
     pub(crate) fn fixed(files: Files, memory: u64, reporter: Reporter) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         let every_byte = || Deterministic::new((0..=u8::MAX).collect());

@@ -19,12 +19,13 @@ pub(crate) fn printable(text: &str, limit: usize) -> String {
 const SEARCHED: usize = 64 << 10;
 
 /// Does the same as [`printable`], without the secrets that `redactor` knows. They are removed before the text is cut: the cut could leave
-/// the beginning of one. `is_whole` says whether `text` is all of what was written.
+/// the beginning of one. `is_whole` says whether `text` is everything that was written.
 pub(crate) fn printable_without(redactor: &Redactor, text: &str, is_whole: bool, limit: usize) -> String {
     let searched = &text[..text.floor_char_boundary(SEARCHED)];
     let redacted = redactor.redact(searched);
     if (!is_whole || searched.len() < text.len()) && redacted.chars().nth(limit).is_none() {
-        // So many secrets were in it that its end, which may be the beginning of another one, would be shown.
+        // So little of the text is left after the redaction that its end would be shown. The text was cut there, so its end may be the
+        // beginning of another secret.
         return printable(&format!("[a text of more than {SEARCHED} bytes is left out]"), limit);
     }
     printable(&redacted, limit)

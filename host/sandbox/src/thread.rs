@@ -33,8 +33,8 @@ pub(crate) enum Lost {
     NotStarted(String),
 }
 
-/// A flag which says that neither the component nor a job of its data plane writes any more. After that, the run only frees memory,
-/// which may take a long time if many tasks were queued.
+/// A flag that says that neither the component nor a job of its data plane writes any more. After that, the run only frees memory, which
+/// may take a long time if many tasks were queued.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WritesEnded(Arc<AtomicBool>);
 
@@ -51,8 +51,8 @@ impl WritesEnded {
 
 /// Runs `work` on a new thread and waits until it ends. `work` may restrict this thread with Landlock.
 ///
-/// Returns when the thread has ended, or at the latest `hung` after `cancel` was cancelled: with [`Lost::Ending`] if `writes_ended` is set
-/// by then, with [`Lost::Hung`] if something may still write.
+/// Returns when the thread has ended, but no later than `hung` after `cancel` was cancelled. If the thread has not ended by then, returns
+/// [`Lost::Ending`] if `writes_ended` is set, and [`Lost::Hung`] if something may still write.
 pub(crate) async fn run<T: Send + 'static>(
     name: &str,
     cancel: &CancellationToken,

@@ -1,7 +1,7 @@
 //! A budget for one run of a component: bytes of memory, or open files.
 //!
 //! Code charges the budget before it allocates or opens something, and keeps the [`Charge`] together with it. Dropping the charge gives
-//! the amount back. Sizes are those of the heap: capacities rather than lengths, with the structures around them and the
+//! the amount back. Sizes are those of the heap: they use capacities rather than lengths, and include the surrounding structures and the
 //! allocator's overhead. One charge covers one item, buffer or block of a listing.
 
 use std::fmt;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind};
 
-/// About how many bytes the allocator needs besides each allocation: its header, and rounding.
+/// About how many bytes the allocator adds to each allocation, for its header and for rounding.
 pub const ALLOCATION_OVERHEAD: u64 = 32;
 
 /// A limit, and how much of it is in use. Cheap to clone; clones share the same budget.
@@ -107,16 +107,16 @@ impl Budget {
         Ok(Charge { budget: self.clone(), amount, transient: false })
     }
 
-    /// Charges `amount` even beyond the limit: for what every run needs, if a component has no influence on its size.
+    /// Charges `amount` even if that exceeds the limit. For amounts that every run needs and that no component can influence.
     pub fn charge_anyway(&self, amount: u64) -> Charge {
         let before = self.inner.held.fetch_add(amount, Ordering::Relaxed);
         self.inner.peak.fetch_max(before.saturating_add(amount), Ordering::Relaxed);
         Charge { budget: self.clone(), amount, transient: false }
     }
 
-    /// Charges `amount` as [`Budget::charge`] does. If less than a quarter would stay free, waits as long as `others` returns true,
-    /// which means that other work will give something back without the caller. The quarter is kept free for that work: items in a
-    /// queue need buffers and the windows of decoders before they can end.
+    /// Charges `amount` as [`Budget::charge`] does. If less than a quarter of the limit would stay free, first waits while `others` returns
+    /// true, which means that other work will give something back even if the caller waits. The quarter is kept free for that work: items
+    /// in a queue need buffers and the windows of decoders before they can end.
     ///
     /// # Errors
     /// `Limit` if `others` returns false and the limit would be exceeded, or if `amount` alone exceeds the limit.
@@ -141,9 +141,9 @@ impl Budget {
         }
     }
 
-    /// Charges `amount` as [`Budget::charge`] does, for something that its holder gives back without waiting for others, such as
-    /// the window of a decoder whose bytes are written to a file. If too little is free, waits while other transient charges exist.
-    /// So the holder of a transient charge must never wait for another one.
+    /// Charges `amount` as [`Budget::charge`] does, for something that the holder gives back without waiting for other holders, such as the
+    /// window of a decoder that writes to a file. If too little is free, waits while other transient charges exist. So the holder of a
+    /// transient charge must never wait for a second one.
     ///
     /// # Errors
     /// `Limit` if too little is free and no transient charge exists.
@@ -255,7 +255,7 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Returns whether less than a quarter of its budget is free.
+    /// Returns whether less than a quarter of the charge's budget is free.
     pub(crate) fn leaves_less_than_a_quarter(&self) -> bool {
         let most = self.budget.most();
         self.budget.held() > most - most / 4
@@ -408,7 +408,7 @@ mod tests {
         drop(held);
         assert_eq!(waits.await.unwrap().amount(), 20);
         assert_eq!(budget.held(), 0);
-        // The last quarter is kept for the work for which the caller waits.
+        // The last quarter is kept free for the work that the caller waits for.
         let queued = budget.charge(60, "queued").unwrap();
         assert!(poll!(Box::pin(budget.charge_when_free(20, "x", || true)).as_mut()).is_pending());
         assert_eq!(budget.charge_when_free(20, "x", || false).await.unwrap().amount(), 20);

@@ -27,7 +27,7 @@ pub enum CipherFormat {
     OpensslSha1,
     /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-256: `openssl enc` since 1.1.0.
     OpensslSha256,
-    /// The eight bytes of salt alone, then as [`CipherFormat::OpensslSha1`]: for many small files in one object.
+    /// The eight bytes of salt without `Salted__`, otherwise the same as [`CipherFormat::OpensslSha1`]: for many small files in one object.
     SaltOnlySha1,
 }
 
@@ -189,7 +189,7 @@ impl Read for Decrypting {
     }
 }
 
-/// EVP_BytesToKey(3) with one round, for 32 bytes of key and 16 of initialisation vector.
+/// Derives 32 bytes of key and 16 bytes of initialisation vector with one round of EVP_BytesToKey(3).
 fn bytes_to_key<D: Digest>(pass: &[u8], salt: &[u8]) -> Zeroizing<Vec<u8>> {
     // The vector never grows, so no copy of the key stays in memory.
     let mut derived = Zeroizing::new(Vec::with_capacity(128));

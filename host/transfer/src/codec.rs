@@ -39,7 +39,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Returns its name for messages.
+    /// Returns the name of the format for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -56,10 +56,10 @@ impl Codec {
     /// Returns a reader of the plain bytes of `stored`, which must be a stream of this format and nothing else. Concatenated
     /// members, frames or streams (of all formats but zlib and brotli) are read as one.
     ///
-    /// When the reader has reached the end (`Ok(0)`), the format's own checksums have been compared, and nothing was missing or
-    /// followed the end. A caller that stops earlier has no such guarantee. Some damage only a digest of the plain bytes can detect:
-    /// brotli has no checksum; lz4, zstd and xz streams may be written without theirs; a chunk of snappy may change its type to one
-    /// that readers skip; and a stream that is truncated exactly between two members (of snappy: chunks) is a valid shorter stream.
+    /// When the reader has reached the end (`Ok(0)`), the format's own checksums have been compared, nothing was missing, and nothing
+    /// followed the end. A caller that stops earlier has no such guarantee. Only a digest of the plain bytes can detect some kinds of
+    /// damage: brotli has no checksum; lz4, zstd and xz streams may be written without theirs; damage may change the type of a snappy chunk
+    /// to one that readers skip; and a stream that is truncated exactly between two members (snappy: two chunks) is a valid shorter stream.
     ///
     /// Memory: at most 128 MiB for zstd, 80 MiB for xz, 16 MiB for brotli, 4 MiB for lz4 and bzip2, if a stream needs that much.
     /// The default settings of the programs need an eighth of that or less.
@@ -72,8 +72,8 @@ impl Codec {
         self.decode_within(stored, &MemoryAllowance::unlimited())
     }
 
-    /// Decodes as [`Codec::decode`] does, and charges the decoder's window to `allowance` before the window is allocated. Besides the
-    /// window, the decoder needs at most [`DECODER_OVERHEAD`] bytes.
+    /// Decodes as [`Codec::decode`] does, and charges the decoder's window to `allowance` before the window is allocated. In addition to
+    /// the window, the decoder needs at most [`DECODER_OVERHEAD`] bytes.
     ///
     /// # Errors
     /// The errors of [`Codec::decode`]; also `Limit`, from this function or the reader, if `allowance` has too little memory.

@@ -1,11 +1,11 @@
 //! Derived keys: keys that the host extracts from the text of an object, and then hides from the plugin.
 //!
-//! - [`Blanked`] is the set of derived keys that reads blank and writes refuse.
+//! - [`Blanked`] is the set of derived keys. Reads blank these keys, and writes refuse them.
 //! - [`Withheld`] adds the objects that the keys were derived from, and says how these may still be read.
 //!
 //! A derived key is hidden from reads *after* it was derived, so that it does not get into a log, an error or the memory of the
-//! guest. A component that reads the object before it lets the host derive the key sees the key, unless the host knows the
-//! format of the text and blanks it in any case (`key_texts`).
+//! guest. A component that reads the object earlier sees the key, unless the host knows the format of the text and always blanks the key
+//! (`key_texts`).
 
 mod blank;
 #[cfg(test)]
@@ -24,10 +24,10 @@ use foundation::units::Bytes;
 pub use blank::{Blanked, MOST_KEYS};
 pub use withheld::{ObjectIdentity, Withheld};
 
-/// The longest text in which a key is searched, in bytes. A manifest has some 200 bytes for each file of a cluster.
+/// The longest text that is searched for a key, in bytes. A manifest has about 200 bytes for each file of a cluster.
 pub const MOST_TEXT: u64 = 4 << 30;
 
-/// The longest value, in bytes of JSON text. Random keys have some 64.
+/// The longest value, in bytes of JSON text. Random keys have about 64.
 pub const LONGEST_VALUE: usize = 4096;
 
 /// The shortest value, in bytes of JSON text. Blanking a shorter one would damage other text.
@@ -69,7 +69,7 @@ pub fn derive_key(text: impl Read, section: &str, name: &str) -> Result<Key, Err
     derive_within(text, section, name, MOST_TEXT)
 }
 
-/// Derives a key as [`derive_key`] does, with another bound than [`MOST_TEXT`].
+/// Derives a key as [`derive_key`] does, with a bound other than [`MOST_TEXT`].
 fn derive_within(mut text: impl Read, section: &str, name: &str, most: u64) -> Result<Key, Error> {
     let title = format!("`{name}` in [{section}]");
     for part in [section, name] {
@@ -113,7 +113,7 @@ fn derive_within(mut text: impl Read, section: &str, name: &str, most: u64) -> R
     Ok(Key::derived(title, secret, text))
 }
 
-/// The most bytes of a line that are kept. A longer line cannot match, except for its beginning.
+/// The most bytes of a line that are kept. If the beginning of a longer line matches, the value in that line is too long.
 const LONGEST_LINE: usize = LONGEST_NAME + 1 + LONGEST_VALUE + 2;
 
 /// Searches lines that arrive in chunks.
@@ -170,7 +170,7 @@ impl Finder {
 
 /// Returns the pass phrase that a JSON string encodes, and its exact text between the quotes.
 fn parse(value: &[u8]) -> Result<(Secret, Secret), Error> {
-    // An error of serde_json could quote the value.
+    // This error replaces the error of serde_json, which could quote the value.
     let not_a_string = || Error::new(Kind::Corrupt, "its value is not one JSON string");
     let text =
         value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).ok_or_else(not_a_string)?;

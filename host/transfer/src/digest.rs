@@ -29,7 +29,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Returns its name for messages; `backup_manifest` uses the same name if it knows the algorithm.
+    /// Returns the name of the algorithm for messages. `backup_manifest` uses the same name for each algorithm that it supports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Crc32c => "CRC32C",
@@ -41,7 +41,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns the length of its digests in bytes.
+    /// Returns the length of the algorithm's digests in bytes.
     pub const fn length(self) -> usize {
         match self {
             Self::Crc32c => 4,
@@ -70,7 +70,7 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Checks that the value has the length of its algorithm's digests; no file could match another one.
+    /// Checks that the value has the length of its algorithm's digests; no file could match a value of another length.
     ///
     /// # Errors
     /// `Invalid`, with both lengths.
@@ -86,7 +86,7 @@ impl Digest {
     }
 }
 
-/// `SHA1 0a4d55a8...`, in lower-case hexadecimal.
+/// Writes the algorithm and the value in lower-case hexadecimal: `SHA1 0a4d55a8...`.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.algorithm)?;
@@ -133,14 +133,14 @@ impl Hasher {
         }
     }
 
-    /// Adds the exact JSON text of a derived key, without its quotes. A plugin needs that for a checksum over a text in which it
-    /// sees the key blanked.
+    /// Adds the exact JSON text of a derived key, without its quotes. A plugin needs this for the checksum of a text in which it sees only
+    /// the blanked key.
     ///
-    /// The digest lets a plugin test guesses of the key offline. That is harmless for a long random key, and would not be for a
-    /// word that a person chose. So a key that the operator granted is refused.
+    /// The digest lets a plugin test guesses of the key offline. That is harmless for a long random key, but not for a word that a person
+    /// chose. So a key that the operator granted is refused.
     ///
     /// # Errors
-    /// `Denied` for a granted key, and for CRC-32C, from which bits of the key can be computed. Nothing is added then.
+    /// `Denied` for a granted key, and for CRC-32C, whose value would reveal bits of the key. Then nothing is added.
     pub fn secret(&mut self, key: &Key) -> Result<(), Error> {
         let why = match (key.text(), &self.0) {
             (Some(_), State::Crc32c(_)) => "which CRC32C does not hide",

@@ -1,4 +1,4 @@
-//! Keys: the host holds them, a plugin only refers to them by name.
+//! Keys: the host holds the keys, and a plugin only refers to them by name.
 
 #[cfg(test)]
 mod tests;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foundation::secret::Secret;
 
-/// A decryption key. Its `Debug` does not show it.
+/// A decryption key. Its `Debug` output does not show the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The name for messages: the name that the operator gave the key, or the text that it was derived from.
@@ -27,7 +27,7 @@ impl Key {
         Self { name: name.into(), secret, text: None, stores: Arc::default() }
     }
 
-    /// Binds the key to the stores with these names: it must decrypt objects of no other store. The caller that puts it into a
+    /// Binds the key to the stores with these names: it must not decrypt objects of any other store. A caller that puts the key into a
     /// [`Pipeline`](crate::pipeline::Pipeline) must check that with [`Key::opens`].
     #[must_use]
     pub fn bound_to(self, stores: Arc<BTreeSet<String>>) -> Self {
@@ -54,7 +54,7 @@ impl Key {
         self.text.as_ref()
     }
 
-    /// Returns how many bytes its texts take on the heap.
+    /// Returns how many bytes the key's texts take on the heap.
     pub(crate) fn heap(&self) -> u64 {
         let text = self.text.as_ref().map_or(0, |text| text.expose().len());
         (self.name.capacity() + self.secret.expose().len() + text) as u64

@@ -168,7 +168,7 @@ impl Listing {
         Ok(Expected::Listed { number: Number(number), size, digest })
     }
 
-    /// Records that an archive contained the file as it is listed.
+    /// Records that an archive contained the file as listed.
     pub(crate) fn mark_complete(&self, number: Number) {
         self.inner().records.mark_complete(number.0);
     }

@@ -39,8 +39,8 @@ impl Pipeline {
     /// Returns a reader of the plain bytes of `stored`. It fails with `Corrupt` (inside the [`std::io::Error`]) if the stream is
     /// truncated or damaged, or if bytes follow its end. When it reaches the end, every checksum of the codec has been compared.
     ///
-    /// The reader fails with `Denied` if the pipeline only decrypts, and what it decrypts is a compressed text that holds keys: a
-    /// plugin could decompress it itself and see the keys.
+    /// The reader fails with `Denied` if the pipeline only decrypts, and the decrypted bytes are a compressed text that holds keys: a
+    /// plugin could decompress the text itself and see the keys.
     ///
     /// The decoders charge their memory to `allowance` before they allocate it.
     ///
@@ -79,7 +79,7 @@ impl Pipeline {
     }
 
     /// Returns a reader of the plain bytes for a file in the data directory, which others can read. If the pipeline decrypts a text
-    /// that holds keys, the reader fails with `Denied`: no such text belongs into a data directory.
+    /// that holds keys, the reader fails with `Denied`: no such text belongs in a data directory.
     ///
     /// # Errors
     /// The errors of [`Pipeline::decode`].

@@ -10,8 +10,8 @@
 //!   blocking work (name resolution).
 //!
 //! Memory: everything is charged to one [`Budget`]. Each worker has [`WORKER`](crate::job::WORKER) bytes of it from the start, for
-//! its buffer and the smallest ring. While it unpacks, its ring grows to at most [`sink::RING`](crate::sink::RING) bytes, as far as
-//! the budget allows. A codec also charges its window. The queue of a job takes about 700 bytes per item.
+//! its buffer and the smallest ring. While it unpacks, its ring grows to at most [`sink::RING`](crate::sink::RING) bytes, if the budget
+//! allows. A codec also charges its window. The queue of a job takes about 700 bytes per item.
 
 mod blocking;
 
@@ -55,10 +55,10 @@ struct BlockingThreads {
 }
 
 impl DataPlane {
-    /// Starts all threads of the data plane. It never starts others later.
+    /// Starts all threads of the data plane. The data plane starts no other threads later.
     ///
-    /// `workers`: `None` for one per core (at least 2, at most [`MOST_WORKERS`]). `rate`: the limit of bytes per second of all
-    /// reads together.
+    /// `workers` is the number of workers; `None` for one per core (at least 2, at most [`MOST_WORKERS`]). `rate` limits the bytes per
+    /// second of all reads together.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
@@ -98,7 +98,7 @@ impl DataPlane {
         self.workers.rate.clone()
     }
 
-    /// Returns the budget to which all its memory is charged.
+    /// Returns the budget to which all memory of the data plane is charged.
     pub fn memory(&self) -> &Budget {
         &self.workers.memory
     }
@@ -114,11 +114,11 @@ impl DataPlane {
         Job::new(Arc::clone(&self.workers), target, report_all, withheld)
     }
 
-    /// Runs `work`, which may block, on one of the threads for blocking tasks. It runs to its end even if the returned future is
+    /// Runs `work`, which may block, on one of the threads for blocking tasks. `work` runs to its end even if the returned future is
     /// dropped.
     ///
     /// # Errors
-    /// `Failed` if it panics, `Limit` if too many tasks wait already.
+    /// `Failed` if `work` panics, `Limit` if too many tasks wait already.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

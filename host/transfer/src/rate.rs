@@ -16,8 +16,8 @@ const LEAST_BURST: u64 = 64 << 10;
 /// The longest wait for one call of `take` in seconds: a year, which keeps `Instant` in its range.
 const LONGEST_WAIT: f64 = 31_536_000.0;
 
-/// A limit of bytes per second. A caller that takes more than the burst waits afterwards. In any time `t` after a pause, at most
-/// `rate * t` bytes, one burst and one `take` pass.
+/// A limit of bytes per second. A caller that takes more than the burst waits afterwards. In any time `t` after a pause, at most `rate * t`
+/// bytes plus one burst and one `take` pass.
 #[derive(Debug)]
 pub struct Rate {
     bytes_a_second: u64,

@@ -16,7 +16,7 @@
 
 pub use postgres_formats::names::{GLOBAL, PG_CONTROL as CONTROL_FILE};
 
-/// Returns whether a lookup of `pg_control` could find an entry with this name, as it could in a file system that ignores case.
+/// Returns whether a lookup of `pg_control` could find an entry with this name. A file system that ignores case could find other spellings.
 pub fn is_control_file(name: &[u8]) -> bool {
     is_found_as(name, CONTROL_FILE)
 }

@@ -72,7 +72,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Returns the offset after its last byte; `None` if that overflows.
+    /// Returns the offset after the range's last byte; `None` if that overflows.
     fn end(self) -> Option<u64> {
         self.offset.checked_add(self.length)
     }
@@ -93,7 +93,8 @@ pub struct Object {
 }
 
 impl Object {
-    /// Returns how this object differs from an earlier state; `None` if it does not. If both have an etag, that decides.
+    /// Returns how this object differs from an earlier state; `None` if it does not. If the sizes are equal and both have an etag, the
+    /// etags decide.
     fn changed_since(&self, before: &Self) -> Option<String> {
         if self.size != before.size {
             return Some(format!("its size was {} and is {} bytes", before.size, self.size));
@@ -128,7 +129,7 @@ trait Backend: Send + Sync + 'static {
     /// Returns the longest whole key that the store accepts.
     fn longest_key(&self) -> KeyLimit;
 
-    /// Charges what the backend keeps between two pages of a listing to this budget from now on.
+    /// From now on, charges to this budget what the backend keeps between two pages of a listing.
     fn charge_to(&self, _memory: &Budget) {}
 
     /// Lists at most [`PAGE`] objects whose keys begin with `prefix`, after the key `after`, in the order of the keys.
@@ -178,7 +179,7 @@ impl Store {
         Self::open_in(config, &|name| std::env::var_os(name), runtime)
     }
 
-    /// Opens a store as [`Store::open`] does, in another environment than that of the program.
+    /// Opens a store as [`Store::open`] does, but reads environment variables with `environment`.
     ///
     /// # Errors
     /// The errors of [`Store::open`].
@@ -193,7 +194,7 @@ impl Store {
     /// Opens a local directory as a store. Follows no links below it.
     ///
     /// # Errors
-    /// Fails if it cannot be opened.
+    /// Fails if the directory cannot be opened.
     pub fn directory(path: &Path) -> Result<Self, Error> {
         let access = Access::fixed(Arc::new(directory::Directory::open(path)?));
         let (name, retry) = (path.display().to_string(), Retry::default());
@@ -226,7 +227,7 @@ impl Store {
         Self { notices: Some(notices), ..self }
     }
 
-    /// Counts its requests and bytes with this meter.
+    /// Counts the store's requests and bytes with this meter.
     #[must_use]
     pub fn with_meter(self, meter: Meter) -> Self {
         Self { meter, ..self }
@@ -241,8 +242,8 @@ impl Store {
     /// `after` is the `next` of the page before, or any key.
     ///
     /// # Errors
-    /// `Invalid` if the prefix could leave the store, or the store cannot list (HTTP); `Failed` if the name of an object is not a
-    /// valid key, because it must not be left out silently, and if the store lists other keys than requested, or not in order;
+    /// `Invalid` if the prefix could leave the store, or the store cannot list (HTTP); `Failed` if the name of an object is not a valid
+    /// key, because the object must not be left out silently, or if the store lists keys that were not requested or are out of order;
     /// errors of the store.
     pub async fn scan(&self, prefix: &str, after: Option<&str>) -> Result<Page, Error> {
         key::check_prefix(prefix)?;
@@ -275,7 +276,7 @@ impl Store {
         })
     }
 
-    /// Charges what the store keeps between two pages of a listing to this budget.
+    /// Charges to this budget what the store keeps between two pages of a listing.
     #[must_use]
     pub fn within(self, memory: &Budget) -> Self {
         self.inner.access.current().backend.charge_to(memory);
@@ -360,8 +361,8 @@ impl Store {
         request.await
     }
 
-    /// Waits until it is time to retry a request that failed with the credentials of renewal number `used`. If the credentials were
-    /// refused and there are new ones by now, does not wait.
+    /// Waits until it is time to retry a request that failed with the credentials of renewal number `used`. Does not wait if the
+    /// credentials were refused and there are already new ones.
     ///
     /// # Errors
     /// The failure itself if it is permanent, or no time is left for a retry.
@@ -402,7 +403,7 @@ impl Inner {
     /// Returns a key with the store's prefix.
     ///
     /// # Errors
-    /// `Invalid` if it is longer than this kind of store accepts.
+    /// `Invalid` if the whole key is longer than this kind of store accepts.
     fn whole(&self, key: &str) -> Result<String, Error> {
         let whole = self.prefix.and(key);
         self.longest_key.check(&whole)?;
@@ -412,15 +413,15 @@ impl Inner {
     /// Removes the store's prefix from a whole key that the store lists for the prefix `requested`.
     ///
     /// # Errors
-    /// `Failed` if the key does not begin with `requested`, or is not a valid key. Without it a backup would seem to be complete,
-    /// and no request could continue after a page that ends with it.
+    /// `Failed` if the key does not begin with `requested`, or is not a valid key. If such a key were left out, a backup could seem to be
+    /// complete, and no request could continue after a page that ends with the key.
     fn listed(&self, whole: &str, requested: &str) -> Result<String, Error> {
         let key = self.prefix.strip(whole).filter(|_| whole.starts_with(requested));
         let key = key.ok_or_else(|| {
             let shown = whole.escape_debug();
             Error::new(Kind::Failed, format!("the store lists `{shown}`, which was not requested"))
         })?;
-        // Not `Invalid`, which would mean that the store cannot list.
+        // The kind is not `Invalid`, because that would mean that the store cannot list.
         key::check(key).and_then(|()| self.longest_key.check(whole)).map_err(
             |Error { message, .. }| {
                 let message = format!(

@@ -1,5 +1,5 @@
-//! Where the data plane writes: resolves each path in the data directory to an opened directory and a path below that, by the
-//! operator's map for `pg_wal` and the tablespaces.
+//! Where the data plane writes: resolves each path in the data directory to an opened directory and a path below it. Follows the operator's
+//! map for `pg_wal` and the tablespaces.
 
 use std::fs::File;
 use std::io;
@@ -34,7 +34,7 @@ pub trait Budget: Send + Sync {
 /// The directory of the links to tablespaces.
 const TABLESPACES: &str = "pg_tblspc";
 
-/// Why neither an item of a job nor a member of an archive may be written at a path.
+/// Why an item of a job or a member of an archive may not be written at a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedPath {
     /// A component of the path is `pg_control`; see [`crate::reserved`].
@@ -68,7 +68,7 @@ pub struct Target {
     pub renamed: Vec<(RelativePath, RelativePath)>,
     /// The disk budget.
     pub budget: Arc<dyn Budget>,
-    /// The most permission bits of a file, such as 0o600 or 0o640, and of a directory, such as 0o700 or 0o750.
+    /// All permission bits that a file may have, such as 0o600 or 0o640, and that a directory may have, such as 0o700 or 0o750.
     pub modes: (u32, u32),
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// Returns the text of an option; `None` if the option is not set or empty.
+    /// Returns the text of an option; `None` if the option is not set or is empty.
     pub(super) fn option(&self, name: &str) -> Option<&'a str> {
         match &self.settings.iter().find(|setting| setting.name == name)?.value {
             OptionValue::Text(text) if !text.is_empty() => Some(text),
@@ -72,7 +72,7 @@ impl<'a> Check<'a> {
         self.remedy = self.remedy.take().or(remedy);
     }
 
-    /// Records a need that this program cannot meet, if it is required.
+    /// Records a need that this program cannot meet, if the need is required.
     pub(super) fn cannot_be_granted(&mut self, need: &Need) {
         if need.required {
             let what = format!("it needs the {} {} ({})", need.kind.word(), need.name, need.reason);

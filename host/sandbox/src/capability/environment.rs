@@ -51,7 +51,7 @@ pub struct Variables {
 /// Why a variable cannot be in the environment of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAVariable {
-    /// Some programs could not read a variable of this name.
+    /// Some programs could not read a variable with this name.
     #[error(
         "is not the name of a variable: write 1 to {NAME} letters, digits and `_`, and do not begin with a digit"
     )]
@@ -97,7 +97,7 @@ impl Variables {
         Ok(())
     }
 
-    /// Returns whether the value of a variable of this name is a secret by its meaning.
+    /// Returns whether the value of a variable with this name is always a secret.
     pub fn names_secret(name: &str) -> bool {
         SECRETS.iter().any(|secret| secret.eq_ignore_ascii_case(name))
     }
@@ -188,7 +188,7 @@ impl HasData for EnvironmentData {
 }
 
 impl EnvironmentView<'_> {
-    /// Returns the view of one store.
+    /// Returns the view of a component's state.
     fn of(state: &mut State) -> EnvironmentView<'_> {
         EnvironmentView {
             wasi: WasiCliCtxView { ctx: state.wasi.cli(), table: &mut state.table },
@@ -198,7 +198,7 @@ impl EnvironmentView<'_> {
 }
 
 impl cli::environment::Host for EnvironmentView<'_> {
-    /// Returns all variables: WASI has no call for a single one. The record names them.
+    /// Returns all variables, because WASI has no call for a single one. The record of the call names them.
     fn get_environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
         let variables = cli::environment::Host::get_environment(&mut self.wasi)?;
         let names = || variables.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");

@@ -87,7 +87,8 @@ pub(crate) trait Capability: Sync {
         Denial { capability: self.kind(), what, remedy }
     }
 
-    /// Lists the directories that a run gets. The host opens each for the component, and allows it in the thread's Landlock domain.
+    /// Lists the directories that a run gets. The host opens each directory for the component, and allows access to it in the thread's
+    /// Landlock domain.
     fn places(&self, _step: Step, _directories: &Directories, _grants: &Grants) -> Vec<Place> {
         Vec::new()
     }
@@ -97,13 +98,13 @@ pub(crate) trait Capability: Sync {
         Vec::new()
     }
 
-    /// Lists the directories of this machine that something of the method may write besides the data directory and the mapped places, each
-    /// with the key that grants it.
+    /// Lists the directories of this machine that the method's programs may write in addition to the data directory and the mapped places,
+    /// each with the key that grants it.
     fn writes(&self, _grants: &Grants) -> Vec<(PathBuf, String)> {
         Vec::new()
     }
 
-    /// Lists what decides which code is executed natively for the method, each with what messages call it.
+    /// Lists the files and directories that determine which native code is executed for the method, each with its description in messages.
     fn trusts(&self, _grants: &Grants) -> Vec<(PathBuf, String)> {
         Vec::new()
     }
@@ -113,7 +114,7 @@ pub(crate) trait Capability: Sync {
         Vec::new()
     }
 
-    /// Lists the grants as the report shows them, by their names below `[method.NAME.grants]`, without secrets and credentials.
+    /// Lists the grants as the report shows them: each name below `[method.NAME.grants]` with a text without secrets and credentials.
     fn report_entries(&self, _grants: &Grants) -> Vec<(String, String)> {
         Vec::new()
     }

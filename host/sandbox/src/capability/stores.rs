@@ -155,7 +155,7 @@ impl State {
         Ok(())
     }
 
-    /// Returns the pipeline of a handle, or one that changes nothing.
+    /// Returns the pipeline of a handle, or a pipeline that changes nothing if there is no handle.
     pub(super) fn pipeline(&self, via: Option<&Resource<Pipeline>>) -> wasmtime::Result<Pipeline> {
         Ok(match via {
             Some(via) => self.table.get(via)?.clone(),
@@ -166,10 +166,10 @@ impl State {
 
 /// Functions for opened stores.
 impl State {
-    /// Opens a granted store by its name, or by its absolute path a directory for which `read` is granted.
+    /// Opens a granted store by its name, or a directory by its absolute path if `read` is granted for that directory or one above it.
     ///
     /// # Errors
-    /// `Denied` if the store or directory is not granted, else the error of the store.
+    /// `Denied` if the store or directory is not granted; otherwise the error of the store.
     pub(crate) async fn open_store(&mut self, name: String) -> Answer<Resource<Bucket>> {
         let call = self.reporter.call(opened_by(&name), "store.open", || name.clone());
         let answer: Answer<Resource<Bucket>> = async move {
@@ -238,8 +238,8 @@ impl State {
     /// Reads the whole plain text of an object.
     ///
     /// # Errors
-    /// `Denied` if the object may not be read through this pipeline, `Limit` if it is longer than `limit` or 4 MiB, else the error of the
-    /// store or of the pipeline.
+    /// `Denied` if the object may not be read through this pipeline, `Limit` if the text is longer than `limit` or 4 MiB; otherwise the
+    /// error of the store or of the pipeline.
     pub(crate) async fn get_object(
         &mut self,
         bucket: &Resource<Bucket>,
@@ -261,7 +261,8 @@ impl State {
     /// Opens a stream of the plain text of an object, or of a range of its stored bytes.
     ///
     /// # Errors
-    /// `Denied` if the object may not be read through this pipeline, `Limit` if too many streams are open, else the error of the store.
+    /// `Denied` if the object may not be read through this pipeline, `Limit` if too many streams are open; otherwise the error of the
+    /// store.
     pub(crate) async fn read_object(
         &mut self,
         bucket: &Resource<Bucket>,
@@ -292,8 +293,8 @@ impl State {
     /// Takes a value from an object's text as a key. From now on, blanks this value in everything that the component reads.
     ///
     /// # Errors
-    /// `Denied` if the object may not be read through this pipeline, `Limit` if too many keys were derived, else the error of the store
-    /// or of the text.
+    /// `Denied` if the object may not be read through this pipeline, `Limit` if too many keys were derived; otherwise the error of the
+    /// store or of the text.
     pub(crate) async fn derive_key_from(
         &mut self,
         bucket: &Resource<Bucket>,

@@ -39,7 +39,7 @@ impl FilesView<'_> {
         path.filter(|path| path.len() < PATH_MAX).ok_or(ErrorCode::NameTooLong.into())
     }
 
-    /// Checks that `name` may be looked up. Everything below the root is denied.
+    /// Checks that `name` may be looked up. Denies every name that is relative to the root's descriptor.
     fn may_look(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         match self.opened(fd)?.access {
@@ -76,7 +76,7 @@ impl FilesView<'_> {
     }
 
     /// Checks that a rename, a symbolic link or a hard link may create an entry. Denies the control file, and also the name `global`: a
-    /// renamed or linked directory of that name could already contain a control file.
+    /// renamed or linked directory with that name could already contain a control file.
     fn may_bring(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.may_make(fd, name)?;
         if reserved::is_global(final_name(name).as_bytes()) {
@@ -133,8 +133,8 @@ impl FilesView<'_> {
         stat.ok().map(|stat| stat.type_)
     }
 
-    /// Charges one of the files that the run may have open. A stream is charged too, because it keeps its file open after the descriptor
-    /// was dropped.
+    /// Charges one of the files that the run may have open. A stream is charged too, because it keeps its file open after the descriptor is
+    /// dropped.
     fn charge_file(&self, what: &str) -> FsResult<Charge> {
         self.files.bounds.files.charge(1, what).map_err(|_| ErrorCode::InsufficientMemory.into())
     }
@@ -154,7 +154,7 @@ fn borrow(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
-/// Returns how many bytes of memory the entries of a directory will take, and the first name that is not UTF-8, escaped. Called before
+/// Returns how many bytes of memory the entries of a directory will take, and the first name that is not UTF-8, escaped. Is called before
 /// the entries are read into memory.
 ///
 /// # Errors
@@ -176,11 +176,11 @@ fn listing_bytes(directory: &File, room: usize) -> FsResult<(usize, Option<Strin
     Ok((bytes, non_utf8))
 }
 
-/// How many bytes an entry of a listing takes besides its name: its slots in a vector that doubles when it grows, and the allocator's
-/// overhead.
+/// How many bytes an entry of a listing takes in addition to its name: its slots in a vector that doubles when it grows, and the
+/// allocator's overhead.
 const ENTRY_BYTES: usize = 128;
 
-/// Returns the metadata of a directory of which the guest may know only that it exists.
+/// Returns the metadata for a directory about which the guest may learn only that it exists.
 fn metadata_of_a_directory() -> DescriptorStat {
     DescriptorStat {
         type_: DescriptorType::Directory,
@@ -469,8 +469,8 @@ impl HostDescriptor for FilesView<'_> {
 }
 
 impl FilesView<'_> {
-    /// Checks that the directory `name` may be opened. Denies directories below the root that were not given to the run, also a parent
-    /// of a given directory. The denial names the directory that would have to be granted.
+    /// Checks that the directory `name` may be opened. Denies directories below the root that were not given to the run, including the
+    /// parents of a given directory. The denial names the directory that would have to be granted.
     fn may_list(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         if self.opened(fd)?.access == Access::Nothing && !self.files.is_in_a_missing_place(&path) {

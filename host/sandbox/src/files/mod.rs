@@ -39,7 +39,7 @@ use crate::state::State;
 /// How many files and directories may be open at once. This is less than the number of resources that a wasmtime store may hold, so
 /// that the component gets an error and not a trap.
 const OPEN_DESCRIPTORS: usize = 512;
-/// How many directory streams may be open at once. WASI's implementation holds all entries of each in memory.
+/// How many directory streams may be open at once. WASI's implementation holds all entries of each stream in memory.
 const OPEN_LISTINGS: usize = 64;
 /// How many bytes of memory all directory streams may hold: about 440,000 names of WAL segments.
 const LISTED_BYTES: usize = 64 << 20;
@@ -139,7 +139,7 @@ impl Files {
         Self::open(Step::Plan, &[], None, remedies)
     }
 
-    /// Opens `places`. The component sees each at the path that the operator wrote and, if that path has symbolic links, also at its
+    /// Opens `places`. The component sees each place at the path that the operator wrote and, if that path has symbolic links, also at its
     /// real path.
     pub(crate) fn open(
         step: Step,
@@ -199,7 +199,7 @@ impl Files {
         self.missing().any(|place| path.is_below(place))
     }
 
-    /// Returns whether `path` is, by its name, in a given directory.
+    /// Returns whether `path`, compared as text, is in a given directory.
     fn is_in_a_place(&self, path: &GuestPath) -> bool {
         self.preopens.iter().any(|preopen| path.is_below(&preopen.guest))
     }
@@ -243,7 +243,7 @@ impl HasData for FilesData {
 }
 
 impl FilesView<'_> {
-    /// Returns the view of one store.
+    /// Returns the view of a component's state.
     pub(crate) fn of(state: &mut State) -> FilesView<'_> {
         // Every caller reads, writes or looks something up, and each of these counts as activity.
         state.reporter.activity().mark();

@@ -49,7 +49,7 @@ impl Quota {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Charges `file` for holding `end` bytes.
+    /// Charges the budget for the growth of `file` to a size of `end` bytes.
     ///
     /// # Errors
     /// ENOSPC if the budget is too small for that, or the error of reading the file's metadata.
@@ -57,7 +57,8 @@ impl Quota {
         self.charge(file, end, 0)
     }
 
-    /// Charges `file` for `length` bytes that are written at `start`. They take free space even if they fill a hole in the file.
+    /// Charges the budget for `length` bytes that are written to `file` at `start`. The bytes take free space even if they fill a hole in
+    /// the file.
     ///
     /// # Errors
     /// The errors of [`Quota::grow`]; EFBIG if a file cannot be that large.
@@ -134,7 +135,8 @@ impl Quota {
         Ok(())
     }
 
-    /// Returns the used bytes and their limit. If the bytes are limited, they count the growth of files, otherwise all written bytes.
+    /// Returns the used bytes and their limit. If the budget limits the bytes, the used bytes are the growth of files, otherwise all
+    /// written bytes.
     pub(crate) fn bytes(&self) -> Amount {
         match self.budget.bytes {
             Some(Bytes(granted)) => Amount::of(self.used().bytes, granted),

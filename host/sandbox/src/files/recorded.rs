@@ -36,7 +36,7 @@ impl HasData for RecordedData {
 }
 
 impl Recorded<'_> {
-    /// Returns the view of one store.
+    /// Returns the view of a component's state.
     pub(crate) fn of(state: &mut State) -> Recorded<'_> {
         Recorded(FilesView::of(state))
     }
@@ -87,7 +87,7 @@ impl Recorded<'_> {
 }
 
 impl FilesView<'_> {
-    /// Returns the path of `name`, which is relative to `fd`, for a record. Accepts also a name that the call will refuse.
+    /// Returns the path of `name`, which is relative to `fd`, for a record. Also accepts a name that the call will refuse.
     fn shown(&self, fd: &Fd, name: &str) -> String {
         match self.files.opened.get(&fd.rep()) {
             Some(opened) if name.is_empty() => opened.path.to_string(),
@@ -97,7 +97,7 @@ impl FilesView<'_> {
     }
 }
 
-/// Returns whether these flags open a file for a change.
+/// Returns whether these flags create or truncate a file, or open it for writing.
 pub(super) fn changes(open_flags: OpenFlags, flags: DescriptorFlags) -> bool {
     open_flags.intersects(OpenFlags::CREATE | OpenFlags::TRUNCATE) || flags.contains(DescriptorFlags::WRITE)
 }

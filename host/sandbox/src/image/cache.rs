@@ -12,8 +12,8 @@
 //! ```
 //!
 //! The cache prevents other users from changing files that are executed as native code, and detects changes made through the file
-//! system. It does not detect damage below the file system, which leaves the stamp unchanged, or changes by a process of the same user,
-//! which can read the key.
+//! system. It does not detect two kinds of changes: damage below the file system, which leaves the stamp unchanged, and changes by a
+//! process of the same user, which can read the key.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};

@@ -104,7 +104,7 @@ fn close_inherited_descriptors() -> io::Result<()> {
         open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
-        // The descriptor of the directory stream above is closed already.
+        // This fails for the descriptor of the directory stream above, which is already closed.
         let _ = nix::unistd::close(descriptor);
     }
     Ok(())

@@ -25,7 +25,7 @@ use crate::thread::panic_message;
 pub enum Compiler {
     /// In a child process for each component.
     Child {
-        /// The executable of the child. It calls [`crate::compiler_main`] at the start of `main`, and has the same version as this one.
+        /// The executable of the child. It calls [`crate::compiler_main`] at the start of `main`, and has the same version as this program.
         executable: PathBuf,
         /// What the child may use.
         bounds: CompileBounds,
@@ -73,7 +73,7 @@ const STDERR_BYTES: u64 = 8 << 10;
 const THREADS: usize = 4;
 
 /// The advice for a component whose compilation costs too much.
-const SMALLER: &str = "build a smaller one, such as with optimisation for size";
+const SMALLER: &str = "build a smaller one, for example with optimisation for size";
 
 /// Why a component was not compiled.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ pub(crate) enum CompileError {
     Truncated(String),
     #[error("needs more than {0} of memory to be compiled: {SMALLER}")]
     Memory(Bytes),
-    #[error("is not compiled within {} s: try again when this machine has less to do", .0.as_secs_f64())]
+    #[error("is not compiled within {} s: try again when this machine is less busy", .0.as_secs_f64())]
     Time(Duration),
     #[error("needs more than {} s of processor time to be compiled: {SMALLER}", .0.as_secs())]
     Processor(Duration),
@@ -99,7 +99,7 @@ pub(crate) enum CompileError {
 impl CompileError {
     /// Makes the error from the engine's reason for rejecting a component.
     fn rejected(why: String) -> Self {
-        // The parser's messages for bytes that end within a value or a section.
+        // The parser writes these messages if the bytes end within a value or a section.
         let is_short = why.contains("unexpected end")
             || (why.contains("section range") && why.contains("is out of bounds (bound ="));
         if is_short { Self::Truncated(why) } else { Self::Rejected(why) }

@@ -125,10 +125,10 @@ impl Image {
     /// Loads the image as a component of `engine`. Fails if the image is for an engine of another version or configuration.
     #[expect(unsafe_code, reason = "an image runs as native code, which the engine cannot check")]
     pub(crate) fn component(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: the bytes are the output of this program's compiler, in this process or in a child. `Images::make` gets
-        // them from the compiler, and `Cache::find` returns only a file in a directory that no other user may change, with
-        // the digest or the stamp that a record under this user's key has for it. This program never changes such a file
-        // once it is written. It only removes the file or gives its name to another file, which leaves an existing mapping as it is.
+        // SAFETY: the bytes are the output of this program's compiler, in this process or in a child. `Images::make` gets them from the
+        // compiler. `Cache::find` returns only a file whose digest or stamp is in a record that was authenticated with this user's key, and
+        // no other user may change the file's directory. This program never changes such a file once it is written. It only removes the
+        // file or gives its name to another file, which leaves an existing mapping as it is.
         unsafe {
             match self {
                 // This path leads to the opened file that was checked, even if another file has its name by now.
@@ -141,7 +141,7 @@ impl Image {
     }
 }
 
-/// Returns the digest of everything besides the component that determines an image: the version of this program, and the version,
+/// Returns the digest of everything, apart from the component, that determines an image: the version of this program, and the version,
 /// configuration and processor features of the engine (`Engine::precompile_compatibility_hash`).
 fn engine_digest(engine: &Engine) -> [u8; 32] {
     struct Bytes(Sha256);

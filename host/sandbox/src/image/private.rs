@@ -23,7 +23,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// How the name of a file begins while it is being written.
 pub(super) const UNFINISHED: &str = "tmp-";
-/// How often to try to create a file. Another run may remove the new file before it is locked, because it looks like a left-over file.
+/// How many times to try to create a file. Another run may remove the new file before it is locked, because it looks like a left-over file.
 const CREATE_ATTEMPTS: usize = 8;
 
 /// The opened directory.
@@ -50,8 +50,8 @@ fn refused(why: String) -> io::Error {
 }
 
 /// Refuses a path in a data directory, because methods write there as this user. Such a path is likely, because the data directory is
-/// often in the home directory of the server's user. A directory is taken for a data directory if it has `PG_VERSION`, which PostgreSQL
-/// checks too, or `global`, which a method may create earlier.
+/// often in the home directory of the server's user. A directory counts as a data directory if it contains `PG_VERSION`, which PostgreSQL
+/// also checks for, or `global`, which a method may create earlier.
 fn refuse_in_a_data_directory(path: &Path) -> io::Result<()> {
     let absolute = std::path::absolute(path)?;
     // The last parts of the path may not exist yet, and any part may be a symbolic link.
@@ -71,8 +71,8 @@ impl PrivateDirectory {
     /// Opens the directory at `path`, or creates it with mode 0700.
     ///
     /// # Errors
-    /// Fails if another user owns the directory or may write to it, if it is in a data directory, or if it is a symbolic link, because
-    /// this user executes its files as native code. Also fails if the file system returns an error.
+    /// Fails if another user owns the directory or may write to it, if it is in a data directory, or if it is a symbolic link: this user
+    /// executes the directory's files as native code. Also fails if the file system returns an error.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         refuse_in_a_data_directory(path)?;
         match std::fs::symlink_metadata(path) {

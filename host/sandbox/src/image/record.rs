@@ -15,8 +15,8 @@ const CODE: usize = 32;
 /// The size limit of a signed record.
 pub(super) const RECORD_BYTES: usize = 1 << 20;
 
-/// How many seconds old a file's last change must be, so that a later change surely has another time in the stamp. The file system with
-/// the coarsest clock is FAT, which counts in steps of two seconds.
+/// How many seconds old a file's last change must be, so that a later change certainly has a different time in the stamp. The file system
+/// with the coarsest clock is FAT, which counts in steps of two seconds.
 const CLOCK_TICK: i64 = 2;
 
 /// One image.
@@ -30,7 +30,7 @@ pub(super) struct Record {
     pub(super) image: [u8; 32],
     /// The stamp of the image's file when its content was last found to have this digest.
     pub(super) stamp: Stamp,
-    /// When this was found, in seconds since 1970.
+    /// When the content was last found to have this digest, in seconds since 1970.
     pub(super) seen: i64,
     /// The checked description of the component, and what else `inspect` shows.
     pub(super) inspection: Inspection,

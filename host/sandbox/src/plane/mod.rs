@@ -64,7 +64,7 @@ pub(crate) struct Plane {
     target: Option<Arc<Target>>,
     /// Reports the retries of requests to stores.
     reporter: Option<Reporter>,
-    /// Counts requests to stores, and what is read from them.
+    /// Counts the requests to stores, and the bytes that are read from them.
     meter: Meter,
     /// Bounds the memory that the host uses and the files that it opens for the run.
     bounds: Bounds,
@@ -196,7 +196,7 @@ impl Plane {
         }
     }
 
-    /// Opens a directory by its real path, once.
+    /// Opens a directory by its real path, or returns the store that was opened for it before.
     async fn directory(&mut self, real: PathBuf) -> Result<Store, Error> {
         if let Some(opened) = self.opened.get(real.as_os_str()) {
             return Ok(opened.store.clone());
@@ -275,7 +275,7 @@ impl Plane {
     /// Opens a stream of an object or of a range of it.
     ///
     /// # Errors
-    /// `Limit` if too many streams are open, else the error of the store.
+    /// `Limit` if too many streams are open; otherwise the error of the store.
     pub(crate) async fn stream(
         &self,
         object: Object,
@@ -295,7 +295,7 @@ impl Plane {
     /// Derives a key from the text of an object. From now on, hides the key from the component.
     ///
     /// # Errors
-    /// `Limit` if there are too many derived keys, else the error of the store or of the text.
+    /// `Limit` if there are too many derived keys; otherwise the error of the store or of the text.
     pub(crate) async fn derive(
         &mut self,
         store_name: &str,
@@ -362,7 +362,7 @@ impl Plane {
         Ok(Some(job))
     }
 
-    /// Ends a job. When this returns, the job writes nothing any more.
+    /// Ends a job. When this function returns, the job does not write any more.
     pub(crate) async fn end_job(&mut self, job: &Arc<Job>, reporter: &Reporter) {
         job.cancel().await;
         report(job, reporter);

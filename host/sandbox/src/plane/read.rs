@@ -86,7 +86,7 @@ impl Object {
     /// Reads the whole plain text, at most `limit` bytes.
     ///
     /// # Errors
-    /// `Limit` if the text is longer, else the error of the store or the pipeline.
+    /// `Limit` if the text is longer; otherwise the error of the store or the pipeline.
     pub(crate) async fn get(self, limit: usize) -> Result<Vec<u8>, Error> {
         let key = self.key.clone();
         // Charges twice the limit, because a growing vector doubles its size.

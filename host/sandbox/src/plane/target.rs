@@ -16,7 +16,7 @@ const CONTROL_FILE: RelativePath = RelativePath::literal("global/pg_control");
 const UNFINISHED: RelativePath = RelativePath::literal(UNFINISHED_CONTROL_FILE);
 const PG_WAL: RelativePath = RelativePath::literal("pg_wal");
 
-/// The modes that PostgreSQL gives the files and directories of a cluster (`src/common/file_perm.c`). As PostgreSQL does, they include
+/// The modes that PostgreSQL gives the files and directories of a cluster (`src/common/file_perm.c`). Like PostgreSQL's modes, they include
 /// group access if the data directory has it.
 const OWNER_ONLY: (u32, u32) = (0o600, 0o700);
 const GROUP_TOO: (u32, u32) = (0o640, 0o750);

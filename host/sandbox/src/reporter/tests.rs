@@ -1,4 +1,4 @@
-//! Every bound of what a run reports.
+//! Tests the bounds on what a run reports.
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 

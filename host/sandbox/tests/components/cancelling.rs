@@ -1,4 +1,4 @@
-//! Cancelling ends a run promptly and leaves no thread of it.
+//! Cancelling ends a run promptly and leaves none of its threads.
 
 use std::time::{Duration, Instant};
 

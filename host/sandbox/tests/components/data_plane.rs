@@ -1,4 +1,4 @@
-//! Stores and transfers: what is granted works, everything else is denied, and nothing runs on after the run.
+//! Stores and transfers: what is granted works, everything else is denied, and nothing continues after the run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,7 +55,7 @@ async fn a_transfer_from_a_granted_store_fills_the_data_directory_and_reports_it
     let datadir = stage.datadir();
     assert_eq!(fs::read(datadir.join("PG_VERSION")).unwrap(), b"15\n");
     assert_eq!(fs::read(datadir.join("base/5/1259")).unwrap(), large);
-    assert!(!datadir.join("global/pg_control").exists(), "that name is the host's to give");
+    assert!(!datadir.join("global/pg_control").exists(), "only the host may give a file this name");
     assert_eq!(fs::read(datadir.join("global/pg_control.understudy")).unwrap(), b"c");
     let last = stage.events().into_iter().rev().find_map(|event| match event {
         Event::Progress { bytes, files, .. } => Some((bytes, files)),
@@ -99,7 +99,7 @@ async fn what_is_not_granted_is_denied_in_plan_and_in_create_with_a_remedy() {
             let reported = reported.map(|denial| (denial.capability.word(), denial.remedy.as_deref()));
             assert_eq!(reported, Some((capability, remedy)), "{denials:?}");
         }
-        // The path is that of this machine's shell.
+        // The remedy has the path of this machine's shell.
         let program = denials.iter().find(|denial| denial.what == "the program sh");
         let remedy = program.and_then(|denial| denial.remedy.as_deref()).unwrap_or_default();
         let begins = remedy.starts_with("[method.hostile.grants] programs.sh = { path = \"/");

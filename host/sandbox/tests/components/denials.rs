@@ -23,8 +23,8 @@ async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_r
     assert_eq!(denials.len(), 1, "{denials:?}");
     let what = format!("{} (which is not a directory, and `read` grants nothing else)", secret.display());
     assert_eq!((denials[0].capability.word(), denials[0].what.as_str()), ("read", what.as_str()));
-    assert_eq!(denials[0].remedy, None, "its directory is more than what was asked for");
-    assert!(message.contains("ermission denied"), "the component hears EACCES: {message}");
+    assert_eq!(denials[0].remedy, None, "its directory is more than the component asked for");
+    assert!(message.contains("ermission denied"), "the component gets EACCES: {message}");
 
     for (asked, remedy) in [
         (outside.as_path(), Some(format!(r#"[method.hostile.grants] read = ["{}"]"#, outside.display()))),

@@ -30,10 +30,10 @@ async fn each_end_has_its_outcome() {
 async fn a_panic_is_found_in_the_log() {
     let stage = Stage::hostile("panic");
     let message = stage.fails(Outcome::Trapped).await;
-    assert!(message.starts_with("the method panicked: the method panics"), "its word comes first: {message}");
+    assert!(message.starts_with("the method panicked: the method panics"), "the panic is first: {message}");
     assert!(!message.contains("unreachable"), "{message}");
     let trap = Stage::hostile("trap").fails(Outcome::Trapped).await;
-    assert!(trap.contains(" (in "), "where it happened: {trap}");
+    assert!(trap.contains(" (in "), "the message says where: {trap}");
     assert!(
         stage
             .lines()

@@ -44,7 +44,7 @@ impl ImageCache {
         self.sandbox(Compiler::Here)
     }
 
-    /// Makes a sandbox that cannot compile: it loads components from the cache only.
+    /// Makes a sandbox that cannot compile, and so can load components only from the cache.
     fn not_compiling(&self) -> Sandbox {
         let (executable, bounds) = ("/no/such/compiler".into(), CompileBounds::default());
         self.sandbox(Compiler::Child { executable, bounds })
@@ -154,7 +154,7 @@ fn a_component_whose_image_was_changed_is_compiled_again() {
 #[ignore = "needs components: cargo xtask test"]
 fn a_cached_description_is_checked_by_the_rules_of_this_version() {
     let (cache, inspection) = ImageCache::with("hostile");
-    // As another version of the program would have written the record, with the key of the directory.
+    // Writes the record as another version of the program would, with the key of the directory.
     let key = hmac::Key::new(hmac::HMAC_SHA256, &fs::read(cache.path.join("key")).unwrap());
     let path = cache.only(".record");
     let whole = fs::read(&path).unwrap();

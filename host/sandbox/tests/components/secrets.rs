@@ -349,7 +349,7 @@ async fn a_word_that_a_component_calls_a_key_stays_in_the_log() {
     let failure = stage.create().await.unwrap_err();
     assert!(failure.message.contains("refused"), "{}", failure.chain());
     for word in ["understudy", "/var/lib/postgresql/15/main"] {
-        assert_eq!(redactor.redact(word), word, "it was taken out of the log");
+        assert_eq!(redactor.redact(word), word, "it was removed from the log");
     }
     assert_eq!(redactor.redact(RANDOM), "<secret>");
     let said = "derived 3 keys: 1 of them are long and random";

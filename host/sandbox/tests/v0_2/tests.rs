@@ -13,7 +13,7 @@ use transfer::store::StoreConfig;
 
 use crate::{Compiler, Grants, MethodSettings, OptionValue, Sandbox, SandboxSettings, Written};
 
-/// The component of this name, built by `cargo xtask plugins`.
+/// The path of the component with this name, built by `cargo xtask plugins`.
 fn component(name: &str) -> PathBuf {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../plugins/target/components/{name}.wasm"));

@@ -77,7 +77,7 @@ impl Lz4 {
 
     fn decode(&mut self, output: &mut [u8]) -> io::Result<usize> {
         loop {
-            // An early return leaves this; `read` replaces it by the actual error.
+            // An early return leaves this placeholder; `read` replaces it with the actual error.
             let placeholder = Place::Failed(truncated(Codec::Lz4));
             match std::mem::replace(&mut self.place, placeholder) {
                 Place::Between(mut input) => {
@@ -116,7 +116,7 @@ impl Read for Lz4 {
     }
 }
 
-/// Skips `length` bytes. Returns false if the input ends before.
+/// Skips `length` bytes. Returns false if the input ends before that.
 fn skip(input: &mut Input, length: u32) -> io::Result<bool> {
     let length = u64::from(length);
     Ok(io::copy(&mut input.take(length), &mut io::sink())? == length)

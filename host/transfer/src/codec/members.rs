@@ -66,7 +66,7 @@ impl Decoder for Inflate {
 pub(super) struct Zstd {
     context: zstd_safe::DCtx<'static>,
     window: Window,
-    /// The beginning of a frame's header that arrived in chunks, which the library has not received yet.
+    /// The beginning of a frame's header that arrived in chunks and that the library has not received yet.
     header: Vec<u8>,
     /// Whether the window of the frame is charged.
     begun: bool,

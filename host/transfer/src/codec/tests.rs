@@ -79,7 +79,7 @@ fn corrupt(codec: Codec, stored: &[u8], what: &str) -> String {
     error.message
 }
 
-/// Makes bytes of which half compress well, and half do not compress.
+/// Makes bytes, half of which compress well and half of which do not compress.
 fn sample(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
     (0..length)

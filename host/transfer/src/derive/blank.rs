@@ -1,4 +1,4 @@
-//! Blanks derived keys in what is read.
+//! Blanks derived keys in the bytes that are read.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -19,8 +19,8 @@ const STEP: usize = 64 << 10;
 /// The set of derived keys that a reader must not see.
 ///
 /// The set matches the JSON text of the keys, wherever it occurs: [`Blanked::reader`] puts `*` in place of every byte of every
-/// occurrence. So neither a range, nor a copy (`backup.info.copy`), nor a second value with the same text shows a key. Lengths and
-/// offsets stay.
+/// occurrence. So neither a range, nor a copy (`backup.info.copy`), nor a second value with the same text shows a key. Lengths and offsets
+/// stay the same.
 ///
 /// The set does not recognise a part of a key. So while the set is not empty, the caller must refuse ranges of objects that are stored
 /// without encryption, because a range may begin or end within a key.

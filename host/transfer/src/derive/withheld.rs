@@ -33,7 +33,7 @@ impl ObjectIdentity {
         Ok(Self { place: place(store, &object.key), object: object.clone(), file })
     }
 
-    /// Returns whether both may be the same object: the same place, the same file, or the same etag and size, as a copy has.
+    /// Returns whether both may be the same object: the same place, the same file, or the same etag and size, which a copy also has.
     fn is(&self, other: &Self) -> bool {
         let (one, two) = (&self.object, &other.object);
         self.place == other.place
@@ -104,7 +104,7 @@ impl Withheld {
 
     /// Checks whether a plugin may read this object, or a range of it, through `via`. An object from which a key was derived may be
     /// read only with the same pipeline, because in another encoding the key would not be blanked. Once a key was derived from an
-    /// unencrypted object, no range of an unencrypted object may be read, because it may begin or end within a key.
+    /// unencrypted object, no range of an unencrypted object may be read, because the range may begin or end within a key.
     ///
     /// # Errors
     /// `Denied` if the plugin may not read the object.

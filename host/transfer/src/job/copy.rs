@@ -15,7 +15,7 @@ const SMALLEST: u64 = 64 << 10;
 /// How many bytes the kernel copies at once. A cancelled job stops after at most that many.
 const AT_ONCE: u64 = 4 << 20;
 
-/// Copies to `output` the bytes that it still needs, beginning at `offset` in the file `from`. Shares blocks if the file system can. The caller
+/// Copies the bytes that `output` still needs, beginning at `offset` in the file `from`. Shares blocks if the file system can. The caller
 /// must read and write the bytes that this function could not copy.
 ///
 /// # Errors

@@ -99,7 +99,7 @@ fn fail(job: &State, item: Item, began: Instant, error: Error) {
     finish(job, item, began, 0, Err(error.of(what)));
 }
 
-/// Reports how an item ended for which this many stored bytes were read.
+/// Reports how an item ended. `bytes_read` is the number of stored bytes that were read for the item.
 fn finish(job: &State, item: Item, began: Instant, bytes_read: u64, ended: Result<Action, Error>) {
     if let Some(observer) = job.observer() {
         observer.ended(&EndedItem {
@@ -265,7 +265,7 @@ fn write(
         let plain = item.origin.via.decode_to_keep(part, &job.memory_allowance(job.cancel_token()))?;
         let mut plain = job.withheld.refusing(plain);
         loop {
-            // One byte more than expected, so that a decompression bomb fails here.
+            // Reads at most one byte more than expected, so that a decompression bomb fails here.
             let most = usize::try_from(output.left().saturating_add(1)).unwrap_or(usize::MAX);
             let most = most.min(worker.buffer.len());
             match plain.read(&mut worker.buffer[..most]) {

@@ -89,7 +89,7 @@ pub struct Unpack {
     pub refuse: Vec<String>,
 }
 
-/// When an existing file is overwritten. `unless` in `wit/method.wit`, with the same meaning.
+/// Says when an existing file is overwritten. Has the same meaning as `unless` in `wit/method.wit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overwrite {
     /// Always.
@@ -158,7 +158,7 @@ impl Job {
         Self { workers, state: Arc::new(state) }
     }
 
-    /// Tells `observer` how each item ends. The first observer of a job stays.
+    /// Tells `observer` how each item ends. Only the first observer of a job is used.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         self.state.set_observer(observer);
     }
@@ -171,8 +171,8 @@ impl Job {
         self.state.add_origin(Origin::new(store, via, &self.state.memory)?)
     }
 
-    /// Adds files to fetch, all or none of them. Waits while the queue is full, and while memory is short but items of the job are
-    /// still in progress, which give memory back when they end.
+    /// Adds files to fetch, all or none of them. Waits while the queue is full. Also waits while memory is short and items of the job are
+    /// still in progress, because these items give memory back when they end.
     ///
     /// # Errors
     /// `Invalid`, before any item is added, for a path outside of the data directory, an unknown origin, a digest of the wrong
@@ -250,8 +250,8 @@ impl Job {
         self.state.progress()
     }
 
-    /// Returns whether the job has made progress since the last call that [`Job::progress`] does not count: it has read existing
-    /// files to compare them, or ended an item. A restore over unchanged files may write nothing for hours.
+    /// Returns whether the job, since the last call of this function, has read existing files to compare them or ended an item.
+    /// [`Job::progress`] does not count such progress. A restore over unchanged files may write nothing for hours.
     pub fn has_read(&self) -> bool {
         self.state.has_read()
     }
@@ -288,7 +288,7 @@ impl Job {
         units
     }
 
-    /// Removes items again that were queued while the job was cancelled.
+    /// Removes the items that were queued while the job was being cancelled.
     fn withdraw_if_cancelled(&self) {
         if self.state.is_cancelled() {
             self.withdraw();
@@ -315,7 +315,7 @@ impl Job {
 
 /// The queued items of a cancelled job.
 #[must_use = "dropping it may take seconds"]
-pub struct Withdrawn(#[expect(dead_code, reason = "it is there to be dropped")] Vec<Unit>);
+pub struct Withdrawn(#[expect(dead_code, reason = "the units are kept only to be dropped")] Vec<Unit>);
 
 impl Drop for Job {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! Tells how each item of a job ended, as it ends.
+//! Reports how each item of a job ended, as soon as it has ended.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::Error;
 /// An item that has ended.
 #[derive(Debug)]
 pub struct EndedItem<'a> {
-    /// Whether it is an archive to unpack, and not a file to fetch.
+    /// Whether the item is an archive to unpack rather than a file to fetch.
     pub is_archive: bool,
     /// The name of its store ([`Store::name`](crate::store::Store::name)).
     pub store: &'a str,

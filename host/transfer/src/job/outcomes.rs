@@ -21,8 +21,8 @@ pub(super) const OUTCOME: u64 = 2 * size_of::<Waiting>() as u64;
 /// How many bytes of texts one call of [`Outcomes::take`] returns at most.
 const TEXTS_AT_ONCE: usize = 16 << 20;
 
-/// The text of an error whose own text was dropped.
-const DROPPED: &str = "it failed; too many failures wait to be taken for its text to be kept";
+/// The text that replaces the dropped text of an error.
+const DROPPED: &str = "it failed; its error text was dropped, because too many failures are waiting to be taken";
 
 /// Outcomes that wait to be taken: at most [`MOST_OUTCOMES`], with at most [`MOST_MESSAGES`] texts.
 pub(super) struct Outcomes {
@@ -88,7 +88,7 @@ impl Outcomes {
         self.waiting.push_back(Waiting { index, ended, _charge: charge });
     }
 
-    /// Takes the oldest outcomes: at most `max`, and no more than hold [`TEXTS_AT_ONCE`] bytes of text, but at least one if any
+    /// Takes the oldest outcomes: at most `max`, with at most [`TEXTS_AT_ONCE`] bytes of text in all, but at least one outcome if any
     /// waits.
     pub(super) fn take(&mut self, max: usize) -> Vec<Outcome> {
         let mut texts = 0;
@@ -109,7 +109,7 @@ impl Outcomes {
             }),
         });
         let taken: Vec<_> = taken.collect();
-        // The memory of a long queue is not charged any more, so it must be freed.
+        // The memory that the queue needed while it was long is no longer charged, so it must be freed.
         if self.waiting.capacity() > 1024 && self.waiting.len() < self.waiting.capacity() / 4 {
             self.waiting.shrink_to(self.waiting.capacity() / 2);
         }

@@ -18,7 +18,7 @@ pub(crate) struct Batch {
     pub(crate) charge: Option<Charge>,
 }
 
-/// A queue that had more units than this and has become short gives memory back.
+/// If a queue has had more units than this and becomes short, it gives memory back.
 const LONG: usize = 1024;
 
 /// The queue of the workers. Batches of small files come first, because they hold buffers; then the largest unit of each job, with the
@@ -109,7 +109,7 @@ impl Pool {
         }
         let mut queue = waiting.jobs.pop_front()?;
         let unit = queue.units.pop()?;
-        // The memory of a long queue is not charged any more, so it must be freed.
+        // The memory that the queue needed while it was long is no longer charged, so it must be freed.
         if queue.units.capacity() > LONG && queue.units.len() < queue.units.capacity() / 4 {
             queue.units.shrink_to(queue.units.capacity() / 2);
         }

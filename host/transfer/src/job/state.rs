@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    /// Sets the observer of the job. The first one stays.
+    /// Sets the observer of the job, unless the job already has one.
     pub(super) fn set_observer(&self, observer: Arc<dyn Observer>) {
         let _first_stays = self.observer.set(observer);
     }

@@ -35,7 +35,7 @@ impl Unit {
         Self { weight, first, task }
     }
 
-    /// Returns how many items it has.
+    /// Returns how many items the unit has.
     pub(super) fn items(&self) -> usize {
         match &self.task {
             Task::Fetch(items) => items.len(),

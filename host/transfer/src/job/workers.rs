@@ -19,7 +19,7 @@ use crate::store::this_thread_may_block;
 /// open directories.
 pub const WORKER: u64 = ((1 + FEWEST_BUFFERS) * BUFFER) as u64 + DECODER_OVERHEAD + (256 << 10);
 
-/// How many files a worker has open besides directories: the files that it reads, writes and compares.
+/// How many files a worker has open in addition to directories: the files that it reads, writes and compares.
 const WORKER_FILES: u64 = 4;
 
 /// The number of threads of the runtime.

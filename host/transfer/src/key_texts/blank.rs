@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use super::FORMATS;
 
-/// A reader that replaces every byte of a key by `*`, so the length of the text stays the same. Finds a key regardless of the chunks in
+/// A reader that replaces every byte of a key with `*`, so the length of the text stays the same. Finds a key regardless of the chunks in
 /// which the inner reader returns the text.
 pub(crate) struct Blanking<R> {
     inner: R,
@@ -14,7 +14,7 @@ pub(crate) struct Blanking<R> {
 /// The position within a line.
 #[derive(Clone, Copy)]
 enum At {
-    /// The line so far matches the first `matched` bytes of `line`, with which the line of every key begins.
+    /// The line so far matches the first `matched` bytes of `line`. The line of every key of a format begins with `line`.
     Beginning { line: &'static [u8], matched: usize },
     /// In a line that holds no key.
     Line,

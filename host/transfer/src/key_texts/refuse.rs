@@ -7,10 +7,10 @@ use crate::codec::Codec;
 use crate::error::{Error, Kind};
 
 /// How many bytes of a compressed text are decompressed to recognise it: the largest block of bzip2, which must be complete before
-/// it can be decompressed, and its header. The other formats give the first bytes of a text after a few hundred.
+/// it can be decompressed, and its header. The other formats yield the first bytes of a text after a few hundred compressed bytes.
 const HEAD: usize = (900 << 10) + 4096;
 
-/// A reader that fails with `Denied` if the text may hold keys, within the bytes by which it is recognised.
+/// A reader that fails with `Denied` if the text may hold keys. It fails as soon as it has read the bytes that identify the text.
 pub(crate) struct Refusing<R> {
     inner: R,
     /// The beginning of the text; `None` once it is clear that the text holds no keys.
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_compressed_text_that_holds_keys_is_refused_and_others_pass() {
         let mut text = b"[backrest]\nbackrest-format=5\n".to_vec();
-        // Longer than a block of bzip2, and not to be compressed.
+        // Makes the text longer than a block of bzip2, with bytes that cannot be compressed.
         let mut noise = fastrand::Rng::with_seed(1);
         text.extend(std::iter::repeat_with(|| noise.u8(..)).take(2 << 20));
         for program in ["gzip", "zstd", "lz4", "bzip2"] {

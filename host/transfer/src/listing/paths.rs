@@ -31,7 +31,7 @@ impl PathSet {
         Ok(set)
     }
 
-    /// Returns about how much memory it takes: a table that doubles when it grows, and a string for each path.
+    /// Returns about how much memory the set takes: a table that doubles when it grows, and a string for each path.
     pub(crate) fn bytes(&self) -> u64 {
         let strings: usize = self.exactly.iter().chain(&self.below).map(|path| path.len()).sum();
         strings as u64 + self.len() as u64 * (ALLOCATION_OVERHEAD + 3 * size_of::<Box<str>>() as u64)

@@ -23,7 +23,7 @@ const HEAD: usize = 12;
 /// The flag of a file that has begun in an archive.
 const CLAIMED: u8 = 1;
 
-/// The flag of a file that an archive contained as it is listed.
+/// The flag of a file that an archive contained as listed.
 const COMPLETE: u8 = 2;
 
 /// A free slot of the table.
@@ -155,7 +155,7 @@ impl Records {
         first
     }
 
-    /// Records that an archive contained the file as it is listed.
+    /// Records that an archive contained the file as listed.
     pub(super) fn mark_complete(&mut self, number: u32) {
         *self.flags(number) |= COMPLETE;
     }
@@ -250,7 +250,7 @@ fn code(algorithm: Algorithm) -> u8 {
     }
 }
 
-/// `None` if the file has no digest.
+/// Returns the algorithm of a record's code; `None` if the file has no digest.
 fn algorithm(code: u8) -> Option<Algorithm> {
     match code {
         1 => Some(Algorithm::Crc32c),

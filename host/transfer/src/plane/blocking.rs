@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn the_number_of_waiting_tasks_is_bounded() {
         let tasks = BlockingTasks::default();
-        // No thread runs any of them.
+        // No thread runs any of these tasks.
         let mut waiting: Vec<_> = (0..MOST).map(|_| Box::pin(tasks.run(|| ()))).collect();
         assert!(waiting.iter_mut().all(|task| task.now_or_never().is_none()));
         let refused = tasks.run(|| ()).now_or_never().unwrap();

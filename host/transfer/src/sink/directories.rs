@@ -21,7 +21,7 @@ pub(crate) const MOST_OPEN: usize = 64;
 /// How many directories a worker may have open in any case, even if the limit of open files is low.
 pub(crate) const FEWEST_OPEN: usize = 4;
 
-/// How often an `openat2` that lost a race against a concurrent rename (EAGAIN) is repeated.
+/// How many times an `openat2` that lost a race against a concurrent rename (EAGAIN) is repeated.
 const RACES: u32 = 128;
 
 /// The flags with which every path below a directory is resolved.
@@ -175,7 +175,7 @@ pub(super) fn open(
     }
 }
 
-/// Creates a file. Fails if anything of this name exists.
+/// Creates a file. Fails if anything with this name exists.
 pub(super) fn create(directory: &File, name: &OsStr, mode: u32) -> rustix::io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = open(directory, name, flags, Mode::from_raw_mode(mode & 0o7777))?;
@@ -190,7 +190,8 @@ pub(super) fn look(directory: &File, name: &OsStr) -> rustix::io::Result<rustix:
     rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Makes an error that names the action and the file. `NotFound` becomes `Failed`, because it would mean the object.
+/// Makes an error that names the action and the file. `NotFound` becomes `Failed`, because `NotFound` would mean that the object does not
+/// exist.
 pub(super) fn failed(action: &str, what: &str, error: io::Error) -> Error {
     match Error::from(error) {
         error if error.kind == Kind::NotFound => {

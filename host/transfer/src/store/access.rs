@@ -22,11 +22,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads the credentials of a store again.
 pub trait Renewal: fmt::Debug + Send + Sync {
-    /// Returns all current credentials, by the names that [`Credentials`] have. May read files. The implementation must register
-    /// the secrets for redaction before it returns.
+    /// Returns all current credentials, by the names that [`Credentials`] uses. May read files. The implementation must register the
+    /// secrets for redaction before it returns.
     ///
     /// # Errors
-    /// The reason why they cannot be read, without a secret.
+    /// Says why the credentials cannot be read, without a secret.
     fn credentials(&self) -> Result<Vec<(String, Secret)>, String>;
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Access {
 #[derive(Clone)]
 pub(super) struct Current {
     pub(super) backend: Arc<dyn Backend>,
-    /// How often the backend was replaced.
+    /// How many times the backend was replaced.
     pub(super) renewals: u64,
 }
 
@@ -130,7 +130,7 @@ impl Access {
                     ..renewable.config.clone()
                 };
                 let backend = kinds::backend(&config, &renewable.runtime)?;
-                // The detector must know them before the server receives them.
+                // The detector must know the new credentials before the server receives them.
                 self.detector.learn(&found)?;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) =
                     Current { backend: backend.into(), renewals: used + 1 };

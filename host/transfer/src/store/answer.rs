@@ -1,7 +1,7 @@
 //! Checks whether the response to a listing request is a listing, and whether it is complete.
 //!
-//! The libraries of the clouds accept any XML as a listing without objects, and a truncated listing as a complete one. Then a
-//! proxy's error page would look like an empty bucket, and of six backups only the first would be found.
+//! The libraries of the clouds accept any XML as a listing without objects, and a truncated listing as a complete one. Without these
+//! checks, a proxy's error page would look like an empty bucket, and a truncated listing could show only the first of six backups.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -13,7 +13,7 @@ const ROOTS: [&[u8]; 2] = [S3, AZURE];
 const S3: &[u8] = b"ListBucketResult";
 const AZURE: &[u8] = b"EnumerationResults";
 
-/// The root element of an error. Some servers have sent a status of success before they fail.
+/// The root element of an error. Some servers have already sent a success status when they fail.
 const REFUSAL: &[u8] = b"Error";
 
 /// The most characters of a root element's name that messages show.
@@ -49,7 +49,7 @@ impl ListingEnd {
 /// Parses the body to its end.
 ///
 /// # Errors
-/// `Failed` if it is not a listing, or is cut off.
+/// `Failed` if the body is not a listing, or is cut off.
 pub(super) fn read(body: &[u8]) -> Result<Answer, Error> {
     let mut reader = Reader::from_reader(body);
     let mut listed = ListingEnd::default();
@@ -153,7 +153,7 @@ mod tests {
                 "\u{feff}<s3:ListBucketResult><s3:IsTruncated> False </s3:IsTruncated></s3:ListBucketResult>",
                 Some(false),
             ),
-            // Of an object, not of the listing.
+            // This `IsTruncated` belongs to an object, not to the listing.
             (
                 "<ListBucketResult><Contents><IsTruncated>true</IsTruncated></Contents></ListBucketResult>",
                 None,

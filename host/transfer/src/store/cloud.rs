@@ -23,15 +23,15 @@ use crate::error::{Error, Kind};
 /// How many unfinished listings are kept, so that the next page can continue one.
 const LISTINGS: usize = 16;
 
-/// The most pages without new keys that are read for one page with some.
+/// How many pages without new keys are read at most to find a page with new keys.
 const EMPTY_PAGES: usize = 1_000;
 
 /// A bucket or container.
 pub(super) struct Cloud {
     objects: Arc<dyn ObjectStore>,
     lists: Arc<dyn PaginatedListStore>,
-    /// Unfinished listings: the prefix, the key after which the next page begins, and the store's token for it. A listing that is
-    /// not here begins after the key, which is always correct, but slow if the store does not support that.
+    /// Unfinished listings: the prefix, the key after which the next page begins, and the store's token for it. A listing that is not kept
+    /// here continues after its last key instead, which is always correct, but slow if the store does not support that.
     listings: Mutex<VecDeque<(String, String, String)>>,
     /// Whether listings leave out the object whose key is the prefix itself, as the library does for Azure.
     leaves_out_prefix: bool,
@@ -92,8 +92,8 @@ impl Cloud {
         response
     }
 
-    /// Requests the first byte of an object to get the error code, for which a response to HEAD has no body. Without the code an
-    /// expired token, a wrong clock and a missing permission cannot be distinguished.
+    /// Requests the first byte of an object to get the error code, because a response to HEAD has no body. Without the code, an expired
+    /// token, a wrong clock and a missing permission cannot be distinguished.
     async fn with_a_body(&self, key: &str, without: Failure) -> Result<GetResult, Failure> {
         let first = Range { offset: 0, length: 1 };
         match self.get(key, Some(first), None).await {
@@ -196,7 +196,7 @@ impl Backend for Cloud {
                     return Ok(Page { objects, next: Some(next) });
                 }
                 (None, None) => {
-                    // Only keys that were listed before, or placeholders of folders.
+                    // This part has only keys that were listed before, or placeholders of folders.
                     let further = last.filter(|last| offset.as_ref().is_none_or(|offset| last > offset));
                     offset = Some(further.ok_or_else(cut_short)?);
                 }
@@ -250,9 +250,9 @@ impl Backend for Cloud {
     }
 }
 
-/// Finds a key that is out of order in a part of a listing, and the key before it. If the store itself `goes_on` with a listing by
-/// its token, all keys must follow `after`. If it was only told to begin after a key, it does so in its own order: if that is not
-/// the order of the keys, it may leave out any of them.
+/// Finds a key that is out of order in a part of a listing, and the key before it. If the store continues a listing by its own token
+/// (`goes_on`), all keys must follow `after`. If the store was only told to begin after a key, it does so in its own order. If that is not
+/// the order of the keys, the store may leave out any key.
 fn out_of_order<'a>(
     before: Option<&'a str>,
     objects: &'a [Object],

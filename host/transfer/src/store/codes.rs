@@ -17,7 +17,7 @@ pub(super) struct Code {
     pub(super) credentials_refused: bool,
     /// What it means.
     pub(super) meaning: &'static str,
-    /// What to do; empty if there is nothing but to wait.
+    /// What to do; empty if the operator can only wait.
     pub(super) remedy: &'static str,
 }
 

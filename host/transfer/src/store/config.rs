@@ -27,8 +27,8 @@ pub struct StoreConfig {
     pub options: Vec<(String, String)>,
     /// The credentials with which the store is read.
     pub credentials: Credentials,
-    /// The certificates, in PEM, of the only authorities that are trusted for the server: the contents of `ca_file`. `None` if the
-    /// authorities are trusted that this machine trusts.
+    /// The certificates, in PEM, of the only authorities that are trusted for the server: the contents of `ca_file`. `None` for the
+    /// authorities that this machine trusts.
     pub authorities: Option<String>,
     /// The limit of concurrent requests; [`CONCURRENCY`] by default.
     pub concurrency: NonZeroUsize,
@@ -58,8 +58,8 @@ impl StoreConfig {
         }
     }
 
-    /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that [`Credentials`]
-    /// have. Credentials that the chain gets from a service of the cloud are not among them.
+    /// Returns the secrets that this store finds in the environment if it asks the provider chain, by the names that [`Credentials`] uses.
+    /// Credentials that the chain gets from a service of the cloud are not among them.
     pub fn secrets_of_environment(
         &self,
         environment: &dyn Fn(&str) -> Option<OsString>,
@@ -75,7 +75,7 @@ impl StoreConfig {
         kinds::secret_files_of_environment(self, environment)
     }
 
-    /// Returns everything that is wrong with this store as far as it can be known without a request and without reading a file.
+    /// Returns everything that is wrong with this store and that can be found without a request and without reading a file.
     pub fn mistakes(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Mistake> {
         kinds::mistakes(self, environment)
     }
@@ -94,8 +94,8 @@ impl StoreConfig {
         self
     }
 
-    /// Returns the directory of a `file://` store, decoded from the URL as for opening it. `None` for other kinds, and for a URL
-    /// that names no directory.
+    /// Returns the directory of a `file://` store, decoded from the URL in the same way as when the store is opened. `None` for other
+    /// kinds, and for a URL that names no directory.
     pub fn directory(&self) -> Option<PathBuf> {
         self.url.starts_with("file://").then(|| kinds::directory(&self.url).ok()).flatten()
     }

@@ -22,7 +22,7 @@ pub const SHORTEST_TOKEN: usize = 8;
 /// The shortest password or key that is searched for, in bytes. A shorter one may be a word that also occurs in data.
 const SHORTEST_PASSWORD: usize = 16;
 
-/// How many times its own length a secret has if every character is escaped: as `\u0041` or `&#x41;`.
+/// How many times longer a secret becomes if every character is escaped, as `\u0041` or `&#x41;`.
 const EXPANSION: usize = 6;
 
 /// The most bytes that are held back for the encodings of a secret, if the secret itself is shorter.
@@ -34,9 +34,9 @@ const PIECE: usize = 64 << 10;
 /// Searches data for the credentials of a store, and for the value of the `Authorization` header that is made from a user and a password.
 /// Finds each as plain text, in base64 and hexadecimal, and each of these in the encodings that [`views`] decodes.
 ///
-/// The search takes time in proportion to the data: the plain forms are searched for in all of them, and only the bytes around an escape
-/// are decoded that can be part of a credential, in pieces of 64 KiB. A credential that arrives in parts is found if it has at most
-/// [`overlap`](CredentialDetector::overlap) bytes as it is encoded. Clones share the known credentials.
+/// The search takes time in proportion to the data: all data are searched for the plain forms, but only those bytes around an escape that
+/// can be part of a credential are decoded, in pieces of 64 KiB. A credential that arrives in parts is found if its encoded form has at
+/// most [`overlap`](CredentialDetector::overlap) bytes. Clones share the known credentials.
 #[derive(Clone, Default)]
 pub struct CredentialDetector(Arc<RwLock<Known>>);
 
@@ -75,7 +75,7 @@ impl Search {
             if !stands_for(&bytes[at..]).is_some_and(|byte| self.bytes[usize::from(byte)]) {
                 continue;
             }
-            // What lies between this and the bytes before is looked at once, however many escapes there are.
+            // The bytes between this escape and the previous bytes are examined only once, however many escapes there are.
             let known = near.as_ref().map_or(0, |near| near.end);
             let first = at.saturating_sub(self.reach).max(known.min(at));
             let start = bytes[first..at].iter().rposition(is_other).map_or(first, |other| first + other + 1);
@@ -109,8 +109,8 @@ impl Search {
 }
 
 impl CredentialDetector {
-    /// Adds credentials of a store, by the names that [`Credentials`](super::Credentials) have. Credentials that the cloud's library
-    /// gets from a service of the cloud are not known here.
+    /// Adds credentials of a store, by the names that [`Credentials`](super::Credentials) uses. Credentials that the cloud's library gets
+    /// from a service of the cloud are not known here.
     ///
     /// # Errors
     /// `Failed` if there are too many credentials to search for.
@@ -217,11 +217,11 @@ fn searched_texts(sent: &[Secret]) -> Vec<Vec<u8>> {
     for secret in sent.iter().map(Secret::expose) {
         texts.extend(Form::of(secret).into_iter().map(|form| form.text));
         if secret.contains(&b' ') {
-            // As in the body of a form. Where a `+` stands for itself it is rare, so this is not left to the decoder.
+            // The body of a form has a `+` for each space. This form is searched for directly, because the decoder does not decode `+`.
             texts.push(secret.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect());
         }
         if secret.len() >= SHORTEST_PASSWORD {
-            // Of a header that the server has converted. A shorter one could be a word.
+            // The server may convert a header to lower or upper case. A shorter secret in another case could be a word.
             texts.extend([secret.to_ascii_lowercase(), secret.to_ascii_uppercase()]);
         }
     }
@@ -271,7 +271,7 @@ mod tests {
             assert!(of_token.finds_in(text.as_bytes()), "{text}");
         }
         assert!(of_token.overlap() > held);
-        // A shorter one does not make it shorter again.
+        // A shorter credential does not make the overlap shorter again.
         let held = of_token.overlap();
         learn(&of_token, &[("token", "sh0rt-t0ken")]);
         assert_eq!(of_token.overlap(), held);
@@ -311,7 +311,7 @@ mod tests {
             for secret in [TOKEN, base64] {
                 let text = way(secret);
                 assert!(secret != TOKEN || text.len() <= of_token.overlap() + 1, "{name}");
-                // Among bytes that need no decoding, and at the borders of what is decoded at once.
+                // The text is placed among bytes that need no decoding, and at the borders of the pieces that are decoded at once.
                 for before in [0, 1, 200, PIECE - text.len() / 2, PIECE, 2 * PIECE - 1] {
                     let mut bytes = vec![b'.'; before];
                     bytes.extend_from_slice(text.as_bytes());

@@ -61,8 +61,8 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks this thread as one on which disk access may block although it also polls futures: a worker, which is not a thread of a
-/// runtime.
+/// Marks this thread as one that disk access may block although the thread also polls futures: a worker's thread, which does not belong to
+/// a runtime.
 pub(crate) fn this_thread_may_block() {
     MAY_BLOCK.set(true);
 }
@@ -91,7 +91,7 @@ impl Backend for Directory {
     }
 
     fn charge_to(&self, memory: &Budget) {
-        // A store belongs to one run, so the first budget stays.
+        // A store belongs to one run, so the first budget is kept.
         let _ = self.opened.memory.set(memory.clone());
     }
 
@@ -132,7 +132,7 @@ impl Opened {
             Some(listing) => listing,
             None => Listing::new(prefix, after).within(self.memory.get()),
         };
-        // The path of a file is too long. Not `Invalid`, which would mean that the store cannot list.
+        // The path of a file is too long. The kind is not `Invalid`, because that would mean that the store cannot list.
         let (objects, more) = listing.page(&self.root).map_err(|error| match error.kind {
             Kind::Invalid => Error::new(Kind::Failed, error.message),
             _ => error,
@@ -182,7 +182,7 @@ fn stat(directory: impl AsFd, name: &std::ffi::OsStr) -> rustix::io::Result<Stat
 fn no_object(error: io::Error) -> Error {
     use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
     let kind = match error.kind() {
-        // A directory or a special file; something below a file.
+        // The path names a directory, a special file, or something below a file.
         InvalidInput | NotADirectory | IsADirectory => Kind::NotFound,
         _ if is_link(&error) => Kind::NotFound,
         InvalidFilename => Kind::Invalid,
@@ -216,7 +216,7 @@ pub(super) fn opened_object(file: &File, key: String) -> Result<Object, Error> {
     })
 }
 
-/// Makes an etag from inode, size and modification time, at least one of which differs for other contents.
+/// Makes an etag from inode, size and modification time, at least one of which differs if the contents differ.
 fn etag(inode: u64, size: u64, seconds: i64, nanoseconds: i64) -> String {
     format!("{inode:x}-{size:x}-{seconds:x}.{nanoseconds:09}")
 }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// An entity tag (RFC 9110, 8.8.3). Two are equal if their values between the quotes are: Azure lists etags without quotes and
-/// sends them with quotes in other responses, and a proxy may weaken one (`W/`) and not the other. Sizes and digests verify the
-/// bytes themselves.
+/// An entity tag (RFC 9110, 8.8.3). Two etags are equal if their values between the quotes are equal: Azure lists etags without quotes and
+/// sends them with quotes in other responses, and a proxy may weaken one (`W/`) and not the other. Sizes and digests verify the bytes
+/// themselves.
 #[derive(Clone, Debug)]
 pub struct Etag {
     /// The value between the quotes.
@@ -42,7 +42,7 @@ impl PartialEq for Etag {
 
 impl Eq for Etag {}
 
-/// The normal form: in quotes, and without `W/`.
+/// Writes the normal form: in quotes, and without `W/`.
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.tag)

@@ -161,8 +161,8 @@ impl ErrorResponse {
                 );
                 (Kind::Denied, message)
             }
-            // A listing of an existing bucket without objects is empty and not 404. Not `Invalid`, which would mean that the store
-            // cannot list.
+            // A listing of an existing bucket without objects is empty and not 404. The kind is not `Invalid`, because that would mean that
+            // the store cannot list.
             404 if NO_BUCKET.contains(&code) || request == RequestKind::Listing => {
                 let message = format!(
                     "the store has no such bucket or container ({status}); check `url`, and that `endpoint` is the server of the bucket"
@@ -210,8 +210,8 @@ impl ErrorResponse {
         }
     }
 
-    /// Interprets a response of a server that was asked for credentials. It says nothing about the store: a 404 does not mean that
-    /// an object does not exist.
+    /// Interprets a response of a server that was asked for credentials. The response says nothing about the store: a 404 does not mean
+    /// that an object does not exist.
     fn credentials_failure(&self, status: &str) -> (Kind, String) {
         let host = self.host.escape_debug();
         match self.status {
@@ -258,7 +258,7 @@ pub(super) fn interrupted(error: &(dyn StdError + 'static)) -> Failure {
     Failure::transient(causes(error))
 }
 
-/// Interprets that a host did not respond.
+/// Interprets an error that left a request without a response.
 pub(super) fn unanswered(error: &(dyn StdError + 'static), host: &str, trust_roots: TrustRoots) -> Failure {
     match refused_tls(error, host, trust_roots) {
         Some(refused) => refused.into(),
@@ -311,7 +311,7 @@ fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'st
 /// Returns the message for a server's certificate that is not accepted.
 fn certificate_refused(wrong: &CertificateError, host: &str, trust_roots: TrustRoots) -> String {
     let why = match (wrong, trust_roots) {
-        // `BadSignature` if a trusted authority has the same name.
+        // The error is `BadSignature` if a trusted authority has the same name as the issuer.
         (CertificateError::UnknownIssuer | CertificateError::BadSignature, TrustRoots::CaFile) => {
             "its certificate is from none of the authorities in the file of `ca_file`, and no others are trusted"
         }
@@ -329,7 +329,7 @@ fn certificate_refused(wrong: &CertificateError, host: &str, trust_roots: TrustR
         }
         _ => "its certificate cannot be used",
     };
-    format!("the server {} cannot show who it is: {why} ({wrong})", host.escape_debug())
+    format!("the server {} cannot prove its identity: {why} ({wrong})", host.escape_debug())
 }
 
 /// Returns an error and the chain of its sources.

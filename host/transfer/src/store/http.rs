@@ -101,7 +101,7 @@ fn may_follow(previous: &[Url], next: &Url, granted: &[Origin]) -> Result<(), Er
     }
     // Web servers respond like this for a directory, whose page of links is not an object.
     if previous.last().is_some_and(|url| next.path() == format!("{}/", url.path())) {
-        return Err(Error::new(Kind::NotFound, "the server has a directory there and not an object"));
+        return Err(Error::new(Kind::NotFound, "the server has a directory at this URL, not an object"));
     }
     if previous.len() > REDIRECTS {
         return Err(Error::new(Kind::Limit, format!("the server redirects more than {REDIRECTS} times")));
@@ -133,7 +133,8 @@ impl Web {
             })
         })
         .await?;
-        // In encoded bytes nobody would find a credential that the server sends back, and the method would get other bytes than are stored.
+        // In encoded bytes, the host could not find a credential that the server sends back, and the method would not get the bytes that
+        // are stored.
         for (name, plain) in [(CONTENT_ENCODING, "identity"), (TRANSFER_ENCODING, "chunked")] {
             if response.headers().get_all(&name).iter().any(|codings| !are(codings, plain)) {
                 let name = if name == CONTENT_ENCODING { "Content-Encoding" } else { "Transfer-Encoding" };
@@ -158,7 +159,7 @@ impl Backend for Web {
     }
 
     async fn head(&self, key: &str) -> Result<Object, Failure> {
-        // With GET, because some URLs (presigned or behind a proxy) allow only that.
+        // Uses GET, because some URLs (presigned or behind a proxy) allow only that.
         let first = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=0-0"))]);
         let mut response = self.get(key, first).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -237,7 +238,7 @@ fn no_response(error: &reqwest::Error, host: &str, trust_roots: TrustRoots) -> F
     unanswered(error, host, trust_roots)
 }
 
-/// Returns whether a line of codings names `plain` only, with which the bytes are as they are stored.
+/// Returns whether a header line lists only the coding `plain`, which leaves the stored bytes unchanged.
 fn are(codings: &HeaderValue, plain: &str) -> bool {
     let mut codings = codings.as_bytes().split(|byte| *byte == b',');
     codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(plain.as_bytes()))
@@ -314,11 +315,11 @@ fn seconds(date: &str) -> Option<u64> {
     if words.next() != Some("GMT") {
         return None;
     }
-    // Days since 1970 with the year beginning in March, so that the leap day is its last.
+    // Counts days in years that begin in March, so that the leap day is the last day of a year.
     let (shifted_year, shifted_month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
     let leap_days = |year: u64| year / 4 - year / 100 + year / 400;
     let days = shifted_year * 365 + leap_days(shifted_year) + (shifted_month * 153 + 2) / 5 + day - 1;
-    // 1970-01-01 in the same count.
+    // The number of the day 1970-01-01 in the same count.
     let epoch = 1969 * 365 + leap_days(1969) + (10 * 153 + 2) / 5;
     Some((days - epoch) * 86_400 + hours * 3_600 + minutes * 60 + seconds)
 }
@@ -384,7 +385,7 @@ mod tests {
         for next in ["http://a/y", "http://a:80/y", "https://cdn.example/y", "https://[::1]:8443/y"] {
             assert!(follows("http://a/x", next), "{next}");
         }
-        // The first URL of the request counts, not the one before.
+        // The first URL of the request decides, not the previous one.
         let by = [url("http://a/x"), url("https://cdn.example/y")];
         assert!(may_follow(&by, &url("https://cdn.example/z"), &granted).is_ok());
         assert!(may_follow(&by, &url("https://evil/z"), &granted).is_err());

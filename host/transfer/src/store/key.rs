@@ -93,7 +93,7 @@ impl Prefix {
     /// Makes the prefix from the path of a store's URL, already percent-decoded.
     ///
     /// # Errors
-    /// `Invalid` if it is not a valid key.
+    /// `Invalid` if the path is not a valid key.
     pub(super) fn of_path(path: &str) -> Result<Self, Error> {
         let folder = path.trim_matches('/');
         if folder.is_empty() {

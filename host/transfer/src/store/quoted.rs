@@ -9,7 +9,7 @@ const QUOTES: [(&str, char); 4] = [
     ("unknown field `", '`'),
 ];
 
-/// Replaces the values that a parser quotes in an error text by `...`. The text after the last quotation mark stays.
+/// Replaces the values that a parser quotes in an error text with `...`. Keeps the text after the last quotation mark.
 pub(super) fn without_values(text: &str) -> String {
     let mut text = text.to_owned();
     for (begin, end) in QUOTES {

@@ -22,8 +22,8 @@ pub struct Retry {
 }
 
 impl Default for Retry {
-    /// Ten minutes without progress, which outlasts the restart of a store's server and a failover of its network; 30 s
-    /// without a byte; waits from a quarter of a second to 15 s.
+    /// Allows ten minutes without progress, which outlasts the restart of a store's server and a failover of its network, and 30 s without
+    /// a byte. Waits from a quarter of a second to 15 s.
     fn default() -> Self {
         Self {
             at_most: Duration::from_secs(600),
@@ -155,7 +155,7 @@ impl Tries {
         Ok(wait)
     }
 
-    /// Returns the usual wait: doubles with each attempt up to the longest wait, and is reduced at random by up to one half, so that
+    /// Returns the usual wait, which doubles with each attempt up to the longest wait. It is reduced at random by up to one half, so that
     /// requests that failed together are not retried together.
     fn wait(&self) -> Duration {
         let doublings = self.failed.saturating_sub(1).min(31);

@@ -30,21 +30,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept for the next request.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 
-/// The most bytes that are read of an error response.
+/// The most bytes that are read from an error response.
 const ERROR_BYTES: usize = 64 << 10;
 
 /// The most bytes of a response that is not an object: 1000 keys of 1024 bytes, each byte written as `&#xNN;`, and the XML around
 /// them.
 const ANSWER_BYTES: usize = 16 << 20;
 
-/// Makes a client. With `authorities`, which are certificates in PEM, the certificate of a server must come from one of them and from
-/// no others. Messages name the setting `ca_file`, which the operator wrote.
+/// Makes a client. With `authorities`, which are certificates in PEM, only certificates that these authorities issued are accepted from a
+/// server. Messages name the setting `ca_file`, which the operator wrote.
 ///
 /// # Errors
 /// `Invalid` if the authorities cannot be read.
 pub(super) fn client(authorities: Option<&str>, redirects: Policy) -> Result<reqwest::Client, Error> {
     static RING: Once = Once::new();
-    // Fails if the program has installed a provider before, which is used then.
+    // This fails if the program has already installed a provider, which is then used.
     RING.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let invalid = |what: &str, error: reqwest::Error| {
         Error::new(Kind::Invalid, format!("{what} cannot be used: {}", causes(&error.without_url())))
@@ -128,7 +128,7 @@ pub(super) struct Connector {
 /// library gets tokens.
 #[derive(Clone, Debug)]
 struct StoreHost {
-    /// Its name. It also matches with a bucket before it (`bucket.s3.eu-west-1.amazonaws.com`).
+    /// The name of the host. The name with a bucket before it (`bucket.s3.eu-west-1.amazonaws.com`) matches too.
     name: String,
     client: HttpClient,
 }
@@ -173,7 +173,7 @@ impl StoreHost {
 pub(super) enum TrustRoots {
     /// The authorities that this machine trusts.
     System,
-    /// Those that the operator's `ca_file` names.
+    /// The authorities that the operator's `ca_file` names.
     CaFile,
 }
 
@@ -246,7 +246,7 @@ pub(super) struct ThroughProxy {
 #[error("the store responds with an error")]
 struct ErrorAfterSuccess;
 
-/// Reads at most `most` bytes of a body. A longer body is cut, or an error if `must_end`.
+/// Reads at most `most` bytes of a body. Cuts a longer body, or fails if `must_end` is set.
 async fn bounded(body: HttpResponseBody, most: usize, must_end: bool) -> Result<Bytes, HttpError> {
     let mut bytes = BytesMut::new();
     let mut stream = body.bytes_stream();
@@ -290,7 +290,7 @@ mod tests {
             }
         });
         let connector = Connector::new(None, "127.0.0.1".to_owned(), Handle::current()).unwrap();
-        // As Google's library does: it requests credentials from two addresses, and then the store.
+        // Makes the same requests as Google's library: two for credentials, and then one to the store.
         let response = with_interpreted_errors(async {
             for status in [403, 200] {
                 let mut request = HttpRequest::new(HttpRequestBody::empty());

@@ -186,7 +186,7 @@ async fn a_slow_server_is_waited_for_as_long_as_something_comes() {
         let (status, headers, body) = right(request, &sent, "a");
         Answer::Slow(status, headers, body, 100, Duration::from_millis(120))
     });
-    // Longer than the idle time and the time without progress.
+    // The whole read takes longer than the idle time and the time without progress.
     for store in stores(&server, SHORT) {
         assert!(read(&store, "base/a.tar", None).await == object);
     }
@@ -400,7 +400,7 @@ async fn a_credential_that_the_server_sends_back_is_not_passed_on() {
         let sent = &request.headers["authorization"];
         let text = format!("{}{sent}{}", "x".repeat(1000), "y".repeat(1000)).into_bytes();
         match request.target.as_str() {
-            // In chunks, none of which contains the whole credential.
+            // Sends the text in chunks, none of which contains the whole credential.
             target if target.ends_with("slow") => {
                 Answer::Slow(200, headers("a"), text, 7, Duration::from_millis(1))
             }
@@ -425,7 +425,7 @@ async fn a_credential_that_the_server_sends_back_is_not_passed_on() {
         };
         assert!(error.message.contains("sends back a credential"), "{error}");
         assert!(got.iter().all(|byte| *byte == b'x') || !got.windows(3).any(|part| part == b"t0k"), "{key}");
-        // Nothing is returned after it.
+        // No bytes are returned after the error.
         body.chunk().await.unwrap_err();
     }
     for error in [store.head("mark").await.unwrap_err(), try_read(&store, "mark").await.unwrap_err()] {

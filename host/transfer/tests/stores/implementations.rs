@@ -312,8 +312,8 @@ async fn make_container(server: &StoreServer) {
     assert!(made.status().is_success(), "{made:?}");
 }
 
-/// Google Cloud Storage's XML interface equals that of S3, so moto serves it; no emulator of Google's in a package registry does.
-/// Credentials are not checked.
+/// Google Cloud Storage's XML interface is the same as that of S3, so moto can serve it. No emulator of Google's service in a package
+/// registry can. Credentials are not checked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
 async fn google_by_its_interface_of_s3_holds_the_suite() {

@@ -68,7 +68,7 @@ async fn a_directory_of_very_many_files_is_listed_whole_and_in_order() {
     let files = fast_or_full(70_000, 1_000_000);
     let root = tempfile::tempdir().unwrap();
     for number in 0..files {
-        // Created in another order than they are listed.
+        // The files are created in a different order from the order in which they are listed.
         std::fs::File::create(root.path().join(format!("{:08x}", number.wrapping_mul(2_654_435_761))))
             .unwrap();
     }
@@ -121,7 +121,7 @@ async fn a_store_that_lists_the_same_page_for_ever_is_left() {
     let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&[], Some("again"))));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Failed, "{error}");
-    // A server that sends another token each time is bounded, too.
+    // The requests to a server that sends a new token each time are bounded, too.
     let server =
         Responder::start(|number, _| Answer::Whole(200, vec![], page(&[], Some(&number.to_string()))));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();

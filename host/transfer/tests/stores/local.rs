@@ -73,7 +73,7 @@ async fn no_link_is_an_object_or_leads_to_one() {
 
 #[tokio::test]
 async fn a_file_whose_name_is_no_key_is_reported_and_not_left_out() {
-    // Deeper than the longest path, so it is created step by step.
+    // The file is deeper than the longest path allows, so the directories are created step by step.
     let deep = "name=$(printf %0200d 0); for step in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do \
                 mkdir $name && cd -P $name || exit 1; done; echo content >file";
     for (script, says) in [
@@ -90,7 +90,7 @@ async fn a_file_whose_name_is_no_key_is_reported_and_not_left_out() {
         let error = store.scan("", None).await.unwrap_err();
         assert_eq!(error.kind, Kind::Failed, "{error}");
         assert!(error.message.contains(says) && !error.message.contains('\n'), "{error}");
-        // It does not matter for another prefix.
+        // The path does not matter for a listing with another prefix.
         assert_eq!(store.scan("aside", None).await.unwrap().objects.len(), 1);
         let removed = std::process::Command::new("/bin/rm").arg("-rf").arg(root.path()).status().unwrap();
         assert!(removed.success());
@@ -141,7 +141,7 @@ fn a_local_file_is_read_without_any_runtime() {
         assert_eq!(body.chunk().await.unwrap(), None);
         bytes
     };
-    // No step of it waits.
+    // No step of the read waits.
     let mut reading = std::pin::pin!(reading);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(

@@ -1,4 +1,4 @@
-//! The provider chain of S3, with an agent on loopback where a pod of Amazon's has its own.
+//! The provider chain of S3, with an agent on loopback in place of the agent of Amazon EKS.
 
 use std::io::Write;
 
@@ -14,8 +14,7 @@ use crate::suite::read;
 const CREDENTIALS: &str = r#"{"AccessKeyId": "ASIAREADER", "SecretAccessKey": "hunter2", "Token": "t0ken",
     "Expiration": "2099-01-01T00:00:00Z"}"#;
 
-/// Answers as the agent does that gives a pod its credentials
-/// (<https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>).
+/// Answers like the agent that gives a pod its credentials (<https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>).
 fn agent() -> Responder {
     Responder::start(|_, request| match request.headers["authorization"].as_str() {
         "token of the pod" => Answer::Whole(200, vec![], CREDENTIALS.into()),
@@ -32,7 +31,7 @@ fn bucket() -> Responder {
 }
 
 /// A store that asks the agent at one address for credentials, and has its bucket at another.
-/// The file is the token by which the agent knows the pod.
+/// The file has the token by which the agent recognises the pod.
 fn chained(agent: &Responder, bucket: &Responder) -> (Store, TempPath) {
     let mut token = NamedTempFile::new().unwrap();
     token.write_all(b"token of the pod").unwrap();
@@ -53,14 +52,14 @@ fn chained(agent: &Responder, bucket: &Responder) -> (Store, TempPath) {
 async fn the_pods_own_credentials_are_asked_for_where_the_operator_says_so() {
     let (agent, bucket) = (agent(), bucket());
     let (store, _token) = chained(&agent, &bucket);
-    // Opening asks nobody.
+    // Opening the store makes no request.
     assert!(agent.requests().is_empty() && bucket.requests().is_empty());
     assert_eq!(read(&store, "a", None).await, b"object");
     assert_eq!(read(&store, "b", None).await, b"object");
     let asked = bucket.requests();
     assert!(asked.iter().all(|request| request.headers["authorization"].contains("Credential=ASIAREADER/")));
     assert!(asked.iter().all(|request| request.headers["x-amz-security-token"] == "t0ken"));
-    // They are kept while they are valid.
+    // The credentials are kept while they are valid.
     assert_eq!(agent.requests().len(), 1);
 }
 

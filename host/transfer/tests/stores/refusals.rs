@@ -322,7 +322,7 @@ fn in_plan_a_store_is_given_up_sooner_and_after_more_than_one_attempt() {
     let config = StoreConfig::new("s3://b").for_plan();
     assert_eq!(config.retry.at_most, PLAN_RETRY_FOR);
     assert!(config.retry.idle * 2 <= PLAN_RETRY_FOR);
-    // Never later than in other calls.
+    // `for_plan` never lengthens the time.
     let short = Retry { at_most: Duration::from_secs(3), ..Retry::default() };
     assert_eq!(
         StoreConfig { retry: short, ..StoreConfig::new("s3://b") }.for_plan().retry.at_most,

@@ -9,7 +9,7 @@ use transfer::error::Kind;
 use transfer::rate::Rate;
 use transfer::store::{CHUNK, Object, PAGE, Range, Store};
 
-/// The objects that every store of the suite has, below the prefix with which it is opened.
+/// The objects that every store of the suite has, below the prefix with which the store is opened.
 pub(crate) fn objects() -> Vec<(String, Vec<u8>)> {
     let mut objects = vec![
         ("base/backup.tar".to_owned(), pattern(3 * CHUNK + 17)),
@@ -101,7 +101,7 @@ async fn a_listing_begins_after_the_requested_key(store: &Store) {
     assert_eq!(keys("base").await.len(), 4);
     assert!(keys("nowhere/").await.is_empty());
     assert!(keys(OUTSIDE).await.is_empty());
-    // From any key, not only from one that a page ended with.
+    // A listing can begin after any key, not only after the last key of a page.
     let page = store.scan("", Some("many/01003")).await.unwrap();
     let keys: Vec<&str> = page.objects.iter().map(|object| object.key.as_str()).collect();
     assert_eq!(keys, ["many/01004", "odd/ä ö+%2F%20&=@~.txt", "top"]);
@@ -202,7 +202,7 @@ async fn a_thread_that_may_block_reads_the_same_bytes(store: &Store) {
     let (key, expected) = objects().remove(0);
     for range in [None, Some(Range { offset: 1000, length: 2_000_000 })] {
         let (store, key, runtime) = (store.clone(), key.clone(), Handle::current());
-        // Like a worker, which is not a thread of the runtime.
+        // Like a worker, this thread is not a thread of the runtime.
         let bytes = std::thread::spawn(move || runtime.block_on(read(&store, &key, range)));
         let bytes = tokio::task::spawn_blocking(|| bytes.join().unwrap()).await.unwrap();
         match range {
@@ -218,7 +218,7 @@ async fn more_bodies_than_requests_at_once_can_be_open(store: &Store) {
         for _ in 0..transfer::store::CONCURRENCY.get() * 2 {
             bodies.push(store.read("base/backup.tar", None).await.unwrap().1);
         }
-        // In turn, the last one first.
+        // Reads one chunk from each body in turn, beginning with the last one.
         let (mut bytes, mut open) = (0, bodies.len());
         while open > 0 {
             open = 0;
@@ -238,7 +238,7 @@ async fn the_rate_is_obeyed(store: &Store) {
     let rate = Arc::new(Rate::new(Bytes(4 << 20)));
     let limited = store.clone().with_rate(rate);
     let begun = Instant::now();
-    // Two at once share it: 6 MiB at 4 MiB/s, less the burst of a tenth of a second.
+    // Two concurrent reads share the rate: 6 MiB at 4 MiB/s, less the burst of a tenth of a second.
     tokio::join!(read(&limited, "base/backup.tar", None), read(&limited, "base/backup.tar", None));
     assert!(begun.elapsed() >= Duration::from_millis(1_350), "{:?}", begun.elapsed());
 }

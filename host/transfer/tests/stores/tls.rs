@@ -49,7 +49,7 @@ async fn a_web_server_is_trusted_only_with_its_own_authority() {
         (
             ServerCertificate::Right,
             Some(other),
-            Some("127.0.0.1 cannot show who it is: its certificate is from none of the"),
+            Some("127.0.0.1 cannot prove its identity: its certificate is from none of the"),
         ),
         (ServerCertificate::Elsewhere, Some(own.clone()), Some("for other names")),
         (ServerCertificate::Expired, Some(own), Some("has expired")),

@@ -132,7 +132,7 @@ impl State {
 
     fn keep_setting(&mut self, name: String, value: String) -> Answer<()> {
         self.must_create("a setting")?;
-        // The seal uses the same check, so it refuses no setting that was accepted here.
+        // The seal uses the same check, so it accepts every setting that is accepted here.
         match check_recovery_setting(&name, &value, self.job.postgresql_major) {
             Ok(()) => {}
             Err(refused @ SettingRefused::Name(_)) => {

@@ -36,11 +36,11 @@ const PROGRESS: Duration = Duration::from_millis(100);
 pub struct TransferJob {
     /// `None` if nothing may be written (in `plan` and `describe`).
     job: Option<Arc<Job>>,
-    /// The name of the store of each origin, by the index of the origin, with the memory charged for it.
+    /// The store name of each origin, in the order of the origins' indexes, with the memory charged for the name.
     origins: Vec<(Arc<str>, Charge)>,
 }
 
-/// A listing of files that a component holds. Every archive that is compared with the listing while it is unpacked shares it.
+/// A listing of files that a component holds. All archives that are compared with the listing while they are unpacked share it.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
 pub struct FileListing(Arc<Listing>);
 
@@ -114,7 +114,7 @@ impl State {
     /// Adds files to fetch. If one of them is refused, adds none. Reports the job's progress while it waits for room in the queue.
     ///
     /// # Errors
-    /// `Denied` if a path may not be written or an object holds a key, `Limit` if there are too many items, else the error of the job.
+    /// `Denied` if a path may not be written or an object holds a key, `Limit` if there are too many items; otherwise the error of the job.
     pub(crate) async fn fetch_files(&mut self, job: &Resource<TransferJob>, items: Vec<Fetch>) -> Answer<()> {
         let capability = self.opens_origin(job, items.first().map(|item| item.origin));
         let call = self.reporter.call(capability, "transfer.fetch", || match items.as_slice() {
@@ -225,7 +225,7 @@ impl State {
         Ok(())
     }
 
-    /// Drops a job, which cancels it.
+    /// Cancels a job and drops it.
     pub(crate) async fn drop_job(&mut self, job: Resource<TransferJob>) -> wasmtime::Result<()> {
         let TransferJob { job, .. } = self.table.delete(job)?;
         let reporter = self.reporter.clone();
@@ -250,8 +250,8 @@ impl State {
         self.denied(&Datadir, what.to_owned(), None)
     }
 
-    /// Checks the path that an item would be written to with [`Target::check_path`](::transfer::target::Target::check_path). The job
-    /// itself refuses paths that lead out of the data directory, and invalid names of archive members.
+    /// Checks an item's target path with [`Target::check_path`](::transfer::target::Target::check_path). The job itself refuses paths that
+    /// lead out of the data directory, and invalid names of archive members.
     ///
     /// # Errors
     /// `Denied` if the name is reserved or a tablespace is not mapped, `Invalid` for any other path that cannot be written.
@@ -326,7 +326,7 @@ impl State {
     /// Adds files to a listing. If one of them is refused, adds none.
     ///
     /// # Errors
-    /// `Limit` if there are too many, else the error of the listing.
+    /// `Limit` if there are too many files; otherwise the error of the listing.
     pub(crate) fn list_files(&mut self, listing: &Resource<FileListing>, files: Vec<Listed>) -> Answer<()> {
         let listing = &self.table.get(listing)?.0;
         self.check_count(&files)?;
@@ -357,8 +357,7 @@ impl State {
     }
 }
 
-/// Returns the text by which the record of a call names an item that was refused. An item that was added has its own record, made when
-/// the item ends.
+/// Returns the text that names a refused item in the record of a call. An item that was added has its own record, made when the item ends.
 fn item_text(object: &str, path: &str) -> String {
     format!("{object} -> {path}")
 }

@@ -1,5 +1,5 @@
-//! Classifies addresses. Whoever controls a DNS name can make it resolve to a service of this machine, of the local network, or to the
-//! cloud's metadata service, which hands out credentials. So by default a name may resolve only to public addresses.
+//! Classifies addresses. Whoever controls a DNS name can make it resolve to this machine, to the local network, or to the cloud's metadata
+//! service, which hands out credentials. So by default a name may resolve only to public addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,11 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(super) enum Reach {
     /// A server on the internet.
     Public,
-    /// This machine or its local network: loopback, private, unique local and shared addresses, and those that are reserved for other
-    /// uses (IANA's registries of special-purpose addresses). A name may resolve to such an address only with `private = true`.
+    /// This machine or its local network: loopback, private, unique local and shared addresses, and addresses that IANA's registries of
+    /// special-purpose addresses reserve for other uses. A name may resolve to such an address only with `private = true`.
     Private,
-    /// A link-local address, which may be the cloud's metadata service, a known address of such a service, or an address of an unknown
-    /// kind. No name may resolve to such an address: the operator must grant the address itself.
+    /// A link-local address (which may belong to the cloud's metadata service), a known address of such a service, or an address of an
+    /// unknown kind. No name may resolve to such an address: the operator must grant the address itself.
     Itself,
     /// An address that no server has: unspecified, broadcast, multicast, reserved.
     Nothing,
@@ -45,7 +45,7 @@ impl Reach {
         }
     }
 
-    /// Returns the words for the address in a message.
+    /// Returns the words that describe the address in a message.
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Public => "a public address",

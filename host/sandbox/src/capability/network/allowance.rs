@@ -14,7 +14,7 @@ use crate::reporter::Reporter;
 pub(super) struct Allowance {
     limit: Bytes,
     spent: AtomicU64,
-    /// The setting of the limit, in the words of a message.
+    /// The setting of the limit, as messages name it.
     setting: String,
     is_reported: AtomicBool,
 }
@@ -80,7 +80,7 @@ impl Meter {
     /// Counts bytes that were sent or received, or are about to be, and notes that the method is active.
     ///
     /// # Errors
-    /// An error that holds [`SpentAll`] once a limit is passed. The first one is reported.
+    /// An error that holds [`SpentAll`] once a limit is passed. The first such error is reported.
     pub(super) fn count(&self, direction: Direction, bytes: usize) -> io::Result<()> {
         if bytes > 0 {
             self.reporter.activity().mark();

@@ -34,7 +34,7 @@ pub(super) const CONNECTIONS: usize = 16;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an address of a server may take before the next one is tried as well (RFC 8305, section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
-/// How many different reasons why one server cannot be reached are reported in one step.
+/// How many different reasons for not reaching one server are reported in one step.
 const COMPLAINTS: usize = 20;
 
 /// The state that all steps of one method share: the addresses of names, and the bytes that were used. Clones share the state.
@@ -91,7 +91,7 @@ struct Inner {
     reporter: Reporter,
     runtime: Handle,
     permits: Arc<Semaphore>,
-    /// What was reported of each server.
+    /// The complaints that were reported about each server.
     complaints: Mutex<BTreeMap<Server, BTreeSet<String>>>,
     /// Whether it was reported that the method wants too many connections.
     is_bound_reported: AtomicBool,
@@ -138,7 +138,8 @@ impl Connections {
         self.0.reporter.ongoing(CapabilityKind::Network, function, object)
     }
 
-    /// Reports that `what` is denied, with the configuration line that would allow it. The caller notes it in the record of the call.
+    /// Reports that `what` is denied, with the configuration line that would allow it. The caller notes the denial in the record of the
+    /// call.
     pub(super) fn deny(&self, what: String, remedy: Option<String>) {
         self.0.reporter.denied_in_record(Network.denies(what, remedy));
     }
@@ -164,8 +165,8 @@ impl Connections {
         known.into_iter().map(Reach::of).min() == Some(Reach::Private)
     }
 
-    /// Reports to the operator why a server cannot be reached. The component gets only an error code. The same reason is reported once,
-    /// so that no method can hide another one behind it.
+    /// Reports to the operator why a server cannot be reached. The component gets only an error code. Each reason is reported only once, so
+    /// that a method cannot hide one reason behind repetitions of another.
     pub(super) fn complain(&self, server: &Server, why: &dyn std::fmt::Display) {
         let why = why.to_string();
         let mut complaints = self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +195,7 @@ impl Connections {
     }
 
     /// Returns the state of a component's socket that is connected to an address. Its bytes count for every granted server at the address,
-    /// because a connection by TCP does not say which of them is meant. `call` is the record of the connection.
+    /// because a TCP connection does not show which of these servers is meant. `call` is the record of the connection.
     pub(super) fn shared(&self, to: SocketAddr, call: Ongoing) -> Shared {
         Shared::new(self.meter(self.granted_at(to), call), IDLE)
     }
@@ -300,7 +301,7 @@ impl Connections {
         wasi.allow_tcp(true).socket_addr_check(move |to, used| {
             let allowed = match used {
                 SocketAddrUse::TcpConnect => own.granted_at(to).next().is_some(),
-                // The implicit bind before a connect.
+                // Allows the implicit bind before a connect.
                 SocketAddrUse::TcpBind => to.ip().is_unspecified() && to.port() == 0,
                 _ => false,
             };
@@ -308,7 +309,8 @@ impl Connections {
         });
     }
 
-    /// Connects to the first of these addresses that accepts the connection ([`dial`]). Its bytes count in the record of `call`.
+    /// Connects to the first of these addresses that accepts the connection ([`dial`]). The bytes of the connection count in the record of
+    /// `call`.
     ///
     /// # Errors
     /// `TooMany`, `Refused` and `Timeout`.

@@ -36,7 +36,7 @@ const HEADERS: usize = 128;
 const FIELDS: usize = 32 << 10;
 /// How many bytes of a request's body a component may write at once.
 const CHUNK: usize = 64 << 10;
-/// How many characters of an authority a message shows.
+/// How many characters of an authority appear in a message.
 const SHOWN: usize = 255;
 
 /// The state of `wasi:http` in one call.
@@ -101,7 +101,7 @@ struct Checked {
     detector: Option<CredentialDetector>,
 }
 
-/// Sends a request. Returns the response, and the task that drives its connection. The record of `call` ends with both.
+/// Sends a request. Returns the response, and the task that drives its connection. The record of `call` is reported after both have ended.
 async fn send(
     connections: &Connections,
     request: Request<WasiBody>,
@@ -127,7 +127,7 @@ async fn send(
         let agreed = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await;
         let stream = agreed.map_err(|_| {
             let seconds = CONNECT_TIMEOUT.as_secs();
-            connections.complain(server, &format_args!("it did not agree on TLS in {seconds} seconds"));
+            connections.complain(server, &format_args!("it did not complete the TLS handshake in {seconds} seconds"));
             Error::ConnectionTimeout
         })?;
         Box::new(stream.map_err(|error| not_secure(connections, server, &error))?)
@@ -157,7 +157,7 @@ async fn send(
         () = sent.and_then(patience) => return Err(silent(connections, server, patience)),
     };
     has_response.store(true, Ordering::Relaxed);
-    // The two disagree about where the body ends (RFC 9112, 6.3).
+    // The two headers may disagree about where the body ends (RFC 9112, 6.3).
     if response.headers().contains_key(TRANSFER_ENCODING) && response.headers().contains_key(CONTENT_LENGTH) {
         connections.complain(
             server,
@@ -183,7 +183,7 @@ async fn send(
     let response =
         response.map(|body| response::Body::new(body, patience, detector, Arc::new(report)).boxed_unsync());
     let ends: Io = Box::new(async move {
-        // The body returns the error.
+        // The response body returns this error.
         let _ = connection.await;
         Ok(())
     });
@@ -242,7 +242,7 @@ fn check(connections: &Connections, parts: &http::request::Parts) -> Result<Chec
             .map_err(|_| failed("the token of the server cannot be sent".to_owned()))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
-        // The token could not be found in a compressed response, or in a partial one.
+        // The host could not find the token in a compressed or partial response.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for name in [RANGE, IF_RANGE, TE] {
             headers.remove(name);
@@ -268,7 +268,7 @@ fn server_of(authority: &Authority, default: u16) -> Option<Server> {
     }
 }
 
-/// Returns the word for an error in the record of a request: the name of the contract of WASI.
+/// Returns the word for an error in the record of a request: WASI's name for the error.
 fn word(error: &Error) -> &'static str {
     match error {
         Error::HttpRequestDenied => DENIED,
@@ -405,7 +405,7 @@ fn no_response(connections: &Connections, server: &Server, error: &hyper::Error)
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         let failed = inner.downcast_ref::<io::Error>();
-        // A body that is shorter than the response said.
+        // The body is shorter than the response said.
         is_incomplete |= failed.is_some_and(|failed| failed.kind() == io::ErrorKind::UnexpectedEof);
         if let Some(own) = failed.and_then(|failed| own(connections, server, failed)) {
             return own;

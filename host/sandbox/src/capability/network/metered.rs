@@ -26,7 +26,7 @@ pub(super) struct Metered<S> {
     meter: Meter,
     idle: Duration,
     silence: Pin<Box<Sleep>>,
-    /// Ends with the connection.
+    /// Given back when the connection ends.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -267,7 +267,7 @@ mod tests {
         connection.read_exact(&mut bytes).await.unwrap();
         let error = connection.read_exact(&mut bytes).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
-        // The same for a connection that accepts no bytes.
+        // A connection that accepts no bytes also times out.
         let (own, _other) = duplex(64);
         let mut connection = Metered::new(own, meter(1 << 20), SOON, permit());
         let error = connection.write_all(&[0; 65]).await.unwrap_err();

@@ -1,5 +1,5 @@
 //! Network connections: `network = ["api.example:443"]`. A component can connect only to the granted servers, with `wasi:sockets` (only
-//! TCP) and with `wasi:http`. Each name is resolved once, outside the method's thread, and connections go to that address.
+//! TCP) and with `wasi:http`. Each name is resolved once, outside the method's thread, and connections go to the resolved addresses.
 //!
 //! The connections are made on the method's own thread, which Landlock restricts. If the kernel's Landlock restricts TCP (ABI 4, Linux
 //! 6.7), the thread can connect only to the ports of granted servers.
@@ -142,7 +142,8 @@ impl Capability for Network {
         tcp::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
         udp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
         instance_network::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
-        // No UDP socket is ever created, so its functions cannot be reached. WASI's own implementation is set up to allow none, too.
+        // No UDP socket is ever created, so a component cannot call the functions of one. WASI's own implementation is also set up to allow
+        // no UDP.
         udp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
         types::add_to_linker::<State, WasiHttp>(linker, &types::LinkOptions::default(), State::http)?;
         outgoing_handler::add_to_linker::<State, WasiHttp>(linker, State::http)
@@ -156,7 +157,8 @@ impl Grants {
     }
 }
 
-/// Returns what this kernel, with this Landlock ABI (0 for none), does not enforce of granted servers.
+/// Returns a finding if the kernel does not restrict connections to the ports of granted servers. `abi` is the kernel's Landlock ABI, 0 for
+/// none.
 pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
     if grants.network.is_empty() || abi >= ABI_OF_TCP {
         return Vec::new();
@@ -314,7 +316,7 @@ mod tests {
             "{refusal}"
         );
         assert_eq!(grants("x").secrets().count(), 1);
-        // The host could not find it in a response.
+        // The host could not reliably find so short a token in a response.
         let refusal = check("abcdef7").unwrap_err();
         let says = "a.example:443 has fewer than 8 bytes";
         assert!(refusal.message.contains(says) && !refusal.message.contains("abcdef7"), "{refusal}");

@@ -1,5 +1,5 @@
 //! Host names. They are resolved outside the method's thread and its restrictions, and the result is kept. The first answer holds for the
-//! whole run, so a name that leads to another address later makes no difference.
+//! whole run, so it makes no difference if the name resolves to another address later.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,7 +54,8 @@ pub(crate) struct Names {
     resolver: Arc<dyn Resolve>,
     timeout: Duration,
     pinned: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>,
-    /// Held until a look-up has ended, also if nobody waits for it any more: a method has one at a time, because each takes a thread.
+    /// Held until a look-up has ended, even if nobody waits for it any more. A method has at most one look-up at a time, because each takes
+    /// a thread.
     busy: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -84,7 +85,7 @@ impl Names {
             return Ok(known);
         }
         let (resolver, own) = (Arc::clone(&self.resolver), name.to_owned());
-        // The task goes on after the time is up, because the resolver of the system cannot be stopped and keeps its thread.
+        // The task continues after the timeout, because the system's resolver cannot be stopped and keeps its thread.
         let lookup = runtime.spawn(async move {
             let found = resolver.resolve(&own).await;
             drop(alone);
@@ -172,12 +173,12 @@ mod tests {
         let slow = Arc::new(Slow::default());
         let names = Names { timeout: Duration::from_millis(10), ..Names::new(slow.clone()) };
         let runtime = Handle::current();
-        // The resolver still works on the first one, and may have a thread for it.
+        // The resolver is still working on the first name, and may use a thread for it.
         for name in ["a", "a", "b"] {
             assert_eq!(names.resolve(name, &runtime).await, Err(LookupError::Timeout));
         }
         assert_eq!(slow.0.load(Ordering::Relaxed), 1);
-        // Its end lets the next one begin.
+        // The end of this look-up lets the next one begin.
         slow.1.notify_one();
         let patient = Names { timeout: TIMEOUT, ..names };
         let answer = async { slow.1.notify_one() };

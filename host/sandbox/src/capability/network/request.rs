@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{Error, WasiBody};
 /// The body of a request, which signals its end.
 pub(super) struct SentBody {
     body: WasiBody,
-    /// Dropped at the end.
+    /// Dropped at the end of the body.
     unsent: Option<watch::Sender<()>>,
 }
 
@@ -33,7 +33,8 @@ impl SentBody {
 }
 
 impl Sent {
-    /// Waits until the body has ended, and then for `patience`. While a body is sent, only the silence of its connection counts.
+    /// Waits until the body has ended, and then for `patience`. While the body is being sent, only the connection's own limit for silence
+    /// applies.
     pub(super) async fn and_then(mut self, patience: Duration) {
         // No value is ever sent: this ends when the sender is dropped.
         while self.0.changed().await.is_ok() {}
@@ -148,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_wait_for_a_response_begins_when_the_body_has_ended() {
-        // No body: at once.
+        // Without a body, the wait begins at once.
         let (_body, sent) = SentBody::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         sent.and_then(SOON).await;
 

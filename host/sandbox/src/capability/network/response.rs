@@ -16,7 +16,7 @@ use wasmtime_wasi_http::Error;
 
 use crate::text::printable;
 
-/// How many characters of a header a message shows.
+/// How many characters of a header appear in a message.
 const SHOWN: usize = 100;
 
 /// The server sent back the token that it received.
@@ -75,7 +75,7 @@ pub(super) fn check_head<B>(
 ) -> Result<(), Unsearchable> {
     let headers = response.headers();
     check_headers(headers, detector)?;
-    // From parts, none of which has the whole token, a method could put the token together.
+    // A method could assemble the token from partial responses, none of which contains the whole token.
     if response.status() == StatusCode::PARTIAL_CONTENT || headers.contains_key(CONTENT_RANGE) {
         return Err(Unsearchable::Coded(Coded::Part));
     }
@@ -88,7 +88,7 @@ pub(super) fn check_head<B>(
     Ok(())
 }
 
-/// Returns the first line of a header that names another coding than `plain`.
+/// Returns the first line of a header that names a coding other than `plain`.
 fn other_than(headers: &HeaderMap, name: &HeaderName, plain: &str) -> Option<String> {
     let is_plain = |value: &&HeaderValue| {
         let mut codings = value.as_bytes().split(|byte| *byte == b',');
@@ -201,7 +201,7 @@ impl http_body::Body for Body {
                         Ok(certain) => return Poll::Ready(Some(Ok(Frame::data(certain)))),
                         Err(error) => return self.fails(Failed::SentBack(error)),
                     },
-                    // Trailers. No method needs them, and with them the held bytes would need another frame.
+                    // Drops trailers. No method needs them, and the held bytes would need a frame of their own before them.
                     (Err(_), _) => {}
                 },
             }

@@ -27,7 +27,7 @@ pub struct Server {
 pub(super) enum Host {
     /// A name of DNS or of the machine's own table of hosts, in lower case.
     Name(String),
-    /// An address. An IPv4 address in the form of IPv6 (`::ffff:192.0.2.1`) is an IPv4 address here.
+    /// An address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) is an IPv4 address here.
     Address(IpAddr),
 }
 
@@ -43,7 +43,7 @@ pub enum NotAServer {
     /// The host is neither a name nor an address.
     #[error(
         "names no host: write a name of ASCII letters, digits, `-` and `_`, an IPv4 address of four numbers, or an IPv6 address in \
-         brackets, such as \"[2001:db8::1]:443\". Write a name in another script in its form `xn--`"
+         brackets, such as \"[2001:db8::1]:443\". Write a name in another script in Punycode (`xn--...`)"
     )]
     Host,
     /// No server has this address.
@@ -109,7 +109,7 @@ impl FromStr for Server {
         if host.contains(':') && !host.starts_with('[') || port.ends_with(']') {
             return Err(if port.ends_with(']') { NotAServer::Port } else { NotAServer::Host });
         }
-        // `u16` would read `+443` and `0443` too, and one server would have two names.
+        // `u16` would also accept `+443` and `0443`, and one server would have several names.
         let is_plain = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
         let port = port.parse().ok().filter(|_| is_plain).ok_or(NotAServer::Port)?;
         Self::new(host, port)
@@ -154,17 +154,17 @@ pub struct ServerGrant {
     pub private: bool,
     /// The token that the host sends as `Authorization: Bearer` in every HTTPS request to the server. The component never sees it.
     pub token: Option<Secret>,
-    /// The only authorities that are trusted for the server: certificates in PEM, as the file of `ca_file` holds them. `None`: the
+    /// The only authorities that are trusted for the server: certificates in PEM, as in the file that `ca_file` names. `None` for the
     /// authorities that this machine trusts.
     pub authorities: Option<String>,
     /// How many bytes may go to and come from the server in one run; `None` if only the limit for all servers together applies.
     pub bytes: Option<Bytes>,
-    /// The settings as the configuration has them, for lines that repeat what is granted: each key with its value in TOML. They name files
-    /// and never hold a secret.
+    /// The settings as the configuration has them, each key with its value in TOML, for remedies that repeat the existing grants. They may
+    /// name the file of a secret, but never contain the secret.
     pub settings: BTreeMap<String, String>,
 }
 
-/// Returns the settings of a server as an inline table of TOML has them, without braces.
+/// Returns the settings of a server as the content of an inline table of TOML, without the braces.
 pub(super) fn inline(settings: &BTreeMap<String, String>) -> String {
     let entries: Vec<_> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     entries.join(", ")

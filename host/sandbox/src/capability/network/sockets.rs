@@ -40,7 +40,7 @@ pub(crate) struct Sockets(HashMap<u32, Socket>);
 struct Socket {
     /// Where it is connecting to, and the record of that call.
     to: Option<(SocketAddr, Ongoing)>,
-    /// Ends with the socket.
+    /// Given back when the socket is dropped.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -60,7 +60,7 @@ impl HasData for NetworkData {
 }
 
 impl NetworkView<'_> {
-    /// Returns the view of one store.
+    /// Returns the view of a component's state.
     pub(super) fn of(state: &mut State) -> NetworkView<'_> {
         NetworkView {
             wasi: WasiSocketsCtxView { ctx: state.wasi.sockets(), table: &mut state.table },
@@ -144,7 +144,7 @@ impl tcp::HostTcpSocket for NetworkView<'_> {
         server.inspect_err(|code| call.fails(word(*code)))?;
         let handle = socket.rep();
         self.wasi.start_connect(socket, network, address).inspect_err(|error| note(&call, error))?;
-        // Only now: a call that WASI refuses does not change where the socket leads.
+        // The state changes only after WASI has accepted the call: a refused call does not change where the socket leads.
         if let Some(known) = self.sockets.0.get_mut(&handle) {
             known.to = Some((to, call));
         }
@@ -167,7 +167,7 @@ impl tcp::HostTcpSocket for NetworkView<'_> {
                 return connected;
             }
         }
-        // The record ends with the streams, or here.
+        // The streams take over the record. If there are no streams, the record ends here.
         if let Some(known) = self.sockets.0.get_mut(&handle) {
             known.to = None;
         }
@@ -411,7 +411,7 @@ impl ip_name_lookup::HostResolveAddressStream for NetworkView<'_> {
     }
 }
 
-/// Returns the handle with the type that the table has under it.
+/// Returns the handle with the type of the value that the table has for it.
 fn own(stream: &Resource<ResolveAddressStream>) -> Resource<Lookup> {
     Resource::new_borrow(stream.rep())
 }

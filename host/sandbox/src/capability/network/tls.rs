@@ -86,7 +86,7 @@ fn named(authorities: &str) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(roots) }
 }
 
-/// Reads the authorities that this machine trusts. Leaves out those that cannot be read; a certificate that one of them issued is then
+/// Reads the authorities that this machine trusts. Leaves out authorities that cannot be read; certificates that they issued are then
 /// refused.
 fn of_this_machine() -> RootCertStore {
     let mut roots = RootCertStore::empty();

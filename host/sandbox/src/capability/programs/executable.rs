@@ -23,17 +23,18 @@ const FIRST_LINE: u64 = 256;
 const STICKY: u32 = 0o1000;
 const SET_ID: u32 = 0o6000;
 
-/// What is executed if a program is.
+/// What is executed when a program is run.
 #[derive(Debug, Default)]
 pub(super) struct Executed {
     /// The real paths of the files.
     pub(super) files: Vec<PathBuf>,
-    /// What decides which files these are: each path as it is written, with its links, and the directories in which `/usr/bin/env` looks.
+    /// The paths that determine which files these are: each path as written, before its links are resolved, and the directories that
+    /// `/usr/bin/env` searches.
     pub(super) decided_by: Vec<PathBuf>,
 }
 
-/// Returns the files that are executed if the program at `path` is: the program, the interpreter of a script's first line, and the dynamic
-/// linker of each. `search` is the `PATH` in which `/usr/bin/env` would find an interpreter.
+/// Returns the files that are executed when the program at `path` is run: the program, the interpreter of a script's first line, and the
+/// dynamic linker of each. `search` is the `PATH` in which `/usr/bin/env` would find an interpreter.
 ///
 /// # Errors
 /// Why the program must not or cannot be run, with the file and what to do.
@@ -43,7 +44,7 @@ pub(super) fn executed(path: &Path, search: &OsStr) -> Result<Executed, String> 
     while let Some(path) = next.pop() {
         if files.len() >= 2 * DEPTH {
             return Err(format!(
-                "{}: its interpreters are scripts of further ones: name a program",
+                "{}: its interpreters are themselves scripts, too many levels deep: name a program",
                 path.display()
             ));
         }
@@ -60,7 +61,7 @@ pub(super) fn executed(path: &Path, search: &OsStr) -> Result<Executed, String> 
     Ok(Executed { files, decided_by })
 }
 
-/// Refuses a file that cannot be executed, raises privileges, or may be changed by others than root and this user.
+/// Refuses a file that cannot be executed, that raises privileges, or that users other than root and this one may change.
 fn judge(path: &Path, real: &Path) -> Result<(), String> {
     let shown = real.display();
     let metadata = real.metadata().map_err(|error| format!("{shown}: {error}"))?;
@@ -178,7 +179,7 @@ fn script(
     let (interpreter, argument) = (OsStr::from_bytes(&line[..blank]), line[blank..].trim_ascii());
     let interpreter = PathBuf::from(interpreter);
     if !interpreter.is_absolute() {
-        return Err(format!("the first line of {shown} names no absolute path: write such as `#!/bin/sh`"));
+        return Err(format!("the first line of {shown} does not name an absolute path: write, for example, `#!/bin/sh`"));
     }
     if interpreter.file_name() != Some(OsStr::new("env")) {
         return Ok(vec![interpreter]);
@@ -315,7 +316,7 @@ mod tests {
             fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
             assert_eq!(files(&path, search()).is_err(), is_refused, "{mode:o}");
         }
-        // A link in such a directory can be turned to another program.
+        // A link in such a directory can be pointed at another program.
         let (open, _) = file("", 0o644);
         let link = open.path().join("link");
         symlink(&path, &link).unwrap();

@@ -66,15 +66,15 @@ impl ProgramGrant {
         }
     }
 
-    /// Returns the grant as the content of an inline table of TOML, or `None` if it has a text that a line should not show. The texts of
-    /// the environment are left out.
+    /// Returns the grant as the content of an inline table of TOML, or `None` if it has a text that a line should not show. Leaves out the
+    /// texts of the environment.
     pub(super) fn to_toml(&self) -> Option<String> {
         let args: Vec<_> = self.args.iter().map(ToString::to_string).collect();
         let mut entries = vec![format!("path = {}", path(&self.path)?), format!("args = {}", list(&args)?)];
         if !self.env.is_empty() {
             let variable = |(name, value): (&String, &EnvironmentValue)| {
                 Some(match value {
-                    // Logs show the line, and the operator knows the text.
+                    // The text is left out, because logs show the line and the operator knows the text.
                     EnvironmentValue::Text(_) => format!("{} = \"...\"", key(name)),
                     EnvironmentValue::Key(of) => format!("{} = {{ key = {} }}", key(name), shown(of)?),
                 })

@@ -47,7 +47,7 @@ const RUNS: u32 = 1000;
 /// How many bytes a remedy may have.
 const REMEDY: usize = 4096;
 
-/// How many characters of a program's arguments a denial shows.
+/// How many characters of a program's arguments appear in a denial.
 const SHOWN: usize = 512;
 
 /// The signal that ends a process which writes a file beyond its limit.
@@ -116,8 +116,8 @@ impl Capability for Programs {
         grants.programs.iter().flat_map(of_program).collect()
     }
 
-    /// Lists the files that are executed, with their links, and what every program uses of the system. Of a program that cannot be run the
-    /// files that are not found are left out.
+    /// Lists the files that are executed, with their links, and the paths of the system that every program uses. Leaves out the files of a
+    /// program that cannot be run.
     fn trusts(&self, grants: &Grants) -> Vec<(PathBuf, String)> {
         let mut trusted = Vec::new();
         for (name, grant) in &grants.programs {
@@ -153,8 +153,8 @@ impl Capability for Programs {
     }
 }
 
-/// Refuses a secret of the run in the environment or in an argument that the operator wrote: the configuration and the remedies show it, an
-/// argument is in the list of processes, and the program's own output may have it.
+/// Refuses a secret of the run in the environment or in an argument that the operator wrote: the configuration and the remedies would show
+/// the secret, the process list shows arguments, and the program may print either.
 fn refuse_secrets(grant: &ProgramGrant, redactor: &Redactor) -> Result<(), String> {
     let holds_secret = |text: &str| redactor.redact(text) != text;
     let variable = grant
@@ -188,7 +188,8 @@ fn check(grant: &ProgramGrant, grants: &Grants) -> Result<(), String> {
         let other =
             grants.reads().find(|(read, how)| !own(how) && place.overlaps(&Location::of(read, &mounts)));
         if let Some((read, how)) = other {
-            // Otherwise a component could make the program write data there, and then have it decrypted with the operator's key.
+            // Otherwise a component could make the program write data there, and then have the host decrypt the data with the operator's
+            // key.
             return Err(format!(
                 "`write` names {}, and `{how}` lets the method read {}, which is the same place or overlaps it: name a directory that overlaps no other grant",
                 written.display(),
@@ -213,8 +214,8 @@ fn found(name: &str) -> PathBuf {
 }
 
 impl Remedies {
-    /// Returns the line that grants this program; `None` if it is too long, has characters that cannot be seen, or if no grant can have
-    /// the name.
+    /// Returns the line that grants this program; `None` if the line is too long or has invisible characters, or if no grant can have the
+    /// name.
     fn program(&self, name: &str, grant: &ProgramGrant) -> Option<String> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         let line = self.named("programs", name, &grant.to_toml()?).filter(|line| line.len() <= REMEDY);
@@ -255,8 +256,9 @@ impl State {
     /// Runs a granted program to its end.
     ///
     /// # Errors
-    /// `Denied` for a program that is not granted and for arguments that no pattern covers; `Invalid` for too many arguments; `Limit`
-    /// if the time or the disk budget is used up, if it has too many processes, or after too many programs; `Cancelled`; `Failed` if it does not start.
+    /// `Denied` for a program that is not granted and for arguments that no pattern covers; `Invalid` for too many arguments; `Limit` if
+    /// the time or the disk budget is used up, if the program has too many processes, or if the call has already run too many programs;
+    /// `Cancelled`; `Failed` if the program does not start.
     pub(crate) async fn run_program(&mut self, name: String, arguments: Vec<String>) -> Answer<Completed> {
         let object = || recorded(&name, &arguments);
         let mut call = self.reporter.call(CapabilityKind::Program, "program.run", object);

@@ -38,12 +38,12 @@ const NETWORK: &[&str] =
 /// The directories of the system's programs.
 const PROGRAMS: &[&str] = &["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
-/// Returns everything of the system that a program executes or reads without a grant, whether it exists or not.
+/// Returns every path of the system that a program may execute or read without a grant, whether the path exists or not.
 pub(super) fn of_the_system() -> impl Iterator<Item = PathBuf> {
     SYSTEM.iter().chain(NETWORK).chain(PROGRAMS).map(PathBuf::from)
 }
 
-/// Returns the files and directories that a program may read without a grant and that exist. `network` says whether the program may connect.
+/// Returns the paths of [`SYSTEM`] that exist and, if the program may connect to servers (`network`), those of [`NETWORK`].
 pub(super) fn files(network: bool) -> Vec<PathBuf> {
     let of_network = if network { NETWORK } else { &[] };
     SYSTEM.iter().chain(of_network).map(PathBuf::from).filter(|path: &PathBuf| Path::exists(path)).collect()

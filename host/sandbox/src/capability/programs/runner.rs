@@ -1,4 +1,4 @@
-//! Runs the programs of one call of a component, on the program's runtime.
+//! Runs the programs of one call of a component, on the host's runtime.
 //!
 //! Landlock restricts the method's thread, and a process that this thread starts would inherit the restrictions. So the thread sends an
 //! order over a channel, and the future that waits for the thread starts the program.
@@ -47,7 +47,7 @@ pub(super) struct Order {
 /// The sender for the result of a program.
 pub(super) type Reply = oneshot::Sender<Result<Completed, Stopped>>;
 
-/// How a program ended by itself.
+/// The result of a program that ended by itself.
 #[derive(Debug)]
 pub(super) struct Completed {
     pub(super) status: Status,
@@ -61,7 +61,7 @@ pub(super) enum Stopped {
     Cancelled,
     /// The program did not end in time.
     TimedOut(Duration),
-    /// It had more processes and threads than this.
+    /// The program had more processes and threads than this.
     TooManyProcesses(u64),
     /// Too little space stayed free.
     OutOfDisk(String),
@@ -153,7 +153,7 @@ impl ProgramRunner {
             let mut running = pin!(program.run(&run, on_line));
             loop {
                 let why = tokio::select! {
-                    // What ends the program comes before its output, of which there may always be more.
+                    // The reasons to end the program are checked before its output, because the output may never cease.
                     biased;
                     why = &mut watch, if stopped.is_none() => why.unwrap_or_else(|error| Stopped::Failed(error.to_string())),
                     // The component has ended, or does not wait any more.
@@ -165,7 +165,7 @@ impl ProgramRunner {
                 cancel.cancel();
             }
         };
-        // The watch ends the program before it is asked why.
+        // The watch may have ended the program before the loop above received the reason.
         if stopped.is_none() && watch.is_finished() {
             stopped = watch.await.ok();
         }
@@ -229,7 +229,7 @@ impl ProgramRunner {
     }
 }
 
-/// The conditions that end a program which does not end by itself.
+/// The conditions that end a program that does not end by itself.
 struct Watch {
     run: Run,
     written: Vec<PathBuf>,
@@ -271,7 +271,7 @@ impl Watch {
     }
 }
 
-/// Returns what one run of a program used beside what it may use.
+/// Returns what one run of a program used, together with the limits.
 fn usage(grant: &ProgramGrant, wall: Duration, used: Resources) -> ProgramUsage {
     ProgramUsage {
         runs: 1,
@@ -339,7 +339,7 @@ pub(super) fn executables(grant: &ProgramGrant) -> Result<Vec<PathBuf>, String> 
     Ok(files)
 }
 
-/// Returns what is executed if the program is, and if each of those is that it may start.
+/// Returns what is executed when the program is run, and when each program that it may start is run.
 pub(super) fn executed(grant: &ProgramGrant) -> impl Iterator<Item = Result<Executed, String>> {
     let search = match grant.env.get("PATH") {
         Some(EnvironmentValue::Text(path)) => OsStr::new(path),
@@ -350,7 +350,7 @@ pub(super) fn executed(grant: &ProgramGrant) -> impl Iterator<Item = Result<Exec
         .map(move |program| executable::executed(program, search))
 }
 
-/// Returns what this kernel does not enforce of the programs in these grants, and which of their paths do not exist.
+/// Returns the findings about what this kernel does not enforce of the granted programs, and about granted paths that do not exist.
 pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
     let of_program = |(name, grant): (&String, &ProgramGrant)| {
         let missing = not_enforced(abi, !grant.network.is_empty());

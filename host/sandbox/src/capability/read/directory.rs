@@ -8,8 +8,8 @@ use transfer::error::{Error, Kind};
 /// Resolves the symbolic links of `wanted` and returns its real path; `None` if that path is not in one of the `granted` directories.
 ///
 /// # Errors
-/// `NotFound` if `wanted` does not exist and its path is below a granted directory, `Invalid` if it is not a directory, else the error of
-/// the file system.
+/// `NotFound` if `wanted` does not exist and its path is below a granted directory, `Invalid` if it is not a directory; otherwise the error
+/// of the file system.
 pub(crate) fn find_granted_directory(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
     let of = |error: io::Error| Error::from(error).of(wanted.display());
     let real = match wanted.canonicalize() {

@@ -76,7 +76,7 @@ impl Capability for Read {
         grants.read.iter().map(entry).collect()
     }
 
-    /// Links WASI's file system. The data directory is written through it too.
+    /// Links WASI's file system. The data directory is also written through this file system.
     fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {
         filesystem::types::add_to_linker::<State, RecordedData>(linker, Recorded::of)?;
         filesystem::preopens::add_to_linker::<State, FilesData>(linker, FilesView::of)
@@ -85,7 +85,7 @@ impl Capability for Read {
 
 impl Read {
     /// Returns the denial for reading `path`, which no grant covers. Only directories can be granted, and a remedy never grants more than
-    /// was requested, so a denial for `/etc/passwd` does not suggest to grant `/etc`. The denial tells only the operator whether the path
+    /// was requested, so a denial for `/etc/passwd` does not suggest granting `/etc`. The denial tells only the operator whether the path
     /// is a directory. The component gets the same error in every case.
     pub(crate) fn denies_path(path: &GuestPath, remedies: &Remedies) -> Denial {
         let host = path.to_host();

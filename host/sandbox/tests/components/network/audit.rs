@@ -34,7 +34,7 @@ async fn what_is_denied_has_one_record_each() {
     let stage = caller("http", &format!("http://{address}/x")).audited();
     let denied = record("outgoing-handler.handle", format!("GET http://{address}/x"), "denied");
     assert_eq!(records(&stage).await, [denied]);
-    // Also if the name leads to an address that the grant does not cover.
+    // The look-up is also denied if the name resolves to an address that the grant does not cover.
     let name = named(address);
     let stage = caller("tcp", &name).plain_server(&name).resolving(Lies::new(&["127.0.0.1"])).audited();
     assert_eq!(records(&stage).await, [look_up(name.split(':').next().unwrap(), "denied")]);
@@ -79,7 +79,7 @@ async fn a_connection_that_fails_later_is_recorded_with_the_failure() {
     let incomplete = record("outgoing-handler.handle", format!("GET {url}"), "http-response-incomplete");
     assert_eq!(records(&stage).await, [incomplete]);
 
-    // A status that says that something is wrong is an answer.
+    // A response with an error status also counts as an answer.
     let refusing = http_server(|stream, _| respond(stream, "404 Not Found", "", ""));
     let url = format!("http://{}/", refusing.address());
     let stage = caller("http", &url).plain_server(refusing.address()).audited();

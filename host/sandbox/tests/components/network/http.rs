@@ -139,7 +139,7 @@ async fn a_head_that_never_ends_is_not_read_to_its_end() {
     });
     let long_line = http_server(|stream, _| {
         stream.write_all(b"HTTP/1.1 200 OK\r\nX-Long: ")?;
-        // A gigabyte, if somebody reads it.
+        // Sends a gigabyte, if the client reads all of it.
         for _ in 0..1 << 14 {
             stream.write_all(&[b'x'; 64 << 10])?;
         }

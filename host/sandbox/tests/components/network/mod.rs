@@ -51,12 +51,12 @@ impl Stage {
         self.server(server, ServerGrant::default())
     }
 
-    /// Returns what the component says that it got.
+    /// Returns the component's message about what it got.
     async fn gets(&self) -> String {
         self.create().await.unwrap_err().message
     }
 
-    /// Checks that the component is denied, and returns what and the remedy.
+    /// Checks that the component is denied. Returns what was denied, and the remedy.
     async fn is_denied(&self) -> (String, Option<String>) {
         let failure = self.create().await.unwrap_err();
         assert_eq!(failure.outcome, Outcome::Denied, "{}", failure.message);
@@ -74,7 +74,7 @@ impl Stage {
     }
 }
 
-/// A resolver that gives one answer after another, and the last one for ever.
+/// A resolver that gives one answer after another, and then repeats the last one.
 #[derive(Debug)]
 struct Lies {
     answers: Mutex<Vec<IpAddr>>,

@@ -78,7 +78,7 @@ async fn a_name_never_leads_to_a_metadata_service() {
         assert!(what.ends_with("a link-local address or one of a cloud's metadata service"), "{what}");
         assert_eq!(remedy, None, "{address}");
     }
-    // A connection to the address itself is denied too, without a remedy.
+    // A connection to the address itself is also denied, without a remedy.
     let (what, remedy) = hello("169.254.169.254:80").is_denied().await;
     assert_eq!((what.starts_with("169.254.169.254:80, a link-local"), remedy), (true, None), "{what}");
 }

@@ -32,13 +32,13 @@ async fn the_host_adds_the_token_and_the_component_never_sees_it() {
     let head = granted.heads().pop().unwrap();
     assert!(head.to_ascii_lowercase().contains(&format!("authorization: bearer {TOKEN}\r\n")), "{head}");
 
-    // A header of the component's own could be meant to be taken for the host's.
+    // A component could set the header itself so that it is mistaken for the host's.
     let own = stage.option("authorization", text("Bearer of-the-component"));
     let (what, remedy) = own.is_denied_again().await;
     assert!(what.contains("`Authorization` of its own"), "{what}");
     assert_eq!((remedy, granted.heads().len()), (None, 1));
 
-    // Without TLS everybody on the way would see it.
+    // Without TLS, anyone on the network path could see the token.
     let plain = http_server(|stream, _| respond(stream, "200 OK", "", "monday"));
     let stage = get(&format!("http://{}/", plain.address())).server(plain.address(), with_token(&trusted));
     let (what, _) = stage.is_denied().await;
@@ -47,7 +47,7 @@ async fn the_host_adds_the_token_and_the_component_never_sees_it() {
 
     for echoing in [
         server(|stream, head| respond(stream, "200 OK", "", head)),
-        // As programs write texts into JSON, HTML and addresses.
+        // These servers send the token as programs write it into JSON, HTML and addresses.
         server(|stream, _| respond(stream, "200 OK", "", &TOKEN.replace('-', "\\u002d"))),
         server(|stream, _| respond(stream, "200 OK", "", &TOKEN.replace('-', "&#x2D;"))),
         server(|stream, _| {
@@ -98,7 +98,7 @@ async fn a_response_in_which_the_token_would_not_be_found_is_neither_asked_for_n
         let expected: &[&str] = if name == "accept-encoding" { &["accept-encoding: identity"] } else { &[] };
         assert_eq!(lines, expected, "{head}");
     }
-    // Without a token they are the component's own business.
+    // If the server has no token, the host passes such headers on unchanged.
     let open = http_server(|stream, _| respond(stream, "206 Partial Content", "", "monda"));
     let stage = get(&format!("http://{}/", open.address())).plain_server(open.address());
     let message = stage.option("header", text("Range: bytes=0-4")).gets().await;
@@ -155,7 +155,7 @@ async fn a_redirect_to_another_granted_server_does_not_get_the_token() {
 }
 
 impl Stage {
-    /// As `is_denied`, of a stage that has run before.
+    /// Does the same as `is_denied` for a stage that has run before.
     async fn is_denied_again(&self) -> (String, Option<String>) {
         assert_eq!(self.create().await.unwrap_err().outcome, replica::Outcome::Denied);
         let last = self.denials().pop().unwrap();

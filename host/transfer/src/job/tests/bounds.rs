@@ -64,7 +64,7 @@ fn untaken_outcomes_are_bounded() {
     let named = |outcome: &Outcome| outcome.ended.as_ref().unwrap_err().message.contains("none");
     assert_eq!(outcomes.iter().filter(|outcome| named(outcome)).count(), MOST_MESSAGES);
     assert!(outcomes.iter().all(|outcome| outcome.ended.as_ref().unwrap_err().kind == Kind::NotFound));
-    // Taking outcomes makes room for others.
+    // Taking outcomes makes room for new ones.
     scene.wait(job.fetch(items(1))).unwrap();
     assert!(named(
         &scene.wait(async {
@@ -106,7 +106,7 @@ fn nothing_that_a_restricted_thread_calls_starts_a_thread() {
 
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mine = std::thread::spawn(move || {
-        // A new thread inherits its name from the thread that starts it, like Landlock's restrictions.
+        // A new thread inherits its name, like Landlock's restrictions, from the thread that starts it.
         rustix::thread::set_name(c"restricted").unwrap();
         runtime.block_on(async {
             job.fetch(items()).await.unwrap();

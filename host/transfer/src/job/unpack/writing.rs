@@ -50,7 +50,7 @@ pub(crate) struct SmallFile {
 }
 
 impl SmallFile {
-    /// Returns its memory without its bytes, which are in the ring's buffers.
+    /// Returns the memory of the file without its bytes, which are in the ring's buffers.
     fn bytes(&self) -> u64 {
         let digest = self.file.digest.as_ref().map_or(0, |digest| digest.value.capacity());
         let strings = self.file.path.as_os_str().len() + digest;

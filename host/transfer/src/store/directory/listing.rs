@@ -1,7 +1,7 @@
 //! Lists a directory in the order of whole keys, page by page, in bounded memory for any number of files.
 //!
 //! For each directory on the current path only the next names in order are kept, up to a limit. When they are used up, the
-//! directory is read again. So a directory of a million files is read some thirty times, and never kept as a whole.
+//! directory is read again. So a directory of a million files is read about thirty times, and never kept as a whole.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
@@ -74,7 +74,7 @@ impl Listing {
             Some(after) => match after.strip_prefix(folder) {
                 Some(below) => Some(below.to_owned()),
                 None if after < folder => None,
-                // All keys in the folder sort before it.
+                // All keys in the folder sort before `after`.
                 None => return Self { levels: Vec::new(), memory: Budget::unlimited() },
             },
         };
@@ -224,7 +224,7 @@ impl Level {
             if self.is_behind(&name) {
                 continue;
             }
-            // Charged before it is clear whether the name is kept; one name more hardly matters.
+            // The name is charged before it is clear whether it is kept, because one more name makes little difference.
             if bytes + NAME + name.len() as u64 > charge.amount() {
                 charge.grow(STEP, "the names of a directory")?;
             }

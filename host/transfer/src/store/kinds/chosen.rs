@@ -60,7 +60,7 @@ impl<'c> Chosen<'c> {
     /// Collects and checks the settings and credentials of a store in which [`mistakes`](super::mistakes) has found nothing wrong.
     ///
     /// # Errors
-    /// `Invalid` if a credential is unknown or cannot be used, if the credentials are not of one set, or if an environment variable
+    /// `Invalid` if a credential is unknown or cannot be used, if the credentials do not belong to one set, or if an environment variable
     /// cannot be used.
     pub(super) fn of(
         config: &'c StoreConfig,
@@ -124,7 +124,7 @@ impl<'c> Chosen<'c> {
         &self.config.url
     }
 
-    /// Returns the bucket that its URL names, and the prefix in it.
+    /// Returns the bucket that the store's URL names, and the prefix in the bucket.
     pub(super) fn bucket(&self) -> Result<(&'c str, Prefix), Error> {
         url::bucket(self.url())
     }
@@ -134,7 +134,8 @@ impl<'c> Chosen<'c> {
         &self.config.redirects
     }
 
-    /// Returns the only authorities that are trusted for its server, as certificates in PEM; `None` for those that this machine trusts.
+    /// Returns the only authorities that are trusted for the store's server, as certificates in PEM; `None` for those that this machine
+    /// trusts.
     pub(super) fn authorities(&self) -> Option<&'c str> {
         self.config.authorities.as_deref()
     }

@@ -80,7 +80,7 @@ fn open(chosen: &Chosen<'_>, runtime: &Handle) -> Result<Opened, Error> {
         builder = builder.with_config(key, value);
     }
     if chosen.is_anonymous() {
-        // Without any credentials the library would search for those of the user.
+        // Without any credentials, the library would search for the user's own credentials.
         let nobody = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
         builder = builder.with_credentials(Arc::new(nobody)).with_skip_signature(true);
     }

@@ -213,7 +213,7 @@ impl StoreKind {
         self.credentials.iter().flat_map(|set| set.credentials)
     }
 
-    /// Returns how to write its credentials in the configuration, for messages.
+    /// Returns how to write credentials of this kind in the configuration, for messages.
     pub fn form(&self) -> String {
         let auto = if self.has_auto() { " or credentials = \"auto\"" } else { "" };
         match self.all_credentials().next() {
@@ -226,8 +226,8 @@ impl StoreKind {
         }
     }
 
-    /// Returns what is wrong with a store that has credentials of these names, to be put after the name of their setting; `None` if
-    /// they belong to one set, and no required credential or setting is missing.
+    /// Returns what is wrong with a store that has credentials with these names, to be put after the name of their setting; `None` if they
+    /// belong to one set, and no required credential or setting is missing.
     pub fn wrong_credentials(&self, names: &[&str], is_set: &dyn Fn(&str) -> bool) -> Option<String> {
         let has = |credential: &Credential| names.contains(&credential.name);
         let mut sets = self.credentials.iter().filter(|set| set.credentials.iter().any(has));
@@ -247,7 +247,7 @@ impl StoreKind {
 }
 
 impl Gives {
-    /// Returns the name in the configuration, or else in the library.
+    /// Returns the name in the configuration, or the name in the library if the configuration has none.
     fn name(&self) -> &'static str {
         match self {
             Self::Setting(setting) => setting.name,
@@ -279,7 +279,7 @@ impl Gives {
     }
 }
 
-/// An opened store without what all kinds have in common.
+/// The parts of an opened store that differ between the kinds.
 struct Opened {
     prefix: Prefix,
     backend: Box<dyn Backend>,
@@ -320,7 +320,7 @@ fn variables_read(config: &StoreConfig) -> &'static [Variable] {
     }
 }
 
-/// Returns the secrets in the environment variables that this store reads, by the names that `Credentials` have.
+/// Returns the secrets in the environment variables that this store reads, by the names that `Credentials` uses.
 pub(super) fn secrets_of_environment(
     config: &StoreConfig,
     environment: Environment<'_>,

@@ -110,7 +110,7 @@ pub(super) fn bucket(url: &str) -> Result<(&str, Prefix), Error> {
 /// Returns the directory that a `file:` URL names.
 ///
 /// # Errors
-/// `Invalid` if it names none.
+/// `Invalid` if the URL names no directory.
 pub(in crate::store) fn directory(url: &str) -> Result<PathBuf, Error> {
     let url = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
     match url.to_file_path() {

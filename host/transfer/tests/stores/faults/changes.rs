@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn an_object_that_changes_in_the_middle_is_corrupt_and_never_mixed() {
-    // A server that compares, one that does not, one whose object became longer, and one that has no etags.
+    // The servers: one that compares the etag, one that does not, one whose object became longer, and one without etags.
     for answer in 0..4 {
         let object = pattern(100_000);
         let server = Responder::start(move |number, request| {

@@ -1,4 +1,4 @@
-//! Which arguments the patterns of a grant cover.
+//! Determines which arguments the patterns of a grant cover.
 
 use std::collections::HashSet;
 use std::path::{Component, Path};
@@ -59,8 +59,8 @@ pub(in crate::capability::programs) fn cover(
     rest.is_empty()
 }
 
-/// Returns patterns that cover these arguments: of `patterns` those that do already, if there are as many, else literals. Patroni's own
-/// arguments are covered by [`PATRONI`](super::PATRONI).
+/// Returns patterns that cover these arguments. Keeps each of `patterns` that covers the argument at its position, and adds a literal
+/// pattern for any other argument. [`PATRONI`](super::PATRONI) covers Patroni's own arguments.
 pub(in crate::capability::programs) fn covering(
     patterns: &[ArgumentPattern],
     arguments: &[String],
@@ -123,7 +123,7 @@ impl Argument {
     }
 }
 
-/// How many bytes an argument may have that is matched against holes. All holes and literals of a pattern together cannot match more.
+/// An argument with more bytes than this matches no pattern. All holes and literals of a pattern together cannot match more.
 const MOST_BYTES: usize = 64 << 10;
 
 /// How many bytes may be examined to decide whether a pattern matches an argument. Without this bound, a component could choose an argument
@@ -254,7 +254,7 @@ mod tests {
             assert!(!covered(&["--set={label}"], &[&format!("--set={label}")]), "{label}");
         }
         assert!(!covered(&["{label}"], &["-x"]));
-        // Such a label would lead to a directory above, also beside a dot of the pattern.
+        // Labels of dots alone could lead to a directory above, even after a dot in the pattern.
         for argument in ["/bk/../x", "/bk/./x", "/bk/.../x"] {
             assert!(!covered(&["/bk/{label}/x"], &[argument]), "{argument}");
         }
@@ -320,7 +320,7 @@ mod tests {
     fn the_work_for_one_argument_is_bounded() {
         let pattern = "{text}a{text}a{text}a{number}";
         assert!(covered(&[pattern], &[&format!("{}1", "a".repeat(100))]));
-        // Whichever ends are tried, the last hole does not fit, or the work is used up before it is found to fit.
+        // In the first argument, the last hole never fits. In the second one, the work is used up before the fitting ends are found.
         assert!(!covered(&[pattern], &[&"a".repeat(16_000)]));
         assert!(!covered(&[pattern], &[&format!("{}1", "a".repeat(16_000))]));
     }

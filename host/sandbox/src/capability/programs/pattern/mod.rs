@@ -1,7 +1,7 @@
 //! The patterns of a program's arguments: `args = ["restore", "--set={label}", "--pg-path={path under datadir}"]`.
 //!
-//! A pattern covers one argument, except [`PATRONI`], and never a part of one or several joined. Patterns are no regular expressions: a
-//! pattern is literal text with holes, and each hole has a type with a bound.
+//! Each pattern except [`PATRONI`] covers one whole argument. Patterns are not regular expressions: a pattern is literal text with holes,
+//! and each hole has a type with a bound.
 
 mod covers;
 
@@ -46,13 +46,14 @@ enum Part {
 /// What may stand in the place of a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hole {
-    /// 1 to 64 letters, digits, `_`, `-`, `.` and `:`, not beginning with `-`, and not only dots, so that it leads to no directory above.
+    /// 1 to 64 letters, digits, `_`, `-`, `.` and `:`, not beginning with `-`, and not only dots, so that it cannot lead to a directory
+    /// above.
     Label,
     /// 1 to 20 digits.
     Number,
     /// An absolute path without `.` and `..` that is the data directory or a mapped place, or lies below one.
     Path,
-    /// 1 to 4096 printable bytes. At the beginning of an argument it does not begin with `-`, so that it is no option.
+    /// 1 to 4096 printable bytes. At the beginning of an argument it does not begin with `-`, so that it cannot be an option.
     Text,
 }
 
@@ -69,7 +70,7 @@ const WORDS: [(&str, Hole); 4] = [
 pub struct NotAPattern(String);
 
 impl ArgumentPattern {
-    /// Returns the texts around its holes.
+    /// Returns the literal texts of the pattern.
     pub fn literals(&self) -> impl Iterator<Item = &str> {
         let parts = if let Self::Argument(argument) = self { argument.parts.as_slice() } else { &[] };
         parts
@@ -77,7 +78,7 @@ impl ArgumentPattern {
             .filter_map(|part| if let Part::Literal(text) = part { Some(text.as_str()) } else { None })
     }
 
-    /// Returns whether it stands for more than one argument.
+    /// Returns whether the pattern is more than one literal text.
     pub fn has_hole(&self) -> bool {
         !matches!(self, Self::Argument(argument) if matches!(argument.parts[..], [Part::Literal(_)]))
     }
@@ -92,7 +93,7 @@ impl FromStr for ArgumentPattern {
         }
         let parts = parts(text)?;
         if parts.windows(2).any(|two| matches!(two, [Part::Hole(_), Part::Hole(_)])) {
-            let why = "has two holes with nothing between them, so that it is not known where one ends: put a literal between them";
+            let why = "has two holes with nothing between them, so the end of the first is ambiguous: put a literal between them";
             return Err(NotAPattern(why.to_owned()));
         }
         if parts.iter().filter(|part| matches!(part, Part::Hole(_))).count() > HOLES {
