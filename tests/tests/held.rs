@@ -113,6 +113,12 @@ fn no_component_makes_the_program_exceed_its_memory_limit() {
         ("handles", String::new(), "", &["open files"]),
         ("listings", path(&objects) + &count(100), "", &["64 open listings"]),
         ("pollables", count(1025), "", &["trapped"]),
+        (
+            "http-requests",
+            count(1000),
+            "host_memory = \"16MiB\"",
+            &["trapped", "requests and responses of wasi:http"],
+        ),
         ("long-call", count((16 << 20) + 1), "", &["trapped"]),
         ("log-flood", count(50_000), "", &["logged"]),
         ("stdout-flood", count(50_000), "", &["printed"]),

@@ -52,7 +52,8 @@ const RANDOM: usize = 16;
 pub fn is_secret(name: &str, value: &str, names: Names) -> bool {
     let is_marked = match names {
         Names::Certain => {
-            tells(name, Names::Certain) || (tells(name, Names::Doubtful) && ends_in_key(name) && is_random(value))
+            tells(name, Names::Certain)
+                || (tells(name, Names::Doubtful) && ends_in_key(name) && is_random(value))
         }
         Names::Doubtful => tells(name, Names::Doubtful) && !value.starts_with('/'),
     };
@@ -74,7 +75,8 @@ fn has_known_form(text: &str) -> bool {
         word.len() >= RANDOM && (is_jwt || TOKENS.iter().any(|token| word.starts_with(token)))
     };
     let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    (text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")) || text.split(|c| !of_token(c)).any(is_token)
+    (text.contains("-----BEGIN ") && text.contains("PRIVATE KEY"))
+        || text.split(|c| !of_token(c)).any(is_token)
 }
 
 fn ends_in_key(name: &str) -> bool {
@@ -270,7 +272,9 @@ mod tests {
     fn a_value_that_begins_with_a_slash_may_be_random() {
         assert!(is_secret("DB_PASSWORD", "/sl4shF1rst", Names::Certain));
         assert!(!is_secret("DB_PASSWORD", "/sl4shF1rst", Names::Doubtful), "taken for a path");
-        for (name, value) in [("SSL_KEY", "/etc/ssl/private/server1.key"), ("SORT_KEY", "created_at_descending")] {
+        for (name, value) in
+            [("SSL_KEY", "/etc/ssl/private/server1.key"), ("SORT_KEY", "created_at_descending")]
+        {
             assert!(!is_secret(name, value, Names::Certain), "{name} {value}");
         }
     }

@@ -10,7 +10,6 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
 };
-use wasmtime_wasi_http::WasiHttpCtxView;
 
 use crate::Grants;
 use crate::capability::{CAPABILITIES, Connections, Http, ProgramCalls, Sockets};
@@ -36,7 +35,7 @@ pub(crate) struct State {
     pub(crate) cancel: CancellationToken,
     pub(crate) job: Job,
     pub(crate) sockets: Sockets,
-    http: Http,
+    pub(crate) http: Http,
     stdout: Output,
     stderr: Output,
 }
@@ -151,11 +150,6 @@ impl State {
             stdout,
             stderr,
         }
-    }
-
-    /// Returns `wasi:http` for one call.
-    pub(crate) fn http(&mut self) -> WasiHttpCtxView<'_> {
-        self.http.view(&mut self.table)
     }
 
     /// Returns the last lines that the component printed to standard error.

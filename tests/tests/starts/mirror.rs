@@ -34,7 +34,11 @@ fn a_linked_configuration_file_is_mirrored_if_the_link_stays_inside_the_copy() {
     symlink(primary.server.datadir().join("pg_hba.conf"), copy.join("pg_hba.conf")).unwrap();
     let replica = primary.replica("out", &["mirror"], "", &section).unwrap();
     let ended = assert_fails(&replica, "mirror", &["pg_hba.conf", "put a file there"]);
-    assert!(ended.output.contains("cold/pg_hba.conf: it is a link to a place that is not granted"), "{}", ended.output);
+    assert!(
+        ended.output.contains("cold/pg_hba.conf: it is a link to a place that is not granted"),
+        "{}",
+        ended.output
+    );
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub(super) const OUTCOME: u64 = 2 * size_of::<Waiting>() as u64;
 const TEXTS_AT_ONCE: usize = 16 << 20;
 
 /// The text that replaces the dropped text of an error.
-const DROPPED: &str = "it failed; its error text was dropped, because too many failures are waiting to be taken";
+const DROPPED: &str =
+    "it failed; its error text was dropped, because too many failures are waiting to be taken";
 
 /// Outcomes that wait to be taken: at most [`MOST_OUTCOMES`], with at most [`MOST_MESSAGES`] texts.
 pub(super) struct Outcomes {

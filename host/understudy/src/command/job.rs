@@ -425,7 +425,8 @@ mod tests {
     fn no_program_is_granted_beside_a_secret_that_every_program_may_read() {
         let grants = || GrantsSection {
             open: Grants {
-                programs: [("tool".to_owned(), sandbox::ProgramGrant::new(PathBuf::from("/bin/true")))].into(),
+                programs: [("tool".to_owned(), sandbox::ProgramGrant::new(PathBuf::from("/bin/true")))]
+                    .into(),
                 ..Grants::default()
             },
             ..GrantsSection::default()

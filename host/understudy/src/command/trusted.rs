@@ -271,7 +271,9 @@ mod tests {
             let why = stage.writes(&stage.at(written)).unwrap_err();
             assert!(why.contains("`programs.tool.write` names") && why.contains(what), "{written}: {why}");
         }
-        for written in ["/", "/usr", "/usr/lib", "/usr/local/bin", "/etc", "/usr/share/x", "/etc/postgresql/15/main"] {
+        for written in
+            ["/", "/usr", "/usr/lib", "/usr/local/bin", "/etc", "/usr/share/x", "/etc/postgresql/15/main"]
+        {
             stage.writes(Path::new(written)).unwrap_err();
         }
         let own = std::env::current_exe().unwrap();
@@ -292,7 +294,8 @@ mod tests {
             fs::create_dir_all(stage.at(directory)).unwrap();
         }
         symlink(stage.at("backups/a"), stage.at("logs/link")).unwrap();
-        let (read, linked, written) = (stage.at("backups/a"), stage.at("logs/link"), stage.at("scratch/deep"));
+        let (read, linked, written) =
+            (stage.at("backups/a"), stage.at("logs/link"), stage.at("scratch/deep"));
         let grants = &mut stage.config.components.get_mut("m").unwrap().grants.open;
         grants.read.push(read);
         let tool = grants.programs.get_mut("tool").unwrap();

@@ -5,6 +5,7 @@ use understudy::raw::understudy::method::transfer::{Fetch, Job, Listed, Listing,
 use understudy::raw::wasi::io::streams::StreamError;
 use understudy::{Failure, Request};
 use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
+use wasip2::http::types::{Fields, Method, OutgoingBody, OutgoingRequest, Scheme};
 
 use crate::files::preopened;
 use crate::refused;
@@ -219,6 +220,43 @@ pub(crate) fn dropped_descriptors(request: &Request) -> Result<(), Failure> {
         let file =
             text(directory.open_at(PathFlags::empty(), name, OpenFlags::empty(), DescriptorFlags::READ))?;
         streams.push(text(file.read_via_stream(0))?);
+        Ok(())
+    })
+}
+
+/// Returns a list with as many bytes of headers as there may be.
+fn headers() -> Result<Fields, String> {
+    let fields = Fields::new();
+    for number in 0..7 {
+        text(fields.append(&format!("x-{number}"), &[b'x'; 4 << 10]))?;
+    }
+    Ok(fields)
+}
+
+/// Makes requests with long parts, headers, trailers and a body that waits, and sends none of them.
+pub(crate) fn http_requests(request: &Request) -> Result<(), Failure> {
+    let long = "a".repeat(15 << 20);
+    let mut requests = Vec::new();
+    rounds(request, "requests that are not sent", |_| {
+        let made = OutgoingRequest::new(headers()?);
+        // A part that is too long is refused, and the longest that is not is used.
+        for bytes in [15 << 20, 8 << 10, 300, 64, 16] {
+            let part = &long[..bytes];
+            let _ = made.set_method(&Method::Other(part.to_owned()));
+            let _ = made.set_authority(Some(part));
+            let _ = made.set_scheme(Some(&Scheme::Other(part.to_owned())));
+            if made.path_with_query().is_none() {
+                let _ = made.set_path_with_query(Some(&format!("/{}", &part[1..])));
+            }
+        }
+        let body = made.body().map_err(|()| "no body")?;
+        let stream = body.write().map_err(|()| "no stream")?;
+        while let Ok(most @ 1..) = stream.check_write() {
+            text(stream.write(&vec![b'b'; most as usize]))?;
+        }
+        drop(stream);
+        text(OutgoingBody::finish(body, Some(headers()?)))?;
+        requests.push(made);
         Ok(())
     })
 }

@@ -86,6 +86,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("spellings", held::spellings),
     ("directories", held::directories),
     ("dropped-descriptors", held::dropped_descriptors),
+    ("http-requests", held::http_requests),
     ("restore-and-ask", settings::restore_and_ask),
     ("nothing", endings::nothing),
 ];

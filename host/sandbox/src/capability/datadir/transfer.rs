@@ -148,8 +148,7 @@ impl State {
         files: Option<&Resource<FileListing>>,
     ) -> Answer<()> {
         let capability = self.opens_origin(job, Some(item.origin));
-        let call =
-            self.reporter.call(capability, "transfer.unpack", || item_text(&item.object, &item.path));
+        let call = self.reporter.call(capability, "transfer.unpack", || item_text(&item.object, &item.path));
         let answer: Answer<()> = async move {
             let work = self.writable_job(job)?;
             let held = self.table.get(job)?;

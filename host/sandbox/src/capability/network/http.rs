@@ -21,6 +21,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpC
 
 use super::allowance::SpentAll;
 use super::connections::{CONNECT_TIMEOUT, Connections, NoConnection};
+use super::held::{Held, Share};
 use super::metered::IDLE;
 use super::request::{BoundedHead, SentBody, TooMuchBefore};
 use super::response::{self, Coded, SentBack, Unsearchable};
@@ -29,13 +30,13 @@ use crate::calls::{DENIED, Ongoing};
 use crate::text::printable;
 
 /// How many bytes the status line and headers of a response may have. The host's read buffer has the same size.
-const HEAD: usize = 64 << 10;
-/// How many header lines a response may have.
-const HEADERS: usize = 128;
+pub(super) const HEAD: usize = 64 << 10;
+/// How many header lines a request or a response may have.
+pub(super) const HEADERS: usize = 128;
 /// How many bytes the headers of one request may have, including the host's records of them.
-const FIELDS: usize = 32 << 10;
+pub(super) const FIELDS: usize = 32 << 10;
 /// How many bytes of a request's body a component may write at once.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 /// How many characters of an authority appear in a message.
 const SHOWN: usize = 255;
 
@@ -43,6 +44,8 @@ const SHOWN: usize = 255;
 pub(crate) struct Http {
     context: WasiHttpCtx,
     hooks: Hooks,
+    /// The memory that the host needs for what the component has open.
+    pub(super) held: Held,
 }
 
 impl Http {
@@ -50,11 +53,16 @@ impl Http {
     pub(crate) fn new(connections: Option<Connections>) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(FIELDS);
-        Self { context, hooks: Hooks(connections) }
+        Self { context, hooks: Hooks { connections, share: None }, held: Held::default() }
     }
 
-    /// Returns the view for one call.
-    pub(crate) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
+    /// Sets the share of memory of the request that is sent next. The request has it until its response has come.
+    pub(super) fn set_share(&mut self, share: Option<Share>) {
+        self.hooks.share = share;
+    }
+
+    /// Returns WASI's view for one call.
+    pub(super) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
         WasiHttpCtxView { hooks: &mut self.hooks, table, ctx: &mut self.context }
     }
 }
@@ -62,7 +70,10 @@ impl Http {
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 /// Sends requests for wasmtime.
-struct Hooks(Option<Connections>);
+struct Hooks {
+    connections: Option<Connections>,
+    share: Option<Share>,
+}
 
 impl WasiHttpHooks for Hooks {
     fn send_request(
@@ -71,12 +82,15 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Io), Error>> + Send> {
-        let connections = self.0.clone();
+        let connections = self.connections.clone();
+        let share = self.share.take();
         let object = || shown_request(&request);
         let call =
             connections.as_ref().map(|connections| connections.call("outgoing-handler.handle", object));
         let call = call.unwrap_or_default();
         Box::new(async move {
+            // Also ends if the request is dropped, because then this task is.
+            let _share = share;
             let connections = connections.ok_or(Error::HttpRequestDenied)?;
             let sent = send(&connections, request, options.unwrap_or_default(), &call).await;
             match &sent {
@@ -127,7 +141,10 @@ async fn send(
         let agreed = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await;
         let stream = agreed.map_err(|_| {
             let seconds = CONNECT_TIMEOUT.as_secs();
-            connections.complain(server, &format_args!("it did not complete the TLS handshake in {seconds} seconds"));
+            connections.complain(
+                server,
+                &format_args!("it did not complete the TLS handshake in {seconds} seconds"),
+            );
             Error::ConnectionTimeout
         })?;
         Box::new(stream.map_err(|error| not_secure(connections, server, &error))?)

@@ -222,9 +222,13 @@ impl OutputStream for MeteredStream<DynOutputStream> {
         self.checked(permitted)
     }
 
+    /// WASI waits here for the bytes that the component has written already. A server that does not read them ends the wait after the
+    /// silence that any other wait may have.
     async fn cancel(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            stream.cancel().await;
+        if let Some(mut stream) = self.stream.take() {
+            self.shared.wait(stream.cancel()).await;
+            // The component gets no answer to this. The record of the call gets one.
+            drop(self.shared.silence());
         }
     }
 }
@@ -233,14 +237,15 @@ impl OutputStream for MeteredStream<DynOutputStream> {
 mod tests {
     use std::sync::Arc;
 
-    use replica::Bytes as Size;
+    use replica::event::Step;
+    use replica::{Bytes as Size, CapabilityKind, Event, Redactor};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::sync::Semaphore;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::super::allowance::Allowance;
     use super::*;
-    use crate::calls::Ongoing;
+    use crate::calls::{Calls, Ongoing};
     use crate::reporter::Reporter;
 
     const SOON: Duration = Duration::from_millis(50);
@@ -326,6 +331,10 @@ mod tests {
         fn check_write(&mut self) -> StreamResult<usize> {
             Ok(0)
         }
+
+        async fn cancel(&mut self) {
+            self.ready().await;
+        }
     }
 
     fn is_silence<T>(result: StreamResult<T>) -> bool {
@@ -345,6 +354,23 @@ mod tests {
         output.ready().await;
         assert!(is_silence(output.check_write()));
         assert!(matches!(output.check_write(), Err(StreamError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn dropping_a_socket_whose_bytes_nobody_reads_ends_with_the_silence() {
+        let (events, mut told) = unbounded_channel();
+        let calls = Calls::new(Step::Create, Redactor::new(), &Arc::default());
+        let reporter = Reporter::new("m", events).recording(calls);
+        let call = reporter.ongoing(CapabilityKind::Network, "tcp.start-connect", || "a:1".to_owned());
+        call.succeeds();
+        let shared = Shared::new(Meter { call, ..meter(100) }, SOON);
+        let mut output = MeteredStream::new(Box::new(Silent) as DynOutputStream, shared);
+        output.write(Bytes::from_static(b"x")).unwrap();
+        tokio::time::timeout(100 * SOON, output.cancel()).await.unwrap();
+        assert!(matches!(output.check_write(), Err(StreamError::Closed)));
+        drop(output);
+        let Ok(Event::Called { call, .. }) = told.try_recv() else { panic!("no record") };
+        assert_eq!((call.answer, call.bytes_written), ("timeout", 1));
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 mod address;
 mod allowance;
 mod connections;
+mod held;
 mod http;
 mod metered;
 mod names;
@@ -28,7 +29,6 @@ use wasmtime_wasi::p2::bindings::sockets::{
     instance_network, ip_name_lookup, network, tcp, tcp_create_socket, udp, udp_create_socket,
 };
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
-use wasmtime_wasi_http::WasiHttp;
 use wasmtime_wasi_http::p2::bindings::http::{outgoing_handler, types};
 
 use super::{Capability, Check, Remedies};
@@ -38,6 +38,7 @@ use crate::state::State;
 use crate::text::{key, quoted};
 
 pub(crate) use connections::{Connections, NetworkUse};
+use held::{HttpData, HttpView};
 pub(crate) use http::Http;
 pub use names::{Resolve, SystemResolver};
 pub use server::{NotAServer, Server, ServerGrant};
@@ -145,8 +146,8 @@ impl Capability for Network {
         // No UDP socket is ever created, so a component cannot call the functions of one. WASI's own implementation is also set up to allow
         // no UDP.
         udp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
-        types::add_to_linker::<State, WasiHttp>(linker, &types::LinkOptions::default(), State::http)?;
-        outgoing_handler::add_to_linker::<State, WasiHttp>(linker, State::http)
+        types::add_to_linker::<State, HttpData>(linker, &types::LinkOptions::default(), HttpView::of)?;
+        outgoing_handler::add_to_linker::<State, HttpData>(linker, HttpView::of)
     }
 }
 

@@ -179,7 +179,9 @@ fn script(
     let (interpreter, argument) = (OsStr::from_bytes(&line[..blank]), line[blank..].trim_ascii());
     let interpreter = PathBuf::from(interpreter);
     if !interpreter.is_absolute() {
-        return Err(format!("the first line of {shown} does not name an absolute path: write, for example, `#!/bin/sh`"));
+        return Err(format!(
+            "the first line of {shown} does not name an absolute path: write, for example, `#!/bin/sh`"
+        ));
     }
     if interpreter.file_name() != Some(OsStr::new("env")) {
         return Ok(vec![interpreter]);

@@ -384,8 +384,12 @@ mod tests {
         grant.read = vec!["/etc".into(), "/etc/acme/typo".into()];
         let grants = Grants { programs: [("tool".to_owned(), grant)].into(), ..Grants::default() };
         let found = findings(&grants, 6);
-        let missing: Vec<_> = found.iter().filter(|finding| finding.message.contains("does not exist")).collect();
+        let missing: Vec<_> =
+            found.iter().filter(|finding| finding.message.contains("does not exist")).collect();
         assert_eq!(missing.len(), 1, "{found:?}");
-        assert!(missing[0].level == Level::Warn && missing[0].message.contains("/etc/acme/typo"), "{missing:?}");
+        assert!(
+            missing[0].level == Level::Warn && missing[0].message.contains("/etc/acme/typo"),
+            "{missing:?}"
+        );
     }
 }

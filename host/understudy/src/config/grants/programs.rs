@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use foundation::lookalike::{Names, is_secret};
-use foundation::shell::is_login;
 use foundation::nearest::nearest;
+use foundation::shell::is_login;
 use sandbox::{ArgumentPattern, EnvironmentValue, Grants, ProgramGrant, Variables};
 
 use super::by_name;
