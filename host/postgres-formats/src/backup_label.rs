@@ -3,8 +3,8 @@
 //! (`src/bin/pg_rewind/pg_rewind.c`), read by `read_backup_label` (`src/backend/access/transam/xlogrecovery.c`).
 //!
 //! The server's `scanf` is lenient: it ignores lines that it does not recognise, and may then consider a backup consistent too
-//! early. [`BackupLabel::parse`] accepts only what PostgreSQL writes, line by line, in its order. [`Start::parse`] is for a plan:
-//! it reads from any text the lines with the start position and the name of a backup.
+//! early. [`BackupLabel::parse`] accepts only what PostgreSQL writes, line by line, in its order. [`Start::parse`] is for a plan: it reads
+//! only the lines with the start position and the name of a backup.
 //!
 //! The label and the time may be in any encoding.
 
@@ -14,7 +14,7 @@ use std::str::{FromStr, Split};
 use crate::segment::SegmentName;
 use crate::{Lsn, shown};
 
-/// The longest `backup_label` that is read, in bytes. A real one has some 250 and the label, at most 1024.
+/// The longest `backup_label` that is read, in bytes. A real file has about 250 bytes and the label of the backup, which has at most 1024.
 pub const LIMIT: u64 = 64 << 10;
 
 const START_WAL_LOCATION: &str = "START WAL LOCATION: ";
@@ -34,8 +34,8 @@ pub struct Start {
     pub start_lsn: Lsn,
     /// The WAL segment that contains it, according to the label.
     pub segment: SegmentName,
-    /// The timeline on which the backup began: that of START TIMELINE, or without such a line (before PostgreSQL 11, and from
-    /// pg_rewind) that of [`Start::segment`].
+    /// The timeline on which the backup began: the timeline in START TIMELINE or, if there is no such line (before PostgreSQL 11, and from
+    /// pg_rewind), the timeline of [`Start::segment`].
     pub timeline: u32,
     /// When the backup began, as written in the label.
     pub start_time: String,
@@ -66,7 +66,7 @@ pub struct BackupLabel {
     pub start: Start,
     /// The position of the checkpoint's record.
     pub checkpoint: Lsn,
-    /// How it was taken.
+    /// How the backup was taken.
     pub method: Method,
 }
 
@@ -76,7 +76,7 @@ pub enum BackupLabelError {
     /// A line is missing.
     #[error("has no line `{0}`")]
     Missing(&'static str),
-    /// A line does not say what it should.
+    /// A line has a value that cannot be read.
     #[error("has a line `{line}` that cannot be read")]
     Malformed {
         /// The line, shortened.

@@ -50,9 +50,9 @@ const RELEASES: [Release; 6] = [
 pub struct Release {
     /// The major version, such as 15.
     pub major: u32,
-    /// The version of its control file (`PG_CONTROL_VERSION` in `src/include/catalog/pg_control.h`).
+    /// The version of the release's control file (`PG_CONTROL_VERSION` in `src/include/catalog/pg_control.h`).
     pub control: u32,
-    /// The version of its catalogs (`CATALOG_VERSION_NO` in `src/include/catalog/catversion.h`).
+    /// The version of the release's catalogs (`CATALOG_VERSION_NO` in `src/include/catalog/catversion.h`).
     pub catalog: u32,
 }
 
@@ -76,19 +76,19 @@ pub const NO_CHECKPOINT: Lsn = Lsn(0xDEAD);
 /// The state of the server that wrote the file last (`DBState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterState {
-    /// It was starting.
+    /// The server was starting.
     StartingUp,
-    /// It was shut down.
+    /// The server was shut down.
     ShutDown,
-    /// It was shut down while it was a standby.
+    /// The server was shut down while it was a standby.
     ShutDownInRecovery,
-    /// It was shutting down.
+    /// The server was shutting down.
     ShuttingDown,
-    /// It was recovering from a crash.
+    /// The server was recovering from a crash.
     InCrashRecovery,
-    /// It was a standby, or was restoring from an archive.
+    /// The server was a standby, or was restoring from an archive.
     InArchiveRecovery,
-    /// It was running as a primary.
+    /// The server was running as a primary.
     InProduction,
 }
 

@@ -1,5 +1,5 @@
-//! Timeline history files, such as `00000003.history`, and the answer to `TIMELINE_HISTORY`, which has the contents of such a file. It is
-//! written by `writeTimeLineHistory`, read by `readTimeLineHistory` (`src/backend/access/transam/timeline.c`). Each line has the
+//! Timeline history files, such as `00000003.history`, and the answer to `TIMELINE_HISTORY`, which has the contents of such a file. The
+//! file is written by `writeTimeLineHistory` and read by `readTimeLineHistory` (`src/backend/access/transam/timeline.c`). Each line has the
 //! number of a timeline, the position at which the next timeline began, and the reason. The names of history files are parsed by
 //! [`crate::segment::WalFile`].
 
@@ -68,8 +68,8 @@ pub fn parse(contents: &[u8]) -> Result<Vec<Fork>, HistoryError> {
     Ok(forks)
 }
 
-/// Reads the forks as [`parse`] does, but refuses a file in which a timeline ended at a lower position than its parent timeline. No
-/// server writes such a file. For callers that calculate with the positions.
+/// Reads the forks as [`parse`] does, but refuses a file in which a timeline ended at a lower position than its parent timeline. No server
+/// writes such a file. Callers that calculate with the positions need this check.
 ///
 /// # Errors
 /// Every [`HistoryError`].

@@ -1,5 +1,5 @@
-//! Readers of the files and the file names that PostgreSQL 13 to 18 keep in a data directory and in a backup, one module a
-//! format: bytes go in, types come out.
+//! Readers of the files and the file names that PostgreSQL 13 to 18 keep in a data directory and in a backup, one module for each format:
+//! bytes go in, types come out.
 //!
 //! This is a separate crate because the host, which checks the files that a method left, and the methods, which plan from a
 //! backup, must read the same bytes in the same way. So it also builds for `wasm32-wasip2`, and knows neither stores nor plugins

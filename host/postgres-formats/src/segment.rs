@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::Lsn;
 
-/// How many bytes the segments whose names have the same middle part cover together.
+/// The total size in bytes of all segments whose names have the same middle part.
 const LOG: u64 = 1 << 32;
 
 /// The size of a segment of the write-ahead log (`--wal-segsize` of initdb): a power of two from 1 MiB to 1 GiB
@@ -46,7 +46,7 @@ impl SegmentSize {
     }
 
     /// Parses the timeline and the number from the name of a segment; `None` if a cluster with segments of this size cannot have
-    /// one with that name.
+    /// a segment with that name.
     pub fn parse(self, name: &str) -> Option<(u32, u64)> {
         let name = SegmentName::parse(name.as_bytes())?;
         Some((name.timeline, name.number(self)?))
@@ -64,8 +64,8 @@ impl fmt::Display for SegmentSize {
     }
 }
 
-/// The name of a segment, such as `000000010000000000000002`: 24 upper-case hexadecimal digits in three parts of eight, the
-/// timeline, from 1 on, the log and the segment in it.
+/// The name of a segment, such as `000000010000000000000002`: 24 upper-case hexadecimal digits in three parts of eight: the timeline (from
+/// 1 on), the log, and the segment in that log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentName {
     timeline: u32,
@@ -86,13 +86,13 @@ impl SegmentName {
         self.timeline
     }
 
-    /// Returns the segment's number, counted from 0; `None` if a cluster with segments of this size cannot have one with that name.
+    /// Returns the segment's number, counted from 0; `None` if a cluster with segments of this size cannot have a segment with that name.
     pub fn number(self, size: SegmentSize) -> Option<u64> {
         (u64::from(self.segment) < size.in_one_log())
             .then(|| u64::from(self.log) * size.in_one_log() + u64::from(self.segment))
     }
 
-    /// Returns the first position in the segment; `None` if a cluster with segments of this size cannot have one with that name.
+    /// Returns the first position in the segment; `None` if a cluster with segments of this size cannot have a segment with that name.
     pub fn begin(self, size: SegmentSize) -> Option<Lsn> {
         self.number(size).map(|number| Lsn(number * size.bytes()))
     }

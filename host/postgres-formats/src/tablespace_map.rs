@@ -33,7 +33,7 @@ pub enum TablespaceMapError {
         /// The entry, shortened.
         line: String,
     },
-    /// An entry is longer than PostgreSQL reads.
+    /// An entry is longer than the longest entry that PostgreSQL reads.
     #[error("has an entry {0} that is longer than the {LONGEST_LINE} bytes that PostgreSQL reads")]
     Long(usize),
     /// The last line has no line feed.

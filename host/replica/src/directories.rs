@@ -30,17 +30,17 @@ impl Directories {
 /// How the operator names a tablespace of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TablespaceKey {
-    /// The path that it had where the backup was taken: `"/old/path"`.
+    /// The tablespace's path on the server that was backed up: `"/old/path"`.
     Location(PathBuf),
-    /// Its object identifier in `pg_tablespace`: `"16384"`.
+    /// The tablespace's object identifier in `pg_tablespace`: `"16384"`.
     Oid(u32),
-    /// Its name; only some backup formats record it: `"fast_disks"`.
+    /// The tablespace's name, which only some backup formats record: `"fast_disks"`.
     Name(String),
 }
 
 impl TablespaceKey {
-    /// Parses a key of the map in the configuration: a leading `/` makes it a location, digits alone an object identifier, anything
-    /// else a name.
+    /// Parses a key of the map in the configuration: a leading `/` makes it a location, digits alone make it an object identifier, anything
+    /// else makes it a name.
     pub fn parse(text: &str) -> Self {
         if text.starts_with('/') {
             Self::Location(PathBuf::from(text))
@@ -52,13 +52,13 @@ impl TablespaceKey {
     }
 }
 
-/// The operator's map from a tablespace of the backup to a directory of this machine. A tablespace that it does not name is not
-/// restored, not even to the path that it had.
+/// The operator's map from a tablespace of the backup to a directory of this machine. A tablespace that the map does not name is not
+/// restored, not even to its original path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TablespaceMap(Vec<(TablespaceKey, PathBuf)>);
 
 impl TablespaceMap {
-    /// Returns a map of these entries; of several entries with one key the first counts.
+    /// Returns a map of these entries; if several entries have the same key, the first one counts.
     pub fn new(entries: Vec<(TablespaceKey, PathBuf)>) -> Self {
         Self(entries)
     }

@@ -38,14 +38,14 @@ pub enum Event {
         /// What it would restore.
         plan: Plan,
     },
-    /// The method works on something else now.
+    /// The method has begun another phase of its work.
     Phase {
         /// Which method.
         method: String,
         /// Free text for people.
         name: String,
     },
-    /// How far the method is.
+    /// The method's progress.
     Progress {
         /// Which method.
         method: String,
@@ -95,11 +95,11 @@ pub enum Event {
         /// What it requested and the line that would allow it.
         denial: Denial,
     },
-    /// The method asked something of the host, and the host has answered. Only made if a reader takes it ([`EventSink::takes_calls`]).
+    /// The host has answered a call of the method. Emitted only if a reader wants such events ([`EventSink::takes_calls`]).
     Called {
         /// Which method.
         method: String,
-        /// What it asked.
+        /// The call and its answer.
         call: HostCall,
     },
     /// A check of the host found something to report.
@@ -121,7 +121,7 @@ pub enum Event {
         rule: Option<Rule>,
         /// The line of configuration that would change the answer.
         remedy: Option<String>,
-        /// Whether the data directory was touched for it: emptied, or its pg_control removed.
+        /// Whether the attempt touched the data directory: emptied it, or removed its pg_control.
         touched: bool,
         /// How long it took.
         #[serde(rename = "seconds", serialize_with = "seconds")]
@@ -304,7 +304,7 @@ impl fmt::Display for Denial {
     }
 }
 
-/// A call of a method to the host, with the host's answer. For a file or stream that the method opened, all calls on it together.
+/// A call of a method to the host, with the host's answer. One value stands for all calls on a file or stream that the method opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostCall {
     /// The step of the call: `plan` or `create`.
@@ -321,14 +321,14 @@ pub struct HostCall {
     pub bytes_read: u64,
     /// How many bytes were written to files or sent to a server.
     pub bytes_written: u64,
-    /// From the call to its answer, or until what it opened was closed.
+    /// The time from the call to its answer; for a call that opened something, the time until that was closed.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub duration: Duration,
     /// `ok`, `denied`, `cancelled`, `trap`, or the word of the contract or of WASI for the error.
     pub answer: &'static str,
 }
 
-/// Where events go. Called from any thread; must not block for long.
+/// A receiver of events. Its functions may be called from any thread, and must not block for long.
 pub trait EventSink: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);

@@ -40,26 +40,26 @@ pub trait Method: Send + Sync {
     /// Fails with [`Outcome::NotApplicable`] if there is nothing to restore.
     async fn plan(&self, request: &Request, run: &Run) -> Result<Plan, Failure>;
 
-    /// Fills the data directory. Notices within 250 ms if `run` is cancelled. Never returns while a thread or process of the method may
-    /// still write.
+    /// Fills the data directory. Notices within 250 ms if `run` is cancelled. Does not return while a thread or process of the method may
+    /// still write, unless the failure says so (`may_still_write`).
     ///
     /// # Errors
-    /// Fails with a [`Failure`]. The loop removes what is in the directory then.
+    /// Fails with a [`Failure`]. The loop then cleans up the directory.
     async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<SealRequests, Failure>;
 }
 
 /// What the report says about a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ComponentFacts {
-    /// Its file, or that it is included in the program.
+    /// The component's file, or that the component is included in the program.
     pub path: String,
     /// The name that the component gives itself. This field and the next two are `None` if the component could not be loaded.
     pub name: Option<String>,
-    /// Its version.
+    /// The component's version.
     pub version: Option<String>,
     /// `sha256:` and hexadecimal digits.
     pub digest: Option<String>,
-    /// Its grants, by the names in the configuration. They contain no secrets.
+    /// The component's grants, by their names in the configuration. They contain no secrets.
     pub grants: BTreeMap<String, String>,
 }
 
@@ -74,7 +74,7 @@ pub struct Request {
     pub directories: Arc<Directories>,
     /// The directory of PostgreSQL's own programs, such as `/usr/lib/postgresql/15/bin`.
     pub bin_dir: PathBuf,
-    /// The server to copy from; `None` if only methods are tried that need none.
+    /// The server to copy from; `None` if only methods that need no server are tried.
     pub source: Option<Arc<Source>>,
     /// The locked data directory: native programs need its lock and its state file, and a method may empty it to start over. `None`
     /// in `check`, which locks nothing and never calls `create`.
@@ -109,7 +109,7 @@ pub struct Plan {
     /// Where replay begins.
     #[serde(serialize_with = "lsn_as_text")]
     pub start_lsn: Option<Lsn>,
-    /// Where the replica becomes consistent.
+    /// The position at which the replica becomes consistent.
     #[serde(serialize_with = "lsn_as_text")]
     pub stop_lsn: Option<Lsn>,
     /// How much will be written.
@@ -117,7 +117,7 @@ pub struct Plan {
     pub bytes: Option<Bytes>,
     /// How many files will be written.
     pub files: Option<u64>,
-    /// Every tablespace of the backup besides `pg_default` and `pg_global`.
+    /// Every tablespace of the backup except `pg_default` and `pg_global`.
     pub tablespaces: Vec<Tablespace>,
     /// Whether `create` keeps old files in the data directory that match the backup.
     pub builds_on_existing: bool,
@@ -154,11 +154,11 @@ fn bytes_as_number<S: serde::Serializer>(bytes: &Option<Bytes>, serializer: S) -
 /// A tablespace of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tablespace {
-    /// Its object identifier, the name of its link in `pg_tblspc`.
+    /// The object identifier of the tablespace, which is the name of its link in `pg_tblspc`.
     pub oid: u32,
-    /// Its name, if the backup records it.
+    /// The name of the tablespace, if the backup records it.
     pub name: Option<String>,
-    /// Its path on the server that the backup was taken from.
+    /// The path of the tablespace on the server that the backup was taken from.
     pub location: PathBuf,
 }
 
@@ -226,11 +226,11 @@ pub struct Failure {
     pub outcome: Outcome,
     /// What happened, to which file or setting, and what to do.
     pub message: String,
-    /// What caused it.
+    /// The error that caused the failure.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    /// Whether something of the method may still write, such as a thread that hangs in a system call. No other method may use the
-    /// directory then while this process lives.
+    /// Whether something of the method may still write, such as a thread that hangs in a system call. If so, no other method may use the
+    /// directory while this process lives.
     pub may_still_write: bool,
 }
 
@@ -249,7 +249,7 @@ impl Failure {
         Self { outcome, message: message.into(), source: Some(source.into()), may_still_write: false }
     }
 
-    /// Returns the failure as one of a method that could not be stopped.
+    /// Marks the failure as that of a method that could not be stopped.
     #[must_use]
     pub fn may_still_write(mut self) -> Self {
         self.may_still_write = true;

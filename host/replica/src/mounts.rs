@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Returns the absolute path with its symbolic links and `..` resolved, also if parts of it do not exist yet. A link to something that does
-/// not exist yet is resolved as well.
+/// Returns the absolute path with its symbolic links and `..` resolved, even if parts of it do not exist yet. A link to something that does
+/// not exist yet is also resolved.
 pub fn real_path(path: &Path) -> PathBuf {
     // Only an empty path, or a current directory that was removed, has no absolute path.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -17,7 +17,7 @@ pub fn real_path(path: &Path) -> PathBuf {
 /// The most symbolic links that the kernel follows for one path (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// Returns the real path of every symbolic link on the way of an absolute path, and last the real path of its end. If any of them is
+/// Returns the real path of every symbolic link through which an absolute path leads, and last the real path of its end. If any of them is
 /// removed, the path leads nowhere.
 pub fn links_and_end(path: &Path) -> Vec<PathBuf> {
     let parts = |path: &Path| -> Vec<OsString> {
@@ -75,11 +75,11 @@ impl Region {
 #[derive(Debug)]
 pub struct Location {
     real: PathBuf,
-    /// Device and inode, if it exists.
+    /// Device and inode of the place, if it exists.
     own: Option<(u64, u64)>,
-    /// Device and inode of itself and of each directory above it that exists.
+    /// Device and inode of the place itself and of each directory above it that exists.
     above: Vec<(u64, u64)>,
-    /// Its region on its own file system; `None` if the mount table does not say.
+    /// The region of the place on its own file system; `None` if the mount table does not say.
     region: Option<Region>,
     /// The regions that are mounted below it.
     mounted: Vec<Region>,

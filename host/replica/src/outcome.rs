@@ -25,9 +25,9 @@ pub enum Outcome {
     Rejected,
     /// The component trapped.
     Trapped,
-    /// A call that no grant covers ended the method.
+    /// The method failed, and a call that no grant covers was denied.
     Denied,
-    /// The method's deadline, or the run's, passed.
+    /// A time limit of the method or of the run passed.
     TimedOut,
     /// The component needed more memory than it was granted.
     OutOfMemory,
@@ -35,12 +35,12 @@ pub enum Outcome {
     OutOfDisk,
     /// The restored files did not pass the checks of the seal.
     CheckFailed,
-    /// A signal ended it.
+    /// A signal ended the attempt.
     Cancelled,
 }
 
 impl Outcome {
-    /// Returns the word that the report has for it.
+    /// Returns the word for it in the report.
     pub fn word(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -118,13 +118,13 @@ pub struct Attempt {
     pub duration: Duration,
     /// Whether the data directory was emptied, or only its pg_control removed (`keep_data`), for this attempt.
     pub touched: bool,
-    /// Its plan; `None` if it ended before.
+    /// The method's plan; `None` if the attempt ended before the method returned one.
     pub plan: Option<Plan>,
-    /// Bytes that it wrote, as far as it reported them.
+    /// How many bytes the method reported to have written.
     pub bytes: u64,
-    /// Files that it wrote, as far as it reported them.
+    /// How many files the method reported to have written.
     pub files: u64,
-    /// The resources that it used, with their limits.
+    /// The resources that the attempt used, with their limits.
     pub usage: Usage,
     /// Calls that no grant covered.
     pub denials: Vec<Denial>,
@@ -141,7 +141,7 @@ pub struct Attempt {
 pub struct Finding {
     /// The check that found it.
     pub check: Rule,
-    /// `info` for what the operator's own configuration wants, `warn` for what came with the backup or could not be checked.
+    /// `info` for what the operator's own configuration requests, `warn` for what came with the backup or could not be checked.
     pub level: Level,
     /// What was found and what was done about it.
     pub message: String,

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 /// How long a program may take to print its version.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the program is polled meanwhile.
+/// The pause between two polls of the program.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The most of its answer that is read, in bytes.
+/// The longest answer that is read, in bytes.
 const LONGEST_ANSWER: u64 = 4096;
 
-/// The most of an answer that is repeated in an error, in characters.
+/// The most characters of an answer that an error repeats.
 const SHOWN: usize = 200;
 
 /// Why the version of a program is not known. The message does not name the program.
@@ -85,7 +85,8 @@ pub(crate) mod tests {
     pub(crate) fn programs(script: &str) -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();
         let program = place.path().join("postgres");
-        // Another process writes the file: a descriptor of this one, still open in a child just forked, would make the file busy.
+        // Another process writes the file. If this process wrote it, a child that was just forked could still have it open for writing, and
+        // the file would be busy.
         let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
         let status =
             Command::new("/bin/sh").args(["-c", write, "sh"]).arg(&program).arg(script).status().unwrap();

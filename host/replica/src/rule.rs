@@ -1,11 +1,11 @@
-//! The rules that an attempt is judged by, each with its word in the report, its meaning and an advice. The error index of the
-//! documentation is made from this list.
+//! The rules by which an attempt is judged, each with its word in the report, its meaning and what to do. The error index of the manual is
+//! generated from this list.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Defines an enum of words: each variant has a documentation that is its meaning, a word and an advice.
+/// Defines an enum of words: each variant has a doc comment, which is its meaning, a word, and what to do.
 macro_rules! words {
     (
         $(#[$attribute:meta])*
@@ -19,7 +19,7 @@ macro_rules! words {
             /// Every rule, in the order of the error index.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// Returns the word that the report, the log and the manual have for it.
+            /// Returns the word for it in the report, the log and the manual.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
@@ -186,7 +186,7 @@ words! {
 pub enum Group {
     /// The file of the component and its description of itself.
     Component,
-    /// The operator's options and grants for it.
+    /// The operator's options and grants for the component.
     Options,
     /// The backup that the method plans to restore.
     Plan,

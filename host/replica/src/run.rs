@@ -1,4 +1,4 @@
-//! What a method gets besides its request: a sink for its events, and a token that says when to stop.
+//! What a method gets in addition to its request: a sink for its events, and a token that says when to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::event::{Event, EventSink, Level};
 use crate::usage::SharedUsage;
 
-/// One run of one method. The loop cancels it on a signal and when a timeout passes, and knows which of them it was;
-/// the method only has to stop.
+/// One run of one method. The loop cancels the run on a signal or when a timeout passes, and records the reason; the method only has to
+/// stop.
 #[derive(Clone)]
 pub struct Run {
     method: Arc<str>,
@@ -60,7 +60,7 @@ impl Run {
         }
     }
 
-    /// Returns the same run with another token of cancellation.
+    /// Returns the same run with another cancellation token.
     #[must_use]
     pub fn with_cancellation(self, cancel: CancellationToken) -> Self {
         Self { cancel, ..self }
@@ -86,12 +86,12 @@ impl Run {
         &self.cancel
     }
 
-    /// Returns where the method's activity is noted. [`Run::progress`] notes it too.
+    /// Returns the record of the method's activity. [`Run::progress`] marks it too.
     pub fn activity(&self) -> &Activity {
         &self.activity
     }
 
-    /// Returns where the method adds what each of its calls used.
+    /// Returns the usage to which the method adds what each of its calls used.
     pub fn usage(&self) -> &SharedUsage {
         &self.usage
     }
@@ -106,7 +106,8 @@ impl Run {
         self.events.emit(event);
     }
 
-    /// Returns a text without the secrets of the run. Events lose theirs by themselves; a text that is cut must lose them before.
+    /// Returns a text without the secrets of the run. Secrets are removed from events automatically, but must be removed from a text before
+    /// the text is cut.
     pub fn redacted(&self, text: &str) -> String {
         self.events.redacted(text)
     }
@@ -122,7 +123,7 @@ impl Run {
         });
     }
 
-    /// Emits how far the method is.
+    /// Emits the method's progress.
     pub fn progress(&self, bytes: u64, bytes_expected: Option<u64>, files: u64, files_expected: Option<u64>) {
         self.activity.mark();
         self.emit(Event::Progress {

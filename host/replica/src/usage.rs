@@ -78,21 +78,21 @@ pub struct ComponentUsage {
     pub written_files: Amount,
     /// Stored bytes that were read from stores. A sum.
     pub read_bytes: Amount,
-    /// Requests to stores, repeated ones included. A sum.
+    /// Requests to stores, including repeated ones. A sum.
     pub requests: Amount,
     /// Bytes that were sent to servers of the network and received from them in the run so far.
     pub network_bytes: Amount,
-    /// Calls that were denied, repeated ones included. A sum.
+    /// Calls that were denied, including repeated ones. A sum.
     pub denials: Amount,
     /// The granted programs that were run, by their names in the grants.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, ProgramUsage>,
 }
 
-/// What a granted program and everything that it started used in all its runs of one attempt, beside what one run may use.
+/// What a granted program and everything that it started used in all its runs of one attempt, together with the limits of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProgramUsage {
-    /// How often it was run.
+    /// How many times the program was run.
     pub runs: u64,
     /// How long the longest run took.
     #[serde(rename = "wall_seconds")]
@@ -100,12 +100,12 @@ pub struct ProgramUsage {
     /// Processor time. A sum.
     #[serde(rename = "cpu_seconds")]
     pub cpu: Time,
-    /// Bytes of memory of its largest process, files that it mapped included; the limit is that of private memory.
+    /// Bytes of memory of its largest process, including mapped files; the limit applies to private memory.
     #[serde(rename = "memory_bytes")]
     pub memory: Amount,
-    /// Processes and threads at once. A peak of what was counted.
+    /// Processes and threads at once. The highest count.
     pub processes: Amount,
-    /// Bytes of files that were changed, as the kernel counts them. A sum.
+    /// Bytes that were written to files, as the kernel counts them. A sum.
     pub written_bytes: Amount,
 }
 

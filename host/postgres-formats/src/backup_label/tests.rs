@@ -58,7 +58,7 @@ fn rule_30_an_incremental_backup_says_so() {
     assert_eq!(strict(&text).unwrap().start.incremental_from, Some(Lsn(0x0100_0028)));
     let without_timeline = format!("{OF_PG_BASEBACKUP}INCREMENTAL FROM LSN: 0/1000028\n");
     assert_eq!(strict(&without_timeline).unwrap().start.incremental_from, Some(Lsn(0x0100_0028)));
-    // build_backup_content writes both or none, and read_backup_label looks for the first.
+    // build_backup_content writes both lines or neither, and read_backup_label looks for the first.
     let without_lsn = format!("{OF_PG_BASEBACKUP}INCREMENTAL FROM TLI: 1\n");
     assert_eq!(strict(&without_lsn), Err(BackupLabelError::Further(8)));
     assert_eq!(lenient(&without_lsn).unwrap().incremental_from, None);
@@ -136,7 +136,7 @@ fn an_empty_or_invalid_label_is_refused_by_both_modes() {
 
 #[test]
 fn rule_30_values_that_contradict_each_other_are_refused() {
-    // The server does not start from it (read_backup_label). A plan uses the timeline of START TIMELINE.
+    // The server does not start from such a label (read_backup_label). A plan uses the timeline of START TIMELINE.
     let timelines = OF_PG_BASEBACKUP.replace("START TIMELINE: 1", "START TIMELINE: 2");
     assert_eq!(
         strict(&timelines),

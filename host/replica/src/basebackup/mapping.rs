@@ -8,7 +8,7 @@ use super::options::refuse;
 use crate::{Directories, Refusal, Tablespace, TablespaceKey};
 
 /// Returns `--waldir`, and `--tablespace-mapping` for each entry of the map. `pg_basebackup` knows a tablespace only by its location, so
-/// other keys are left out unless `tablespaces`, from the source, has their location.
+/// entries with other keys are left out unless `tablespaces`, from the source, has the location.
 pub(super) fn arguments(
     directories: &Directories,
     tablespaces: Option<&[Tablespace]>,

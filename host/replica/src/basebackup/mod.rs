@@ -100,15 +100,16 @@ impl Basebackup {
         self
     }
 
-    /// Returns the method with a required version of the kernel's Landlock ABI. It refuses to run if the version is below `abi`.
+    /// Returns the method with a required version of the kernel's Landlock ABI. The method refuses to run if the kernel's version is below
+    /// `abi`.
     #[must_use]
     pub fn require_landlock(mut self, abi: Option<u32>) -> Self {
         self.require_landlock = abi;
         self
     }
 
-    /// Returns the arguments in Patroni's order: `--pgdata=D -X stream --dbname=<connstring> <options>`. Before the options, adds those of
-    /// the host: no password prompt, progress, and the map.
+    /// Returns the arguments in Patroni's order: `--pgdata=D -X stream --dbname=<connstring> <options>`. Adds the host's own arguments
+    /// before the options: no password prompt, progress, and the map.
     fn arguments(
         request: &Request,
         directory: &DataDirectory,
@@ -193,8 +194,8 @@ impl Basebackup {
         }
     }
 
-    /// Runs the program until a try succeeds, with a pause between the tries (rule 18). Empties the directory before each try and after
-    /// the last failure.
+    /// Runs the program until a try succeeds or none is left, with a pause between the tries (rule 18). Empties the directory before each
+    /// try and after the last failure.
     async fn try_repeatedly(
         &self,
         program: &NativeProgram,
@@ -342,8 +343,8 @@ fn writable(request: &Request, directory: &DataDirectory, tablespaces: &[Tablesp
     std::iter::once(directory.real_path().to_owned()).chain(wal).chain(mapped).collect()
 }
 
-/// Writes `PG_VERSION`, which pg_basebackup later overwrites with the same content. A Patroni that starts during the backup reads the file
-/// only once. If the file were missing, it would take the replica for a server that has crashed.
+/// Writes `PG_VERSION`, which pg_basebackup later overwrites with the same content. If Patroni starts during the backup, it reads the file
+/// only once. If the file were missing, Patroni would take the replica for a server that has crashed.
 fn write_version(directory: &DataDirectory, major: u32) -> std::io::Result<()> {
     const NAME: RelativePath = RelativePath::literal(names::PG_VERSION);
     match directory.directory().create_file(&NAME, 0o600) {

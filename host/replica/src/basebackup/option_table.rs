@@ -12,9 +12,9 @@ pub(super) enum Argument {
 /// An option of `pg_basebackup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KnownOption {
-    /// Its long name.
+    /// The long name of the option.
     pub(super) name: &'static str,
-    /// Its short form.
+    /// The short form of the option.
     letter: Option<char>,
     pub(super) argument: Argument,
     /// The first major release that has it; 10 for older options.

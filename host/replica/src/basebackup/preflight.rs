@@ -1,4 +1,4 @@
-//! Has `pg_basebackup` itself report its version and check its options, before anything is touched.
+//! Runs `pg_basebackup` to get its version and to check the options, before anything is touched.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(super) async fn major_version(program: &Path) -> Result<u32, Refusal> {
     }
 }
 
-/// Has `pg_basebackup` parse the options without doing anything, so that values that it refuses (`max-rate`, `checkpoint`, ...) are
+/// Makes `pg_basebackup` parse the options without doing anything, so that values that it refuses (`max-rate`, `checkpoint`, ...) are
 /// refused before the data directory is emptied.
 pub(super) async fn try_options(program: &Path, options: &[OsString]) -> Result<(), Refusal> {
     let arguments: Vec<_> = options.iter().cloned().chain([NO_OPTION.into()]).collect();

@@ -24,13 +24,13 @@ pub(super) struct UsedSlot {
     pub(super) creates: bool,
 }
 
-/// Returns the slot that these options name; `None` if pg_basebackup makes a temporary one or uses none.
+/// Returns the slot that these options name; `None` if pg_basebackup makes a temporary slot or uses no slot.
 ///
 /// # Errors
 /// Refuses options with which pg_basebackup would fail after the data directory is emptied.
 pub(super) fn used(options: &[OsString]) -> Result<Option<UsedSlot>, Refusal> {
     let creates = options.iter().any(|option| option == CREATE);
-    // Of several names the last counts.
+    // If the options have several names, the last one counts.
     let name = options.iter().rev().find_map(|option| option.as_bytes().strip_prefix(b"--slot="));
     if (creates || name.is_some()) && options.iter().any(|option| option == "--no-slot") {
         let option = if creates { "create-slot" } else { "slot" };
@@ -52,8 +52,8 @@ pub(super) fn used(options: &[OsString]) -> Result<Option<UsedSlot>, Refusal> {
 }
 
 impl UsedSlot {
-    /// Checks that pg_basebackup can use the slot, as far as the source reports it. To be called before the data directory is emptied: in
-    /// the preflight, and in the plan if the source did not answer before.
+    /// Checks by the answer of the source that pg_basebackup can use the slot. Call this before the data directory is emptied: in the
+    /// preflight, and in the plan if the source did not answer before.
     ///
     /// # Errors
     /// Refuses a slot that exists and cannot be used, and a slot that does not exist and is not created.
@@ -81,8 +81,8 @@ pub(super) struct SlotToCreate<'a> {
 }
 
 impl SlotToCreate<'_> {
-    /// Has the program use the slot if the slot exists by now, and logs that. To be called before every try, because the previous try may
-    /// have created the slot.
+    /// If the slot exists, makes the program use it instead of creating it, and logs that. Call this before every try, because the previous
+    /// try may have created the slot.
     ///
     /// # Errors
     /// Fails if the slot exists and cannot be used.

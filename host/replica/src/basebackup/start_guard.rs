@@ -1,6 +1,6 @@
 //! Keeps PostgreSQL from starting an unfinished base backup. `pg_basebackup` writes `global/pg_control` under its final name, before its
-//! work is done. In case this program is killed before the end, two things keep PostgreSQL from starting, each of which is enough: the
-//! mode of the data directory, and a directory in the place of `postmaster.pid`.
+//! work is done. If this program is killed before the end, two things keep PostgreSQL from starting: the mode of the data directory, and a
+//! directory in the place of `postmaster.pid`. Each of them is enough.
 
 use std::io;
 use std::sync::Arc;
@@ -36,21 +36,21 @@ impl StartGuard {
         Ok(Self { directory: directory.clone(), mode })
     }
 
-    /// Creates the directory in the place of `postmaster.pid`. To be called after pg_basebackup has checked that the data directory is
-    /// empty, and before it writes pg_control. No backup has a file of that name (`excludeFiles` in basebackup.c).
+    /// Creates the directory in the place of `postmaster.pid`. Call this after pg_basebackup has checked that the data directory is empty,
+    /// and before it writes pg_control. No backup has a file of that name (`excludeFiles` in basebackup.c).
     pub(super) fn occupy_lock_file(directory: &DataDirectory) -> io::Result<()> {
         lock_file::occupy(directory.directory())
     }
 
     /// Renames pg_control to the name that it has in an unfinished replica, so that PostgreSQL cannot start, and restores the mode of the
-    /// directory. To be called when the base backup is complete.
+    /// directory. Call this when the base backup is complete.
     pub(super) fn backup_complete(self) -> io::Result<()> {
         set_control_file_aside(self.directory.directory())?;
         self.release()
     }
 
-    /// Restores the mode of the directory, unless a pg_control is left that cannot be renamed. To be called when the base backup failed.
-    /// The directory is then empty, or the clean-up after the failed attempt empties it and removes pg_control first.
+    /// Restores the mode of the directory, unless a pg_control is left that cannot be renamed. Call this when the base backup failed. The
+    /// directory is then empty, or the clean-up after the failed attempt empties it and removes pg_control first.
     pub(super) fn backup_failed(self) -> io::Result<()> {
         if set_control_file_aside(self.directory.directory()).is_err() {
             // There is no `global`, or pg_control in it cannot be renamed. In the second case the directory keeps its mode.

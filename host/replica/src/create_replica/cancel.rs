@@ -13,7 +13,7 @@ pub enum CancelReason {
     Interrupt,
     /// SIGTERM.
     Terminate,
-    /// The process that started the run has ended, such as the Patroni that would start the replica. The run ends as after SIGTERM.
+    /// The process that started the run has ended, for example Patroni, which would start the replica. The run ends as after SIGTERM.
     ParentEnded,
 }
 

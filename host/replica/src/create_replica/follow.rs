@@ -52,7 +52,8 @@ pub(super) fn password(end: &EndState, source: Option<&Source>) -> Option<Findin
     )))
 }
 
-/// Returns a finding if a passfile has another password than the one by which this run reaches the source. Shows neither password.
+/// Returns a finding if the password in a passfile differs from the password with which this run connects to the source. Shows neither
+/// password.
 fn wrong_password(source: &Source, passfile: &Path, conninfo: &Conninfo, whose: &str) -> Option<Finding> {
     let differing = source.hosts_with_another_password(passfile, conninfo).unwrap_or_default();
     (!differing.is_empty()).then(|| {

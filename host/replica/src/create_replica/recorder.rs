@@ -13,7 +13,7 @@ use crate::outcome::{Attempt, Finding, Report};
 use crate::usage::Usage;
 use crate::{Outcome, Plan, RunResult};
 
-/// How many lines of output are kept of one attempt; the oldest go first.
+/// How many lines of output are kept of one attempt; the oldest lines are dropped first.
 const LINES: usize = 1000;
 /// How many bytes of output are kept of one attempt.
 const OUTPUT_BYTES: usize = 256 * 1024;

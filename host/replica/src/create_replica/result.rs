@@ -4,7 +4,7 @@ use super::CancelReason;
 use super::attempt_error::AttemptError;
 use crate::{Outcome, RunResult};
 
-/// Returns the result of a run with these results of its attempts, in order.
+/// Returns the result of a run whose attempts had these results, in order.
 ///
 /// If a replica was created, a signal that came too late does not count.
 pub(super) fn of_run(attempts: &[Result<(), AttemptError>], cancelled: Option<CancelReason>) -> RunResult {

@@ -26,7 +26,7 @@ pub(super) fn check(
     directories: &Directories,
     major: u32,
 ) -> Result<Vec<Finding>, Refusal> {
-    // A plan without a start of replay makes a new copy of the source, than which no tablespace is younger.
+    // If a plan has no start of replay, the method makes a new copy of the source, and no tablespace is younger than that copy.
     let (Some(facts), Some(_)) = (facts, plan.start_lsn) else { return Ok(Vec::new()) };
     let Some(tablespaces) = &facts.tablespaces else {
         let message = "the source does not list its tablespaces for this role, which may only replicate: if one was created after the \
@@ -118,7 +118,7 @@ fn folder_of(location: &Path, major: u32) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// Returns the path with its links resolved, also if its last component does not exist yet.
+/// Returns the path with its links resolved, even if its last component does not exist yet.
 fn real(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;

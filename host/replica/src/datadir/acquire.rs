@@ -111,7 +111,7 @@ impl DataDirectory {
         for (place, allowed_contents) in places::mapped(places).filter(|(place, _)| place.exists) {
             mapped.push(MappedPlace::inspect(place, allowed_contents, own_places)?);
         }
-        // No directory has inode 0, so no process works in a directory that does not exist.
+        // (0, 0) stands for a directory that does not exist. No directory has inode 0, so no process is found in it.
         server::refuse_used(opened.map_or((0, 0), |(_, identity)| identity.inode()), &mapped)?;
         cluster::refuse_unlinked(&place.real, &mapped, force)?;
         Ok(judged.map_or(Inspected { contents: Contents::Nothing, cluster: None }, |judged| Inspected {
@@ -130,9 +130,9 @@ fn open(place: &Place) -> Result<(Directory, DirectoryIdentity), Refusal> {
 
 /// What is known about a data directory that the run may touch.
 struct Judged {
-    /// The content of the state file, without the mark of unfinished work if the directory holds a whole cluster by now.
+    /// The content of the state file, without the mark of unfinished work if the directory now holds a whole cluster.
     previous: Option<Record>,
-    /// Whether the state file marks the directory as unfinished, even if the directory holds a whole cluster by now.
+    /// Whether the state file marks the directory as unfinished, even if the directory now holds a whole cluster.
     was_unfinished: bool,
     contents: Contents,
     cluster: Option<FoundCluster>,

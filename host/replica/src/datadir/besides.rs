@@ -1,4 +1,5 @@
-//! Lists what is at the top of a data directory besides the cluster: a DBA may keep backups, scripts or certificates there.
+//! Lists the files and directories at the top of a data directory that are not part of the cluster: a DBA may keep backups, scripts or
+//! certificates there.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

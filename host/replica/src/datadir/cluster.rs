@@ -21,7 +21,7 @@ const MOST_TABLESPACES: usize = 10_000;
 /// How many tablespaces a message names.
 const NAMED_TABLESPACES: usize = 5;
 
-/// How many files and directories besides the cluster a message names.
+/// How many files and directories that are not part of the cluster a message names.
 const NAMED_BESIDES: usize = 10;
 
 /// The cluster in the data directory, which a method replaces or builds on.
@@ -31,13 +31,13 @@ pub struct FoundCluster {
     version: String,
     /// The identity in its pg_control, or why pg_control cannot be used.
     identity: Result<ClusterIdentity, String>,
-    /// Its size on disk, and its number of files and directories; `None` if they could not be counted.
+    /// The cluster's size on disk, and the number of its files and directories; `None` if they could not be counted.
     size: Option<(Bytes, u64)>,
     /// The paths of its tablespaces.
     tablespaces: Vec<PathBuf>,
     /// The highest directory in it that belongs to another cluster.
     inner: Option<Inner>,
-    /// The names at its top that neither PostgreSQL nor Patroni creates.
+    /// The names at the top of the directory that neither PostgreSQL nor Patroni creates.
     besides: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl FoundCluster {
         }
     }
 
-    /// Returns a list of the files and directories besides the cluster, for a message; `None` if there are none.
+    /// Returns a list of the files and directories that are not part of the cluster, for a message; `None` if there are none.
     pub fn besides(&self) -> Option<String> {
         let more = self.besides.len().saturating_sub(NAMED_BESIDES);
         let named =
@@ -85,7 +85,7 @@ impl FoundCluster {
         }
     }
 
-    /// Returns its system identifier; `None` if its pg_control cannot be used.
+    /// Returns the cluster's system identifier; `None` if its pg_control cannot be used.
     pub fn system_identifier(&self) -> Option<u64> {
         self.identity.as_ref().ok().map(|identity| identity.system_identifier)
     }

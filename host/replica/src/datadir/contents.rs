@@ -14,7 +14,7 @@ use super::lock_file;
 /// What a data directory holds before a run, by rule 25.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// Nothing, as pg_basebackup means it (rule 22), or the directory does not exist yet.
+    /// The directory is empty by pg_basebackup's definition (rule 22), or does not exist yet.
     Nothing,
     /// A PostgreSQL data directory.
     Cluster,
@@ -49,7 +49,7 @@ pub(super) fn of(directory: &Directory, unfinished: bool) -> io::Result<Contents
     }
 }
 
-/// Returns whether the directory holds a cluster that PostgreSQL would start. Unfinished work of this program never is such a cluster: it
+/// Returns whether the directory holds a cluster that PostgreSQL would start. Unfinished work of this program is never such a cluster: it
 /// lacks pg_control, or, while pg_basebackup works, the directory has a mode that PostgreSQL refuses and a directory in the place of
 /// postmaster.pid. A state file that marks a whole cluster as unfinished is out of date: a run was killed before its first change or after
 /// its last one, or another program has filled the directory since.

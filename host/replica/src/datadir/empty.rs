@@ -25,13 +25,13 @@ pub struct Emptied {
     pub unfinished: bool,
 }
 
-/// What emptying removes besides `global/pg_control`, which is always removed first.
+/// What emptying removes after `global/pg_control`, which is always removed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmptyScope {
     /// Nothing: `keep_data`.
     ControlFileOnly,
     /// Everything in the data directory, the WAL in the mapped WAL directory, and the `PG_<major>_<catalog>` folders in mapped
-    /// tablespace directories. From a mapped directory with unfinished work of this program, everything.
+    /// tablespace directories. A mapped directory with unfinished work of this program is emptied completely.
     Everything,
 }
 
@@ -137,7 +137,7 @@ impl DataDirectory {
             }
         }
         let removed = match self.remove_control_files_of_global() {
-            // The mode of `global` may keep even its owner out.
+            // The mode of `global` may deny access even to its owner.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.directory.set_mode(&GLOBAL, 0o700)?;
                 self.remove_control_files_of_global()?

@@ -74,7 +74,7 @@ fn through_mounts(real: &Path, skipped: usize) -> Option<EnclosingCluster> {
     let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let (there, own) = real.ancestors().find_map(|path| Some((path, identity(path)?)))?;
     let skipped = if there == real { skipped } else { 0 };
-    // A path that another mount hides leads to another file.
+    // If another mount hides a path, the path leads to another file.
     let paths = Mounts::of_this_process().paths(there).into_iter().filter(|path| identity(path) == Some(own));
     let mut found = paths.filter_map(|path| highest(path.ancestors().skip(skipped)));
     found.next()
@@ -110,8 +110,8 @@ fn sign(directory: &Path) -> Option<(&'static str, Option<&'static str>)> {
 }
 
 /// Judges an entry below a directory that is to be emptied, by the signs of [`sign`]. Returns the directory of another cluster whose sign
-/// the entry is, and what the sign is; `None` if the entry is no sign, or a sign of the directory's own cluster. `below` is the path of the
-/// entry, relative to the directory to be emptied. `allowed` says what a mapped directory may hold; `None` means a data directory.
+/// the entry is, and what the sign is; `None` if the entry is not a sign, or is a sign of the directory's own cluster. `below` is the path
+/// of the entry, relative to the directory to be emptied. `allowed` says what a mapped directory may hold; `None` means a data directory.
 pub(super) fn part_of_another(
     below: &Path,
     allowed: Option<AllowedContents>,

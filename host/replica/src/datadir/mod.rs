@@ -103,8 +103,8 @@ impl DataDirectory {
         &self.real_path
     }
 
-    /// Returns the mapped WAL directory and tablespace directories, opened. If several entries of the map have the same target, only the
-    /// first of these entries is among them.
+    /// Returns the mapped WAL directory and tablespace directories, opened. If several entries of the map have the same target, the list
+    /// has only the first of these entries.
     pub fn mapped(&self) -> &[MappedPlace] {
         &self.mapped
     }
@@ -119,8 +119,8 @@ impl DataDirectory {
         self.cluster.as_ref().filter(|_| !self.has_emptied() && !self.state.is_unfinished())
     }
 
-    /// Keeps the directories that were created for this run, because a method works in them. Otherwise those that are empty are
-    /// removed when this value is dropped.
+    /// Keeps the directories that were created for this run, because a method works in them. Without this call, the empty ones among them
+    /// are removed when this value is dropped.
     pub fn keep_created_directories(&self) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).keep();
     }
@@ -155,8 +155,8 @@ pub fn place_around<'a>(
         .or_else(|| places::lies_in(file, &real_path(state_dir)).then_some(state))
 }
 
-/// Returns the directory that a run may empty (the data directory or a mapped directory) in which a file or a directory lies, or in which a
-/// symbolic link on the way to it lies, with the name of that directory for a message. `None` if there is no such directory.
+/// Returns the directory that a run may empty (the data directory or a mapped directory) if a path leads into it or through a symbolic link
+/// in it. Also returns the name of that directory, for a message. `None` if there is no such directory.
 pub fn emptied_place_around<'a>(
     directories: &'a Directories,
     path: &Path,

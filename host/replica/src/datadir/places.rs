@@ -75,7 +75,7 @@ impl fmt::Display for Role {
 pub(super) struct Place {
     pub(super) role: Role,
     written: PathBuf,
-    /// Links resolved.
+    /// The path with its links resolved.
     pub(super) real: PathBuf,
     pub(super) exists: bool,
 }
@@ -216,9 +216,9 @@ impl Drop for CreatedDirectories {
     }
 }
 
-/// Resolves every directory that the operator named, the data directory first, and checks that none of them is, holds or lies in another
-/// one or the state directory. Several entries of the map with the same target count as one place: only a plan shows whether the backup
-/// has a tablespace for more than one of these entries.
+/// Resolves every directory that the operator named, the data directory first, and checks that they do not overlap each other or the state
+/// directory. Several entries of the map with the same target count as one place: only a plan shows whether the backup has a tablespace for
+/// more than one of these entries.
 pub(super) fn resolve(directories: &Directories, state_dir: &Path) -> Result<Vec<Place>, Refusal> {
     let mut places = vec![Place::resolve(Role::DataDirectory, &directories.datadir)?];
     if let Some(wal) = &directories.wal {

@@ -91,7 +91,7 @@ fn pid_of(text: &[u8]) -> Option<u32> {
 /// Returns whether the working directory of a process is the directory with this device and inode. The working directory of a server is
 /// always its data directory.
 fn working_directory(pid: u32, inode: (u64, u64)) -> io::Result<WorkingDirectory> {
-    // The PID of a server that has ended may be that of this program, or of one of its threads, by now.
+    // The PID of a server that has ended may now belong to this program, or to one of its threads.
     if pid == std::process::id() || Path::new(&format!("/proc/self/task/{pid}")).exists() {
         return Ok(WorkingDirectory::Elsewhere);
     }

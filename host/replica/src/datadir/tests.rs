@@ -22,7 +22,7 @@ mod room;
 struct Machine {
     root: PathBuf,
     directories: Directories,
-    /// Removed with the machine.
+    /// The folder is removed when the machine is dropped.
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -208,7 +208,7 @@ fn rule_22_the_root_of_a_file_system_is_refused_with_the_advice_to_use_a_sub_dir
     fs::create_dir(machine.path("data/lost+found")).unwrap();
     let refusal = machine.refused();
     assert!(refusal.message.contains("lost+found") && refusal.message.contains("sub-directory"), "{refusal}");
-    assert!(machine.force().is_err(), "force does not help: pg_basebackup would refuse it too");
+    assert!(machine.force().is_err(), "force does not help: pg_basebackup refuses lost+found too");
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn rule_28_pg_control_is_removed_even_if_a_file_system_was_mounted_since() {
     let machine = Machine::with_cluster();
     let directory = machine.acquire().unwrap();
     empty(&directory);
-    // A file of a method, and a file system that was mounted below it.
+    // A method wrote into the directory, and a file system was mounted in it.
     machine.cluster("data");
     let inside = machine.path("data/base");
     mount(&["-t", "tmpfs", "none"], &inside);
@@ -364,7 +364,7 @@ fn rule_26_a_complete_cluster_is_not_unfinished_work_even_if_the_state_file_says
     machine.map_tablespaces(&[("/old/fast", "fast")]);
     machine.killed(machine.acquire().unwrap(), &[]);
     assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
-    // As after a kill between the last step of the seal and its record, or after another program has filled the directory.
+    // This is the state after a kill between the last step of the seal and its record, or after another program has filled the directory.
     machine.cluster("data");
     let mode = |mode| {
         fs::set_permissions(machine.path("data"), fs::Permissions::from_mode(mode)).unwrap();

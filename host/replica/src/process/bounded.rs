@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::PATH;
 use foundation::landlock::{Allowed, Domain};
 
-/// How often the program is polled.
+/// The pause between two polls of the program.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long the program may take to end after SIGQUIT.
@@ -23,10 +23,10 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How many bytes of each output stream are kept. The rest is read and discarded.
 const KEPT: u64 = 64 << 10;
 
-/// The program's address space in bytes. A server with the smallest buffers maps some 200 MB, libraries included.
+/// The program's address space in bytes. A server with the smallest buffers maps about 200 MB, including libraries.
 const ADDRESS_SPACE: u64 = 2 << 30;
 
-/// How many bytes a file may have that the program writes.
+/// The largest size of a file that the program writes, in bytes.
 const LONGEST_FILE: u64 = 64 << 20;
 
 /// A program, its bounds, and where it may write.

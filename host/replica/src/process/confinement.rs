@@ -37,19 +37,19 @@ const ADDRESS_SPACE_FACTOR: u64 = 4;
 pub struct Confinement {
     /// The files that it may execute and read: the program, its interpreter, and the dynamic loader. They must exist.
     pub execute: Vec<PathBuf>,
-    /// The files that it may read, and the directories below which it may. They must exist.
+    /// The files and directories that it may read; a directory includes everything below it. They must exist.
     pub read: Vec<PathBuf>,
     /// The directories below which it may read and write. They must exist, and [`NativeProgram::writable`](super::NativeProgram)
     /// must name them too.
     pub write: Vec<PathBuf>,
     /// The TCP ports to which it may connect, on any host. If the list is empty, it may not create any socket.
     pub ports: Vec<u16>,
-    /// How many threads the program and everything that it starts may have together, 1 for each process at least. The guard counts them
-    /// again and again and ends the program beyond it: the kernel has a limit for all processes of a user alone.
+    /// How many threads the program and everything that it starts may have together; each process has at least one. The guard counts them
+    /// repeatedly and ends the program if there are more, because the kernel has such a limit only for all processes of a user together.
     pub processes: u64,
     /// How many bytes of private memory each of its processes may have.
     pub memory: u64,
-    /// How many bytes a file may have that the program writes; `None` if there is no limit.
+    /// The largest size of a file that the program writes, in bytes; `None` if there is no limit.
     pub file_size: Option<u64>,
 }
 
@@ -117,7 +117,7 @@ fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: at_most(current), maximum: at_most(maximum) })
 }
 
-/// What no kernel enforces of a confinement, as a sentence without its subject, which is the program.
+/// The restriction that no kernel enforces, as a sentence without its subject, which is the program.
 pub const NEVER_ENFORCED: &str = "may change the mode, group and times of every file that its user owns, and see the names, sizes and \
      link targets of files everywhere, because Landlock does not restrict this";
 

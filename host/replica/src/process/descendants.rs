@@ -23,7 +23,7 @@ pub(super) fn running() -> io::Result<Vec<Process>> {
     for process in &all {
         children.entry(process.parent).or_default().push(process.pid);
     }
-    // Each parent is taken out of the map once, also if a PID that was reused meanwhile makes a circle.
+    // Each parent is removed from the map once, even if a PID that was reused meanwhile makes a cycle.
     let mut family: HashSet<u32> = HashSet::new();
     let mut parents = vec![std::process::id()];
     while let Some(parent) = parents.pop() {
@@ -41,8 +41,8 @@ pub(super) fn threads() -> io::Result<u64> {
     Ok(running()?.iter().fold(0, |sum, process| sum.saturating_add(process.threads)))
 }
 
-/// Stops all descendants (SIGSTOP), also those that start others all the time: a stopped process starts none. So their number grows no
-/// more when this returns, whereas killing one after another would make room for new ones.
+/// Stops all descendants (SIGSTOP), even if they keep starting others: a stopped process starts none. So their number no longer grows when
+/// this returns. Killing them one after the other would instead make room for new ones.
 pub(super) fn stop_all() -> io::Result<()> {
     let mut stopped = HashSet::new();
     loop {
@@ -85,8 +85,8 @@ pub(super) fn signal(processes: &[Process], signal: Signal) {
     }
 }
 
-/// Kills every process in the Landlock domain of this thread but this process, also in domains within it, in one step: a process
-/// cannot start another one and escape meanwhile (kill(2) with -1). Without the proof this would kill every process of the user.
+/// Kills every process in the Landlock domain of this thread and in the domains within it, except this process. This is one step (kill(2)
+/// with -1), so no process can start another one and escape meanwhile. Without the proof this would kill every process of the user.
 pub(super) fn kill_domain(_proof: &SignalScope) {
     // Fails if no other process is left. The caller polls until all are gone.
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), NixSignal::SIGKILL);
@@ -102,7 +102,7 @@ pub(super) fn kill_children() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the children of this process, zombies too. Those that were started last come first, because they live longest.
+/// Returns the children of this process, including zombies. The children that were started last come first, because they live longest.
 pub(super) fn children() -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for thread in fs::read_dir("/proc/self/task")? {
@@ -118,7 +118,7 @@ pub(super) fn children() -> io::Result<Vec<Pid>> {
     Ok(found.into_iter().rev().filter_map(Pid::from_raw).collect())
 }
 
-/// Returns the same in no order, by a look at every process.
+/// Returns the same children in no particular order, by examining every process.
 pub(super) fn children_of_all() -> io::Result<Vec<Pid>> {
     let own = std::process::id();
     let mut found = Vec::new();

@@ -33,23 +33,23 @@ pub(super) const GUARD: &str = "--understudy-guard-of-a-native-program";
 /// The first argument of the process that becomes the program.
 pub(super) const PROGRAM: &str = "--understudy-guarded-native-program";
 
-/// How often to check whether processes that are being ended still exist.
+/// The pause between two checks whether processes that are being ended still exist.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long the child may take to execute the program. It opens the granted paths before that.
 const STARTS_WITHIN: Duration = Duration::from_mins(1);
 
-/// How often processes are killed that may have started others meanwhile, before the guard waits for [`INTERVAL`].
+/// How many times the guard kills the processes, which may have started others meanwhile, before it waits for [`INTERVAL`].
 const PASSES: u32 = 64;
 
 /// The most children that are reaped before the guard does anything else: processes may end as fast as the guard can reap them.
 const REAPED_AT_ONCE: u32 = 1000;
 
-/// How often the processes of a confined program are counted, at most.
+/// The shortest pause between two counts of the processes of a confined program.
 const COUNT: Duration = Duration::from_millis(50);
 
-/// By how many times the pause between two counts exceeds the processor time that a count takes, at least. A machine may have thousands of
-/// processes, all of which are read.
+/// The pause between two counts is at least this many times the processor time of a count, because a machine may have thousands of
+/// processes and a count reads all of them.
 const COUNT_SHARE: u32 = 10;
 
 /// Runs as a guard if the first argument is the hidden argument for that; otherwise returns `None`. Call this before anything else in
@@ -60,7 +60,7 @@ pub fn guard_main(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitC
     if first != GUARD && first != PROGRAM {
         return None;
     }
-    // The host already keeps its descriptors from programs. This also holds if it missed one.
+    // The host already keeps programs from inheriting its descriptors. This call covers a descriptor that the host missed.
     keep_from_programs_from(LOCK + 1);
     Some(if first == GUARD { guard() } else { become_program(arguments) })
 }
@@ -334,16 +334,16 @@ enum Seen {
     Ended(Status),
     /// The host or a signal says that it must end.
     MustEnd,
-    /// It has too many processes.
+    /// The program has too many processes.
     TooMany,
 }
 
-/// The count of a confined program's processes. Another program's are not counted.
+/// The count of a confined program's processes. The processes of other programs are not counted.
 struct Counted {
     /// How many threads there may be; `None` if they are not counted.
     most: Option<u64>,
     next: Instant,
-    /// The most that were there at once when they were counted.
+    /// The highest count so far.
     peak: u64,
 }
 
@@ -354,13 +354,14 @@ impl Counted {
         Self { most, next: Instant::now(), peak: u64::from(most.is_some()) }
     }
 
-    /// Counts, if it is time. Returns whether there are too many.
+    /// Counts the processes, if it is time. Returns whether there are too many.
     fn count(&mut self) -> io::Result<bool> {
         let Some(most) = self.most.filter(|_| Instant::now() >= self.next) else { return Ok(false) };
         let began = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?);
         let threads = descendants::threads()?;
         self.peak = self.peak.max(threads);
-        // Not the time that passed: it is longest while many processes compete for the processor, and they must be counted soon.
+        // This is processor time and not elapsed time: elapsed time is longest while many processes compete for the processor, and then the
+        // next count must come soon.
         let took = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?).saturating_sub(began);
         self.next = Instant::now() + COUNT.max(took.saturating_mul(COUNT_SHARE));
         Ok(threads > most)
@@ -368,7 +369,7 @@ impl Counted {
 
     /// Returns how long to wait until the next count; `None` if there is none.
     fn pause(&self) -> Option<Duration> {
-        // A millisecond more, because poll counts whole ones and must not return before.
+        // Adds a millisecond, because poll uses whole milliseconds and must not return too early.
         let until = |_| self.next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         self.most.map(until)
     }

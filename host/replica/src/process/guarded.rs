@@ -13,7 +13,7 @@ use super::orphans::{self, RunningGuard};
 use super::protocol::GuardMessage;
 use crate::state::{ProcessIdentity, process};
 
-/// How often to check whether the processes of a dead guard have ended.
+/// The pause between two checks whether the processes of a dead guard have ended.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// A guard that is ready.
@@ -23,7 +23,7 @@ pub(super) struct Guarded {
     pub(super) socket: GuardSocket,
     pub(super) output: (Option<ChildStdout>, Option<ChildStderr>),
     pub(super) landlock: u32,
-    /// Dropped last: until then this process adopts what the guard leaves.
+    /// This field is dropped last: until then, this process adopts the processes that the guard leaves.
     pub(super) _running: RunningGuard,
 }
 
@@ -48,7 +48,8 @@ impl Guarded {
                 left |= process.group == self.identity.pid && !process.is_dead();
                 Ok(())
             })?;
-            // After the look at the group, which the guard belongs to: a dead guard has no children any more.
+            // This comes after the loop over the group, which includes the guard: if the loop saw the guard dead, the guard has no children
+            // any more.
             left |= orphans::kill(self.identity)?;
             if !left {
                 return Ok(());

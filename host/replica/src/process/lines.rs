@@ -8,16 +8,16 @@ pub const LONGEST_LINE: usize = 4096;
 /// How many bytes of a line are kept as the program wrote them.
 pub const LONGEST_KEPT_LINE: usize = 64 << 10;
 
-/// Returns a line for a log: without the secrets that `redact` removes, then without control characters, and last cut to
-/// [`LONGEST_LINE`] bytes, with a note. A cut before could leave the beginning of a secret. `is_whole` says whether `bytes` is all of the
-/// line.
+/// Returns a line for a log: removes secrets with `redact`, then removes control characters, and last cuts the line to [`LONGEST_LINE`]
+/// bytes, with a note. If the line were cut first, the beginning of a secret could stay in it. `is_whole` says whether `bytes` contains the
+/// whole line.
 pub(super) fn shown(bytes: &[u8], is_whole: bool, redact: impl FnOnce(&str) -> String) -> String {
     let mut text = printable(&redact(&String::from_utf8_lossy(bytes))).into_owned();
     if text.len() > LONGEST_LINE {
         text.truncate(text.floor_char_boundary(LONGEST_LINE));
         text.push_str(" [cut]");
     } else if !is_whole {
-        // So many secrets were in it that the end of `bytes`, which may be the beginning of another one, would be shown.
+        // Without its secrets the text is so short that the end of `bytes`, which may be the beginning of another secret, would be shown.
         text = format!("[a line of more than {LONGEST_KEPT_LINE} bytes is left out]");
     }
     text
@@ -26,7 +26,7 @@ pub(super) fn shown(bytes: &[u8], is_whole: bool, redact: impl FnOnce(&str) -> S
 /// A line without its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// Without control characters, at most [`LONGEST_LINE`] bytes, and a note if the rest was cut. Secrets are still in it.
+    /// The line without control characters, at most [`LONGEST_LINE`] bytes, with a note if the rest was cut. Still contains secrets.
     pub(super) text: String,
     /// The bytes that the program wrote, at most [`LONGEST_KEPT_LINE`].
     pub(super) bytes: Vec<u8>,

@@ -16,8 +16,8 @@ pub(super) struct Score {
 }
 
 impl Score {
-    /// Returns `None` where the file cannot be written, such as in a container with a read-only `/proc`: the order in which the kernel
-    /// kills is then its own choice, as for every program.
+    /// Opens the score; `None` if the file cannot be written, for example in a container with a read-only `/proc`. The kernel then chooses
+    /// which process it kills first, as for every program.
     pub(super) fn open() -> Option<Self> {
         let own = fs::read_to_string(PATH).ok()?;
         let file = File::options().write(true).open(PATH).ok()?;

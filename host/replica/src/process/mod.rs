@@ -128,18 +128,17 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// What a program and everything that it started used, as far as each process was waited for (getrusage(2)).
+/// What a program and everything that it started used. A process counts only if its parent waited for it (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Processor time.
     pub cpu: Duration,
-    /// How many bytes of memory the largest process had, files that it mapped included. A process begins as a copy of this executable, so
-    /// it is not less than that one needs.
+    /// The memory of the largest process in bytes, including mapped files. A process begins as a copy of this executable, so the value is
+    /// never less than what such a copy needs.
     pub memory: u64,
-    /// How many bytes of files were changed, as the kernel counts them: none in a file system in memory.
+    /// How many bytes were written to files, as the kernel counts them; the kernel does not count file systems in memory.
     pub written: u64,
-    /// How many threads there were together at most when they were counted, one for each process at least; 0 for a program without
-    /// confinement, whose processes are not counted.
+    /// The highest count of threads, at least one for each process; 0 for a program without confinement, whose processes are not counted.
     pub processes: u64,
 }
 
@@ -152,7 +151,7 @@ pub struct Ending {
     pub stopped: bool,
     /// How many processes the program left behind, all of which were ended.
     pub leftover_processes: u32,
-    /// Whether it was ended because it had more processes than its confinement allows ([`Confinement::processes`]).
+    /// Whether the program was ended because it had more processes than its confinement allows ([`Confinement::processes`]).
     pub too_many_processes: bool,
     /// What the program and everything that it started used.
     pub used: Resources,
@@ -250,7 +249,7 @@ impl NativeProgram {
         let mut command = Command::from(command);
         let (mut child, running) = RunningGuard::start(|| command.spawn(), Child::id)
             .map_err(|error| refused(format!("{}: {error}", self.guard.0.display())))?;
-        // Closes the guard's end of the socket, and the copy of the lock.
+        // This closes the guard's end of the socket, and the copy of the lock.
         drop(command);
         let pid = child.id().ok_or_else(|| refused("it ended at once".to_owned()))?;
         let output = (child.stdout.take(), child.stderr.take());
@@ -368,7 +367,7 @@ impl NativeProgram {
                 message = guarded.socket.receive() => break message.map_err(|source| self.system(source))?,
             }
         };
-        // A guard that has seen the end of everything says so.
+        // If the guard has seen the end of all processes, its last message is `Ended`.
         if !matches!(last, Some(GuardMessage::Ended { .. })) {
             guarded.end_orphans().await.map_err(|source| self.system(source))?;
         }

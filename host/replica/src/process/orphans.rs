@@ -1,8 +1,8 @@
-//! What a guard leaves to the host when the guard is killed.
+//! Ends the processes that a guard leaves to the host when the guard is killed.
 //!
 //! While a guard runs, the host is a child subreaper (prctl(2)): the kernel gives the children of a process that has ended to its nearest
-//! ancestor which is one. So the descendants of a dead guard become children of the host, whatever groups and sessions they are in, and not
-//! of the init process.
+//! ancestor that is a child subreaper. So the descendants of a dead guard become children of the host, whatever groups and sessions they
+//! are in, and not of the init process.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,7 +16,7 @@ use super::descendants;
 use crate::state::ProcessIdentity;
 use crate::state::process::{self, Process};
 
-/// How many times the children of this process are looked at before the caller waits.
+/// How many times the children of this process are examined before the caller waits.
 const PASSES: u32 = 64;
 
 /// The PIDs of the guards that run.
@@ -31,17 +31,17 @@ pub(super) fn is_guard(pid: u32) -> bool {
     guards().contains(&pid)
 }
 
-/// A guard that runs. Only while there is one this process adopts the descendants of its children.
+/// A running guard. This process adopts the descendants of its children only while at least one guard runs.
 #[derive(Debug)]
 pub(super) struct RunningGuard(u32);
 
 impl RunningGuard {
-    /// Starts a guard by `spawn`, and returns what that returns. `pid` tells its PID.
+    /// Starts a guard with `spawn`, and returns the result of `spawn`. `pid` returns the guard's PID.
     pub(super) fn start<T>(
         spawn: impl FnOnce() -> io::Result<T>,
         pid: impl FnOnce(&T) -> Option<u32>,
     ) -> io::Result<(T, Self)> {
-        // Held while the guard starts, so that no one takes it for an orphan before its PID is known.
+        // The lock is held while the guard starts, so that the guard is not taken for an orphan before its PID is known.
         let mut guards = guards();
         set_child_subreaper(Some(getpid()))?;
         let started = spawn().and_then(|guard| {
@@ -70,23 +70,23 @@ impl Drop for RunningGuard {
 
 fn stop_adopting(guards: &BTreeSet<u32>) {
     if guards.is_empty() {
-        // It cannot fail (prctl(2)); an adopted process would do no harm.
+        // This call cannot fail (prctl(2)). If it did, an adopted process would do no harm.
         let _ = set_child_subreaper(None);
     }
 }
 
-/// Kills the processes that this dead guard left to the host, and reaps those that have ended. Returns whether one was left.
+/// Kills the processes that this dead guard left to the host, and reaps those that have ended. Returns whether such a process was left.
 ///
-/// An orphan is a child of the host in another session than the host's, that is no guard and did not start before the dead guard. The host
-/// starts processes in its own session only, and a process cannot enter a session that exists (setsid(2)). A guard and all that descends
-/// from it are in other sessions.
+/// An orphan is a child of the host that is in another session than the host, is not a guard, and did not start before the dead guard. The
+/// host starts processes only in its own session, and a process cannot enter an existing session (setsid(2)). A guard and all its
+/// descendants are in other sessions.
 pub(super) fn kill(guard: ProcessIdentity) -> io::Result<bool> {
     let own = std::process::id();
     let session = process::stat(own)?.map(|own| own.session);
     let orphan = |pid: Pid| {
-        // Without an answer it has ended, or is hidden, and then belongs to another user.
+        // If there is no answer, the process has ended, or it is hidden and so belongs to another user.
         let Ok(Some(process)) = process::stat(pid.as_raw_nonzero().get().unsigned_abs()) else { return None };
-        // Another child may have ended since, and another process have got its PID.
+        // The child may have ended since, and another process may have its PID.
         let is_orphan = process.parent == own
             && process.pid != guard.pid
             && process.started >= guard.started
@@ -100,8 +100,9 @@ pub(super) fn kill(guard: ProcessIdentity) -> io::Result<bool> {
         for child in descendants::children()? {
             let Some(process) = orphan(child) else { continue };
             left = true;
-            // Only this function waits for the child, which keeps its PID until then, and a zombie its group. A group is killed in one step, so
-            // that what starts another process and ends all the time cannot escape without changing its group each time.
+            // Only this function waits for the child, so the child keeps its PID until then, and a zombie keeps its group. A group is
+            // killed in one step, so that a process that keeps starting a successor and ending cannot escape, unless it changes its group
+            // each time.
             if !process.is_dead() {
                 let _ = kill_process(child, Signal::KILL);
             } else if groups.insert(process.group)
@@ -119,7 +120,7 @@ pub(super) fn kill(guard: ProcessIdentity) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Looks at every process.
+/// Examines every process.
 fn any_child_is(orphan: &dyn Fn(Pid) -> Option<Process>) -> io::Result<bool> {
     Ok(descendants::children_of_all()?.into_iter().any(|child| orphan(child).is_some()))
 }

@@ -19,8 +19,8 @@ pub const TAIL: usize = 20;
 pub struct Line {
     /// The stream that the line came from.
     pub stream: Stream,
-    /// The line without its end, free of control characters, at most [`super::LONGEST_LINE`] bytes. It may have secrets, and the beginning
-    /// of one where it was cut, so no log gets it: see [`Line::shown`].
+    /// The line without its end, free of control characters, at most [`super::LONGEST_LINE`] bytes. It may contain secrets, and the
+    /// beginning of a secret where it was cut, so it must not be logged: use [`Line::shown`].
     pub text: String,
     /// The line as the program wrote it, without its end; at most [`super::LONGEST_KEPT_LINE`] bytes.
     pub bytes: Vec<u8>,

@@ -45,7 +45,7 @@ pub(super) enum GuardMessage {
         status: Status,
         /// How many processes the program had left behind.
         leftover_processes: u32,
-        /// Whether it was ended because it had more processes than [`Confinement::processes`].
+        /// Whether the program was ended because it had more processes than [`Confinement::processes`].
         too_many_processes: bool,
         /// What the program and its descendants used.
         used: Resources,

@@ -22,9 +22,9 @@ pub(super) const MAIN: RelativePath = RelativePath::literal("postgresql.conf");
 /// The file that `ALTER SYSTEM` writes.
 pub(super) const AUTO: RelativePath = RelativePath::literal(names::POSTGRESQL_AUTO_CONF);
 
-/// Files that Patroni has the server read later, although no restored file may name them yet: Patroni's own `postgresql.conf` includes
-/// `postgresql.base.conf`, which Patroni keeps if it exists (`write_postgresql_conf`), and Patroni copies `*.backup` to files that are
-/// missing (`restore_configuration_files`, both in `patroni/postgresql/config.py`).
+/// Files that the server reads later because of Patroni, although no restored file may name them yet: Patroni's own `postgresql.conf`
+/// includes `postgresql.base.conf`, which Patroni keeps if it exists (`write_postgresql_conf`), and Patroni copies `*.backup` to files that
+/// are missing (`restore_configuration_files`, both in `patroni/postgresql/config.py`).
 const OF_PATRONI: [RelativePath; 3] = [
     RelativePath::literal("postgresql.base.conf"),
     RelativePath::literal("postgresql.base.conf.backup"),
@@ -57,7 +57,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Returns its place for a message: the file and the line.
+    /// Returns the entry's place for a message: the file and the line.
     pub(super) fn place(&self) -> String {
         format!("{} line {}", shown(self.file.as_os_str().as_encoded_bytes()), self.line)
     }
@@ -169,7 +169,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads the files that an include names, if they are inside the data directory. `judged_settings` reports those outside.
+    /// Reads the files that an include names, if they are inside the data directory. `judged_settings` reports the files outside.
     fn include(&mut self, entry: &Entry, depth: usize) -> Result<(), Problem> {
         let from = entry.file.parent();
         let refused = |why: &str| {

@@ -24,15 +24,15 @@ pub(super) enum Destination {
 const OF_PROCESSES: [&str; 3] = ["/proc", "/dev", "/sys"];
 
 /// Returns where `path` leads; it is relative to the directory `from` below the data directory. Removes `..` as PostgreSQL does
-/// (`canonicalize_path`). Resolves links outside the data directory, so that other paths to it are recognised. Does not resolve links in
-/// the data directory, because the walk has refused every link that the host does not make.
+/// (`canonicalize_path`). Resolves links outside the data directory, so that other paths to the data directory are recognised. Does not
+/// resolve links in the data directory, because the walk has refused every link that the host does not make.
 pub(super) fn destination(places: &Places<'_>, from: Option<&Path>, path: &Path) -> Destination {
     // Bytes that are not UTF-8 were replaced in the text, so the server uses another path.
     if path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
         return Destination::Unclear;
     }
     let mut elsewhere = Destination::Outside;
-    // If the data directory is reached by a link, `..` leads to other directories by its two paths.
+    // If the data directory is reached through a link, it has two paths, from which `..` leads to different directories.
     for top in [places.path.as_path(), places.written] {
         match of(places, &normal(&top.join(from.unwrap_or(Path::new(""))).join(path))) {
             inside @ Destination::Inside(_) => return inside,
@@ -43,7 +43,7 @@ pub(super) fn destination(places: &Places<'_>, from: Option<&Path>, path: &Path)
     elsewhere
 }
 
-/// Returns whether a text is an absolute path to the data directory, also through links.
+/// Returns whether a text is an absolute path to the data directory, even through links.
 pub(super) fn is_data_directory(places: &Places<'_>, path: &str) -> bool {
     let path = Path::new(path);
     path.is_absolute() && destination(places, None, path) == Destination::Inside(None)

@@ -1,6 +1,6 @@
-//! Finds the files that `pg_hba.conf` and `pg_ident.conf` have the server read: `@file` in any field, and from version 16 on lines with
-//! `include`, `include_if_exists` and `include_dir` (`tokenize_auth_file` in `src/backend/libpq/hba.c`). This module reads
-//! only files inside the data directory. It does not check whether the files exist, or what their rules are.
+//! Finds the files that the server reads because of `pg_hba.conf` and `pg_ident.conf`: `@file` in any field, and from version 16 on lines
+//! with `include`, `include_if_exists` and `include_dir` (`tokenize_auth_file` in `src/backend/libpq/hba.c`). This module reads only files
+//! inside the data directory. It does not check whether the files exist, or what their rules are.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -37,7 +37,7 @@ const MOST_FILES: usize = 200;
 /// The most paths outside the data directory that are reported; with `refuse-commands` the first such path ends the seal.
 const MOST_REPORTED: usize = 50;
 
-/// Reports every file outside the data directory that these files have the server read, or refuses the first such file.
+/// Reports every file outside the data directory that the server reads because of these files, or refuses the first such file.
 pub(super) fn check(
     places: &Places<'_>,
     configuration: &Configuration,
@@ -98,7 +98,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Adds the file that a line names to `waiting`, or reports that it is outside.
+    /// Adds the file that a line names to `waiting`, or reports that the file is outside the data directory.
     fn follow(
         &mut self,
         file: &RelativePath,
@@ -169,12 +169,12 @@ fn logical_lines(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     lines
 }
 
-/// A file that a line has the server read.
+/// A file that the server reads because of a line.
 struct NamedFile {
     /// The directive, or `@`.
     how: &'static str,
     path: String,
-    /// Whether it may be part of a secret that contains a blank or a comma.
+    /// Whether the path may be part of a secret that contains a blank or a comma.
     may_be_secret: bool,
 }
 
@@ -210,8 +210,8 @@ fn first_secret(tokens: &[Token]) -> Option<usize> {
     tokens.iter().position(|token| SECRETS.iter().any(|secret| token.text.starts_with(secret)))
 }
 
-/// Returns what may be a secret in a file of rules and in the files that it includes, wherever these are: see [`possible_secrets`]. At
-/// most [`MOST_FILES`] files are read, each up to [`LONGEST`] bytes; a file that cannot be read is skipped.
+/// Returns the possible secrets in a file of rules and in the files that it includes, wherever these are: see [`possible_secrets`]. At most
+/// [`MOST_FILES`] files are read, each up to [`LONGEST`] bytes; a file that cannot be read is skipped.
 pub(super) fn possible_secrets_from(file: &Path, major: u32) -> Vec<String> {
     let (mut waiting, mut read, mut possible) = (vec![file.to_owned()], BTreeSet::new(), Vec::new());
     while let Some(file) = waiting.pop() {
@@ -233,7 +233,7 @@ pub(super) fn possible_secrets_from(file: &Path, major: u32) -> Vec<String> {
                 }
                 _ => waiting.push(path),
             }
-            // One file may name millions, and no more than this many are read.
+            // One file may name millions of files, but no more than this many are read.
             waiting.truncate(MOST_FILES);
         }
     }
@@ -267,7 +267,7 @@ fn possible_secrets(file: &[u8]) -> Vec<String> {
 #[derive(Debug, PartialEq, Eq)]
 struct Token {
     text: String,
-    /// Whether it begins with a quote, so that an `@` has no special meaning.
+    /// Whether the field begins with a quote, so that an `@` has no special meaning.
     quoted: bool,
 }
 

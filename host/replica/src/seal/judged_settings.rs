@@ -1,9 +1,9 @@
-//! Judges the restored settings, which may have the server run, load, write or read something. They are not trusted, because they come
-//! with the backup. Each mention of a setting is judged by its class in the table of settings, also one that a later mention overrides,
-//! because the later one may be removed. Settings that can end recovery or damage the replica are overridden or refused under every
+//! Judges the restored settings, which may make the server run, load, write or read something. They are not trusted, because they come with
+//! the backup. Each mention of a setting is judged by the setting's class in the table of settings, even if a later mention overrides it,
+//! because the later mention may be removed. Settings that can end recovery or damage the replica are overridden or refused under every
 //! policy. Settings that run or load something, or lead out of the data directory, are reported, or refused with
-//! `config = "refuse-commands"`. Others are only reported. Nothing is reported of a mention that a later line of the same file overrides.
-//! Secrets are not shown: of a command only its program.
+//! `config = "refuse-commands"`. Other settings of interest are only reported. A mention that a later line of the same file overrides is
+//! not reported. Secrets are not shown: a report shows only the program of a command.
 
 mod values;
 
@@ -53,8 +53,8 @@ enum Verdict {
     Refused(String),
 }
 
-/// The settings of `postgresql.conf` that Patroni writes anew when it starts PostgreSQL, besides the include of `postgresql.base.conf`
-/// (`write_postgresql_conf` in `patroni/postgresql/config.py`).
+/// The settings of `postgresql.conf` that Patroni writes anew when it starts PostgreSQL, in addition to the include of
+/// `postgresql.base.conf` (`write_postgresql_conf` in `patroni/postgresql/config.py`).
 const WRITTEN_BY_PATRONI: [&str; 3] = ["primary_conninfo", "primary_slot_name", "unix_socket_directories"];
 
 fn is_written_by_patroni(entry: &Entry) -> bool {
@@ -160,7 +160,7 @@ fn check_includes(
     Ok(())
 }
 
-/// Returns the directories below the data directory to which the server may write its log, by any mention of the setting.
+/// Returns the directories below the data directory to which the server may write its log, according to any mention of the setting.
 fn log_directories<'a>(
     places: &'a Places<'_>,
     configuration: &'a Configuration,
@@ -299,8 +299,8 @@ fn loads_from(name: &str, directory: &str) -> String {
     format!("`{name}` has libraries or extensions loaded from `{}`", shown(directory.as_bytes()))
 }
 
-/// Returns a description if the value of an unknown extension's setting looks like a path out of the data directory or a URL, which is not
-/// shown because it may contain a password.
+/// Returns a description if the value of an unknown extension's setting looks like a path out of the data directory or like a URL. A URL is
+/// not shown, because it may contain a password.
 fn leads_elsewhere(places: &Places<'_>, name: &str, value: &str) -> Option<String> {
     first_outside(places, name, value)
         .or_else(|| value.contains("://").then(|| format!("`{name}` names something by a URL")))

@@ -1,9 +1,9 @@
 //! The seal checks what a method restored and makes it startable (loop rules 29 and 30).
 //!
 //! Its steps, in this order: rename `global/pg_control` to its unfinished name; do every check, none of which changes anything but
-//! modes; make the changes (links, configuration, signal files); have PostgreSQL's own programs check whether the server would start;
-//! if backup_label says where replay begins, write an invalid checkpoint into pg_control; sync the file systems; rename pg_control
-//! back. A check that does not pass, an error or a SIGKILL before the last step leaves a tree that PostgreSQL does not start from.
+//! modes; make the changes (links, configuration, signal files); check with PostgreSQL's own programs whether the server would start; if
+//! backup_label says where replay begins, write an invalid checkpoint into pg_control; sync the file systems; rename pg_control back. A
+//! check that does not pass, an error or a SIGKILL before the last step leaves a tree that PostgreSQL does not start from.
 
 mod configuration;
 mod control_file;
@@ -59,8 +59,8 @@ pub struct EndState {
     /// If set, standby.signal and primary_conninfo are written (rule 29).
     pub configure_standby: Option<Standby>,
     /// The operator's own `restore_command`, which is written together with `primary_conninfo`. Without `configure_standby`, as under
-    /// Patroni, a finding says that it was not written, with the line for Patroni's configuration. It is reported, so it must hold no
-    /// secret.
+    /// Patroni, a finding says that it was not written, with the line for Patroni's configuration. The finding shows the command, so the
+    /// command must not contain a secret.
     pub restore_command: Option<String>,
     /// The trigger file that is removed (rule 29), relative to the data directory; `promote`, as in Patroni, if it is `None`.
     pub trigger_file: Option<String>,
@@ -69,7 +69,8 @@ pub struct EndState {
     /// Whether settings that run commands, load libraries, include files or lead out of the data directory fail the seal instead of
     /// being reported (`config = "refuse-commands"`).
     pub refuse_commands: bool,
-    /// The server's `config_file`. With `None` it is `postgresql.conf` in the data directory, or else Debian's below `/etc/postgresql`.
+    /// The server's `config_file`. With `None` it is `postgresql.conf` in the data directory or, if there is none, Debian's file below
+    /// `/etc/postgresql`.
     pub config_file: Option<PathBuf>,
     /// The passfile that libpq reads for the standby if `primary_conninfo` names none: `.pgpass` in the home directory of the
     /// server's user. `None` if that is not known.
@@ -106,20 +107,20 @@ pub struct SealError {
     pub findings: Vec<Finding>,
 }
 
-/// Renames `global/pg_control` to its unfinished name, synced: PostgreSQL does not start from then on.
+/// Renames `global/pg_control` to its unfinished name, and syncs the change. From then on PostgreSQL does not start.
 pub(crate) fn set_control_file_aside(top: &Directory) -> std::io::Result<()> {
     startable::set_aside(top).map_err(|problem| std::io::Error::other(problem.message))
 }
 
-/// Entries that are skipped in a mapped directory of the write-ahead log, which may be the root of a file system.
+/// Entries that are skipped in a mapped directory of the write-ahead log, because it may be the root of a file system.
 const SKIPPED_IN_WAL: &[&str] = &["lost+found"];
 
 /// Checks what the method restored and makes it startable. Blocking. The first step renames `global/pg_control` to its unfinished
-/// name if the method wrote it under its own name; the last step renames it back, synced. Stops before the last step if `cancel` is
-/// cancelled, at the latest after the file system that is being synced.
+/// name if the method wrote it under its own name; the last step renames it back and syncs the change. If `cancel` is cancelled, stops
+/// before the last step, at the latest when the sync of one file system ends.
 ///
 /// # Errors
-/// Fails at the first check that does not pass, or if a file cannot be read or written. There is no `global/pg_control` then.
+/// Fails at the first check that does not pass, or if a file cannot be read or written. After a failure there is no `global/pg_control`.
 pub fn seal(
     directory: &DataDirectory,
     request: &Request,
@@ -284,7 +285,7 @@ impl Seal<'_> {
         leftover_files::signal(top, self.requests, self.end, findings)
     }
 
-    /// Has PostgreSQL's own programs check whether the server would start. Returns its `primary_slot_name`.
+    /// Makes PostgreSQL's own programs check whether the server would start. Returns the server's `primary_slot_name`.
     fn ask_the_server(
         &self,
         places: &Places<'_>,

@@ -49,7 +49,7 @@ pub(super) struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    /// Returns the directories that the run has locked. None of them lies within another, which was checked before they were locked.
+    /// Returns the directories that the run has locked. None of them lies within another; that was checked before they were locked.
     pub(super) fn of(directory: &DataDirectory, directories: &'a Directories) -> Result<Self, Problem> {
         let top = Place::checked(&directories.datadir, directory.real_path(), directory.directory())?;
         let (mut wal, mut mapped) = (None, Vec::new());

@@ -109,7 +109,7 @@ pub enum SettingRefused {
         /// The allowed values.
         expected: String,
     },
-    /// The server's version does not have it, and would not start.
+    /// The server's version does not have the setting, and would not start with it.
     #[error("PostgreSQL {major} has no setting `{name}` and would not start with it")]
     Version {
         /// The setting.
@@ -166,7 +166,7 @@ mod tests {
         match grammar {
             Grammar::Flag => (vec!["on".into(), "off".into()], vec!["maybe".into(), "".into()]),
             Grammar::Words(_, words) => (words.iter().map(ToString::to_string).collect(), vec!["7x".into()]),
-            // As many as this machine's memory has room for.
+            // 100 instead of the highest allowed number, for which this machine may not have enough memory.
             Grammar::Number(least, most) => {
                 (vec![text(least.max(1)), text(100)], vec![text(most + 1), "1.5".into()])
             }

@@ -1,5 +1,5 @@
-//! Checks the restored write-ahead log. Segments in `pg_wal` are replayed before anything is streamed, so a segment of a timeline
-//! that the source left, past the fork, makes a standby that never follows. Headers: PostgreSQL's `access/xlog_internal.h`.
+//! Checks the restored write-ahead log. Segments in `pg_wal` are replayed before anything is streamed. So if `pg_wal` has a segment past
+//! the point where the source left a timeline, the standby never follows. Headers: PostgreSQL's `access/xlog_internal.h`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -60,7 +60,7 @@ fn check_start(
         Some(_) => format!("the segment {segment}, with which replay begins, is incomplete in pg_wal"),
         None => format!("the segment {segment}, with which replay begins, is not in pg_wal"),
     };
-    // Without a label and without a shutdown the server does crash recovery first, for which it streams nothing.
+    // Without a label and without a shutdown, the server first does crash recovery, during which it streams nothing.
     if !start.by_label && !control.state.is_shut_down() {
         return Err(Problem::new(
             CHECK,
@@ -211,8 +211,8 @@ fn holds_log(log: &Directory, file: &OsStr, begin: Lsn) -> io::Result<bool> {
 }
 
 /// Returns whether the segment holds a record that begins at `fork`. If the server has not written there yet, the segment has zeros, or, if
-/// it was recycled, records of an earlier position. Each record has the position of its predecessor, which is then not just before the
-/// fork.
+/// it was recycled, records of an earlier position. Each record has the position of its predecessor; in a record of an earlier position,
+/// this is not just before the fork.
 fn holds_a_record(log: &Directory, file: &OsStr, fork: Lsn, segment_size: SegmentSize) -> io::Result<bool> {
     let path = RelativePath::new(file).map_err(io::Error::other)?;
     let mut open = log.open_file(&path)?;

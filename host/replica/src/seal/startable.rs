@@ -1,5 +1,6 @@
-//! Renames `global/pg_control`, which makes a data directory startable. PostgreSQL does not start without it, so the seal renames it first
-//! to its unfinished name and last back: an interruption in between, even by SIGKILL, leaves a directory that PostgreSQL does not start.
+//! Renames `global/pg_control`, which makes a data directory startable. PostgreSQL does not start without this file, so the first step of
+//! the seal renames it to its unfinished name, and the last step renames it back. An interruption in between, even by SIGKILL, leaves a
+//! directory from which PostgreSQL does not start.
 
 use foundation::rooted::{Directory, Kind, RelativePath};
 use postgres_formats::control_file::{self, ControlFile, ControlFileError, NO_CHECKPOINT};
@@ -72,7 +73,8 @@ pub(super) fn invalidate_checkpoint(top: &Directory) -> Result<(), Problem> {
     top.replace(&UNFINISHED, &changed, mode).during(CHECK)
 }
 
-/// The last step of the seal: renames pg_control back to its own name, synced. If that fails, renames it to its unfinished name again.
+/// The last step of the seal: renames pg_control back to its own name, and syncs the change. If the sync fails, renames pg_control to its
+/// unfinished name again.
 pub(super) fn put_in_place(top: &Directory) -> Result<(), Problem> {
     top.open_file(&UNFINISHED).and_then(|file| file.sync_all()).during(CHECK)?;
     top.rename(&UNFINISHED, &CONTROL_FILE).during(CHECK)?;

@@ -1,5 +1,5 @@
 //! The tablespaces: the operator's map gives each tablespace a directory, and the host makes the links in `pg_tblspc`. It also removes
-//! `tablespace_map`, which the server would follow at its start, to any path.
+//! `tablespace_map`: at its start, the server would make links from it to any path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -202,8 +202,8 @@ fn judge_existing(
     }
 }
 
-/// Checks the link of a tablespace that neither tablespace_map nor the plan names, such as pg_basebackup leaves. The link must lead to a
-/// directory in the map, but not to a directory that the map gives to another tablespace.
+/// Checks the link of a tablespace that neither tablespace_map nor the plan names, such as a link that pg_basebackup leaves. The link must
+/// lead to a directory in the map, but not to a directory that the map gives to another tablespace.
 fn judge_unknown_link(
     places: &Places<'_>,
     oid: u32,
@@ -277,7 +277,7 @@ fn entries(top: &Directory) -> Result<Vec<(u32, Kind)>, Problem> {
     let mut count = 0;
     directory
         .names(&mut |name| {
-            // `007` would be a different entry from `7`: only PostgreSQL's own spelling counts.
+            // `007` and `7` are different entries: only PostgreSQL's own spelling counts.
             if let Some(oid) = name.to_str().and_then(tablespace_oid) {
                 oids.insert(oid);
             }

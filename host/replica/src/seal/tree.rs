@@ -1,4 +1,4 @@
-//! Walks every file and checks its kind, its owner and its mode. One pass; links are never followed; memory is bounded.
+//! Walks every file once, and checks its kind, its owner and its mode. Never follows links, and uses a bounded amount of memory.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -21,10 +21,10 @@ const DEPTH: usize = 64;
 /// The most examples of a change that are reported.
 const EXAMPLES: usize = 5;
 
-/// How many directories at which a walk stopped (other file systems, directories whose mode had to be changed) are walked after it.
+/// How many directories at which a walk stopped (other file systems, directories whose mode had to be changed) are walked afterwards.
 const FURTHER: usize = 1000;
 
-/// The permission bits that others must not have: write for the group, all for the rest.
+/// The permission bits that others must not have: write for the group, all bits for everybody else.
 const OTHERS: u32 = 0o027;
 
 /// A tree to walk.

@@ -1,4 +1,4 @@
-//! Asks the source with `psql`, in replication mode because some roles may only replicate.
+//! Queries the source with `psql`, in replication mode because some roles may only replicate.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,7 @@ use crate::{Redactor, Secret, Tablespace};
 /// How long all questions together may take.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// How long one host has to accept a connection, in seconds, if the connection string has no `connect_timeout`.
+/// How many seconds one host has to accept a connection if the connection string has no `connect_timeout`.
 const CONNECT_TIMEOUT: &str = "5";
 
 /// How many bytes of psql's output are read: a history of some ten thousand promotions, or as many tablespaces.
@@ -28,7 +28,7 @@ const OUTPUT_LIMIT: u64 = 1 << 20;
 /// How many bytes of psql's error output are reported.
 const MESSAGE_LIMIT: usize = 2000;
 
-/// Lists the tablespaces besides the two that lie in the data directory. Fields and rows end with NUL.
+/// Lists the tablespaces except the two that lie in the data directory. Fields and rows end with NUL.
 const TABLESPACES: &str = "SELECT oid, spcname, pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace \
                            WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY oid";
 
@@ -83,9 +83,9 @@ pub(super) async fn asks_password(
 
 /// The connection strings for the source.
 pub(super) struct Connections {
-    /// For replication mode.
+    /// The connection string for replication mode.
     pub(super) replication: Conninfo,
-    /// For a database, to which a role that may only replicate cannot connect.
+    /// The connection string for a database, to which a role that may only replicate cannot connect.
     pub(super) database: Conninfo,
 }
 

@@ -7,7 +7,7 @@ use foundation::secret::Secret;
 
 use super::{keywords, uri};
 
-/// A parsed libpq connection string, in either of its forms. Its `Debug` and `Display` show no secret.
+/// A parsed libpq connection string, in either of its forms. The `Debug` and `Display` of this type show no secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Conninfo {
     /// Keyword and value, each keyword once, in the order of the last mention.
@@ -90,7 +90,7 @@ impl Conninfo {
         Ok(())
     }
 
-    /// Checks that the files of certificates and keys exist without which libpq refuses every connection.
+    /// Checks that the certificate and key files exist that libpq requires for every connection.
     ///
     /// # Errors
     /// Fails with the keyword that names a missing file.
@@ -113,7 +113,7 @@ impl Conninfo {
         Ok(())
     }
 
-    /// Returns the files and directories that it names, each with its keyword.
+    /// Returns the files and directories that the connection string names, each with its keyword.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         keywords::PATHS.into_iter().filter_map(|keyword| Some((keyword, self.path(keyword)?)))
     }
@@ -352,7 +352,7 @@ mod tests {
             assert!(error.0.contains(keyword) && error.0.contains("does not exist"), "{text}: {error}");
             assert!(!error.0.contains("/nowhere/key"), "what is no path may be the key itself: {error}");
         }
-        // libpq does without these.
+        // libpq does not require these files.
         for text in [
             "sslmode=require sslrootcert=/nowhere/ca.pem".to_owned(),
             "sslcert=/nowhere/cert sslkey=/nowhere/key".to_owned(),

@@ -97,8 +97,8 @@ pub struct SourceFacts {
     pub wal_position: Lsn,
     /// TIMELINE_HISTORY of that timeline: each earlier timeline and where the next one forked off, oldest first.
     pub history: Vec<Fork>,
-    /// The tablespaces besides `pg_default` and `pg_global`; `None` if the role may not connect to a database and list them, as a
-    /// role that may only replicate.
+    /// The tablespaces except `pg_default` and `pg_global`; `None` if the role may not connect to a database and list them, for example if
+    /// it may only replicate.
     pub tablespaces: Option<Vec<Tablespace>>,
 }
 
@@ -196,7 +196,7 @@ impl Source {
         }
     }
 
-    /// Returns whether this run needs a password to reach the source; then the standby needs one too. If this was not tried, because the
+    /// Returns whether this run needs a password to reach the source; if so, the standby needs one too. If this was not tried, because the
     /// source did not answer, returns whether this run has a password: in the settings or in the passfile that libpq reads.
     pub fn uses_password(&self) -> bool {
         if let Some(asks) = self.asks_password {

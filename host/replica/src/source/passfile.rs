@@ -117,8 +117,8 @@ fn password_of(line: &[u8]) -> Option<Secret> {
     Some(Secret::new(password.as_slice()))
 }
 
-/// Returns the content of a service file of this run: the secrets besides the password, for which PostgreSQL has no environment
-/// variable. `None` if there are none.
+/// Returns the content of a service file of this run: the secrets other than the password, because PostgreSQL has no environment variables
+/// for them. `None` if there are none.
 ///
 /// # Errors
 /// Fails if the connection string already names a service, because there can be only one, or if a line cannot hold a value.

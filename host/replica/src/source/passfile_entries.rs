@@ -1,4 +1,4 @@
-//! Looks up whether libpq finds a password for a connection in a passfile (`passwordFromFile` in `fe-connect.c`).
+//! Finds out whether a passfile has a password for a connection, by libpq's rules (`passwordFromFile` in `fe-connect.c`).
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -127,7 +127,7 @@ pub(super) fn hosts_with_another_password(
 struct Entry {
     /// The first fields of a line for it.
     line: String,
-    /// `None` if no line matches, or the first line that matches has no password.
+    /// The password; `None` if no line matches, or the first line that matches has no password.
     password: Option<Secret>,
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::{Conninfo, PassFile, Source};
 use crate::regular_file;
 
-/// Messages about transient errors: the server does not answer, starts, stops or has no connection left. They come from libpq, from the
-/// system library (both in the C locale), and from a server with English messages (`src/interfaces/libpq/fe-connect.c`,
+/// Messages about transient errors: the server does not answer, is starting or stopping, or has no connection left. They come from libpq,
+/// from the system library (both in the C locale), and from a server with English messages (`src/interfaces/libpq/fe-connect.c`,
 /// `src/backend/postmaster/postmaster.c`, `src/backend/utils/init/postinit.c`, `src/backend/storage/lmgr/proc.c`).
 const TRANSIENT_MESSAGES: [&str; 22] = [
     "Connection refused",

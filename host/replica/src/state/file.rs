@@ -16,7 +16,7 @@ use crate::Rule;
 /// The longest escaped path, in bytes, that is used unshortened; the kernel's NAME_MAX is 255.
 const WHOLE: usize = 200;
 
-/// How many bytes of a longer one precede its digest.
+/// How many bytes of a longer escaped path precede its digest.
 const BEGINNING: usize = 100;
 
 /// Returns the name of the state file of the data directory with this real path: `/var/lib/postgresql/15/main` is
@@ -47,7 +47,7 @@ pub(super) fn name(real_path: &Path) -> RelativePath {
     name.push_str(".json");
     match RelativePath::new(&name) {
         Ok(name) => name,
-        // Not reached: the name holds neither slash nor NUL and is not empty.
+        // This is not reached, because the name contains neither slash nor NUL and is not empty.
         Err(_) => RelativePath::literal("state.json"),
     }
 }

@@ -12,7 +12,7 @@ use super::record::Record;
 /// How long processes may take to be gone after SIGKILL.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often they are polled meanwhile.
+/// The pause between two polls of these processes.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 impl Record {
@@ -55,7 +55,7 @@ impl Record {
     }
 }
 
-/// Returns the running processes in the group or session of one of these leaders that did not start before it.
+/// Returns the running processes in the group or session of one of these leaders, except those that started before that leader.
 ///
 /// If the PID of a leader now belongs to a process with another start time, the kernel has reused it. The kernel does that only when
 /// the whole group and session are gone, so no process of the leader is left.
@@ -66,7 +66,7 @@ fn members(leaders: &[ProcessIdentity]) -> io::Result<Vec<(ProcessIdentity, Proc
             Ok(None) => live.push(*leader),
             Ok(Some(found)) if found.started == leader.started => live.push(*leader),
             Ok(Some(_)) => {}
-            // The PID belongs to a process of another user by now.
+            // The PID now belongs to a process of another user.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             Err(error) => return Err(error),
         }

@@ -1,6 +1,6 @@
 //! The state file: which run works on a data directory, since when, with which processes, and whether its work is unfinished.
-//! Loop rule 26. It is in `state_dir` and not in the data directory, because pg_basebackup refuses a directory that holds
-//! even a dotfile.
+//! Loop rule 26. The file is in `state_dir` and not in the data directory, because pg_basebackup refuses a directory that holds even a
+//! dotfile.
 //!
 //! The file is JSON and is replaced as a whole (written to another file, synced, renamed), so that a run that is killed at any moment
 //! leaves either its old content or its new one.
@@ -38,8 +38,8 @@ pub struct State {
 }
 
 impl State {
-    /// Takes the state file over for this run; the caller holds the lock. `previous` is the old content of the file. Its mark of
-    /// unfinished work is kept if it is about the same directory.
+    /// Takes the state file over for this run; the caller holds the lock. `previous` is the old content of the file. The mark of unfinished
+    /// work is kept if `previous` is about the same directory.
     pub(crate) fn begin(
         directory: Directory,
         real_path: &Path,
@@ -59,7 +59,7 @@ impl State {
         Ok(state)
     }
 
-    /// Records which method runs now. The directory may be as it was before.
+    /// Records which method runs now. The directory may still be unchanged.
     ///
     /// # Errors
     /// Fails if the file cannot be written.
@@ -99,7 +99,7 @@ impl State {
         })
     }
 
-    /// Records a native program that was started for this run. To be called before the program may write.
+    /// Records a native program that was started for this run. Call this before the program may write.
     ///
     /// # Errors
     /// Fails if the file cannot be written, or the run has too many programs. The program must not go on then.

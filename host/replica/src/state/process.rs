@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct ProcessIdentity {
     /// The PID of the process, which leads its own process group.
     pub pid: u32,
-    /// Its start time in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
+    /// The start time of the process in clock ticks since boot: field 22 of `/proc/<pid>/stat`.
     pub started: u64,
 }
 
@@ -52,12 +52,12 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     /// The name of its program, at most 15 bytes.
     pub(crate) name: Vec<u8>,
-    /// One letter: `R`, `S`, `Z`, ...
+    /// The state as one letter: `R`, `S`, `Z`, ...
     state: u8,
     pub(crate) parent: u32,
     pub(crate) group: u32,
     pub(crate) session: u32,
-    /// How many threads it has, 1 at least.
+    /// How many threads the process has, at least 1.
     pub(crate) threads: u64,
     pub(crate) started: u64,
 }

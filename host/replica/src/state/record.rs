@@ -54,12 +54,12 @@ pub struct Record {
     pub(super) version: u32,
     /// The data directory's real path; bytes that are not UTF-8, and `%`, are written as `%` and two hexadecimal digits.
     pub real_path: String,
-    /// The device of the directory that the run works on. Another directory may be at that path by now.
+    /// The device of the directory that the run works on. By now, another directory may be at that path.
     pub device: u64,
     /// Its inode.
     pub inode: u64,
-    /// When it was created, by its file system's clock, because inodes are reused. `None` if the file system does not record that,
-    /// and in files of older versions; unfinished work there is not taken for this program's.
+    /// When it was created, by its file system's clock, because inodes are reused. `None` if the file system does not record that, and in
+    /// state files of older versions; without it, unfinished work is not recognised as this program's.
     #[serde(default)]
     pub born: Option<String>,
     /// The boot during which this was written: `/proc/sys/kernel/random/boot_id`.
@@ -151,7 +151,7 @@ impl Record {
         self.is_about(identity.inode()) && self.born.is_some() && self.born == identity.born
     }
 
-    /// Makes the record one about the empty directory that has replaced the one that it was about.
+    /// Makes the record describe the empty directory that has replaced the recorded directory.
     pub(crate) fn set_directory(&mut self, identity: &DirectoryIdentity) {
         let DirectoryIdentity { device, inode, born } = identity.clone();
         (self.device, self.inode, self.born) = (device, inode, born);

@@ -141,7 +141,7 @@ fn rule_26_the_unfinished_mark_is_about_one_directory_and_not_about_another_at_i
     files.begin((1, 2)).mark_unfinished("tarball").unwrap();
     assert!(files.begin((1, 2)).is_unfinished());
     assert!(!files.begin((1, 3)).is_unfinished());
-    assert!(!files.begin((1, 2)).is_unfinished(), "the file is about (1, 3) by now");
+    assert!(!files.begin((1, 2)).is_unfinished(), "the file is now about (1, 3)");
 }
 
 #[test]
@@ -150,13 +150,13 @@ fn rule_26_the_unfinished_mark_is_not_about_a_directory_that_has_the_inode_of_an
     let born = |born| DirectoryIdentity::for_test((1, 2), born);
     files.begin_on(&born(Some("1.000000000"))).mark_unfinished("tarball").unwrap();
     assert!(files.begin_on(&born(Some("1.000000000"))).is_unfinished());
-    assert!(!files.begin_on(&born(Some("1.000000001"))).is_unfinished(), "it was made later");
-    // Nor if the file system does not record the time of creation, at the first or at the second time.
+    assert!(!files.begin_on(&born(Some("1.000000001"))).is_unfinished(), "the directory was made later");
+    // The mark does not count either if the file system did not record the time of creation in the first or in the second run.
     files.begin_on(&born(None)).mark_unfinished("tarball").unwrap();
     assert!(!files.begin_on(&born(None)).is_unfinished());
     files.begin_on(&born(Some("1.000000000"))).mark_unfinished("tarball").unwrap();
     assert!(!files.begin_on(&born(None)).is_unfinished());
-    // Nor by the state file of an older version, which does not have the time of creation.
+    // The mark in a state file of an older version, which has no time of creation, does not count either.
     files.begin_on(&born(Some("1.000000000"))).mark_unfinished("tarball").unwrap();
     let mut older: serde_json::Value = serde_json::from_slice(&fs::read(files.file()).unwrap()).unwrap();
     older.as_object_mut().unwrap().remove("born").unwrap();

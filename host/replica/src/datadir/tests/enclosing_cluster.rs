@@ -119,7 +119,7 @@ fn rule_25_a_bind_mount_of_a_directory_inside_a_cluster_is_refused() {
         machine.directories.datadir = machine.path(name);
         machine.refuses_inside(Rule::DataDirectory, "PG_VERSION");
     }
-    // Another file system hides the cluster at that path by now.
+    // Another file system now hides the cluster at that path.
     mount(&["-t", "tmpfs", "none"], &bound);
     machine.directories.datadir = machine.path("bound/new");
     machine.acquire().unwrap();
@@ -155,7 +155,7 @@ fn rule_25_a_part_of_a_cluster_inside_what_is_emptied_stays_unless_forced() {
     fs::write(machine.path("fast/PG_15_202209061/5/PG_VERSION"), "15\n").unwrap();
     fs::create_dir_all(machine.path("data/base/5")).unwrap();
     fs::write(machine.path("data/base/5/PG_VERSION"), "15\n").unwrap();
-    // The cluster's own, which it keeps in its data directory.
+    // The cluster's own WAL directory and tablespaces, which lie in its data directory.
     for own in [
         "data/inside/PG_15_202209061/5",
         "data/pg_tblspc/16386/PG_15_202209061/5",
@@ -207,7 +207,7 @@ fn rule_25_a_part_of_a_cluster_inside_what_is_emptied_stays_unless_forced() {
         assert!(refusal.remedy.unwrap().contains("--force"), "{inside}");
         assert!(machine.inspected(true).is_ok(), "{inside}");
         fs::remove_file(&path).unwrap();
-        // Only directories that are empty by now are removed.
+        // Only directories that are now empty are removed.
         let emptied = path.ancestors().skip(1).take_while(|directory| fs::remove_dir(directory).is_ok());
         assert!(emptied.count() > 0, "{inside}");
     }

@@ -11,7 +11,7 @@ impl Running {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 
-    /// `sleep`, under the name of another program.
+    /// Runs `sleep` under the name of another program.
     fn named(name: &Path, stands_in: &Path) -> Self {
         fs::copy("/bin/sleep", name).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -70,7 +70,7 @@ fn rule_25_a_server_that_works_in_the_directory_is_not_disturbed() {
         let refusal = machine.refused();
         assert_eq!(refusal.rule, Rule::RunningServer);
         assert!(refusal.message.contains(&server.pid().to_string()), "{refusal}");
-        assert!(machine.force().is_err(), "force does not help");
+        assert!(machine.force().is_err(), "`--force` does not help");
     }
 }
 
@@ -155,7 +155,7 @@ fn rule_25_a_place_below_which_a_server_works_is_refused_even_with_force() {
     for (place, below) in [("data", "data/deep/main"), ("wal", "wal/archive_status/main")] {
         let moved = machine.path(below);
         fs::create_dir_all(moved.parent().unwrap()).unwrap();
-        // First the server's data directory lies in it, then only its WAL directory.
+        // First the server's data directory lies in the place, then only its WAL directory.
         fs::rename(&main, &moved).unwrap();
         let refusal = machine.force().unwrap_err();
         assert!(refusal.message.contains("running server"), "{place}: {refusal}");
@@ -193,7 +193,7 @@ fn rule_26_the_files_of_a_killed_pg_basebackup_are_replaced_with_and_without_the
     fs::write(machine.path("data/postmaster.pid/README"), "").unwrap();
     let directory = machine.acquire().unwrap();
     assert_eq!(directory.contents().unwrap(), Contents::Unfinished);
-    // With `keep_data` it is removed too, so that a method can write a file of that name.
+    // With `keep_data`, the directory at `postmaster.pid` is removed too, so that a method can write a file with that name.
     directory.empty(EmptyScope::ControlFileOnly, None, &CancellationToken::new()).unwrap();
     assert!(!machine.path("data/postmaster.pid").exists());
 }
@@ -391,7 +391,7 @@ fn rule_26_a_run_killed_at_any_moment_leaves_what_the_next_run_recovers_from() {
             began.elapsed()
         };
         next_replica();
-        // Thirty points of the time that one replica takes on this machine now.
+        // The kills are spread over thirty points of the time that one replica takes on this machine now.
         let one_replica = next_replica();
         std::thread::sleep(one_replica * round / 30);
         drop(child);

@@ -64,7 +64,7 @@ fn rule_24_foreign_content_of_a_mapped_place_is_refused_with_the_line_to_change(
         assert_eq!(refusal.rule, Rule::MappedPlace);
         assert!(refusal.message.contains(foreign), "{refusal}");
         assert!(refusal.remedy.unwrap().contains(line));
-        assert!(machine.force().is_err(), "force is for the data directory alone");
+        assert!(machine.force().is_err(), "`--force` applies only to the data directory");
         assert!(machine.path("data/global/pg_control").exists());
     }
 }
@@ -95,7 +95,7 @@ fn rule_24_foreign_content_that_was_added_since_is_found_before_anything_is_remo
     assert!(machine.path("data/global/pg_control").exists() && machine.path("wal").join(SEGMENT).exists());
     directory.state().run_ended(RunResult::Failed, false).unwrap();
     drop(directory);
-    assert!(machine.acquire().is_err(), "it is not ours in the next run either");
+    assert!(machine.acquire().is_err(), "the content is not this program's in the next run either");
 }
 
 #[test]

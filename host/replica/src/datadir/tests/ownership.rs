@@ -129,7 +129,7 @@ fn rule_24_a_mapped_place_that_has_the_inode_of_another_is_not_ours() {
         &[],
     );
     fs::write(wal.join("junk"), "").unwrap();
-    assert!(machine.inspect().is_ok(), "it is this program's");
+    assert!(machine.inspect().is_ok(), "the content is this program's");
     fs::remove_dir_all(&wal).unwrap();
     fs::create_dir(&wal).unwrap();
     fs::write(wal.join("thesis.txt"), "").unwrap();

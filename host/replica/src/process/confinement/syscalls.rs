@@ -1,8 +1,9 @@
 //! A seccomp filter that forbids system calls which a confined program must not make.
 //!
-//! A forbidden call fails with EPERM. It fails with ENOSYS or EOPNOTSUPP if programs then use another call or do without. A call that is
-//! newer than this list fails with ENOSYS. A system call of another architecture (32 bit) kills the process. The filter complements
-//! Landlock, which restricts only TCP sockets, and forbids calls that no restore needs and that have been used to escape from sandboxes.
+//! A forbidden call fails with EPERM, or with ENOSYS or EOPNOTSUPP if programs react to this error by using another call or doing without
+//! the call. A call that is newer than this list fails with ENOSYS. A system call of another architecture (32 bit) kills the process. The
+//! filter complements Landlock, which restricts only TCP sockets, and forbids calls that no restore needs and that have been used to escape
+//! from sandboxes.
 
 use std::collections::BTreeMap;
 
@@ -75,22 +76,23 @@ fn missing() -> Rules {
 const MISSING: &[c_long] = &[
     // The flags are in memory, which a filter cannot see; the C library uses `clone` instead.
     libc::SYS_clone3,
-    // Its operations are no system calls.
+    // The operations of io_uring are not system calls, so a filter does not see them.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     // Files in memory, which the limit of private memory does not count, and which can be executed although Landlock allows no such file.
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
-    // Tells the names of files in directories that Landlock does not let the program read.
+    // inotify reports the names of files in directories that Landlock does not let the program read.
     #[cfg(target_arch = "x86_64")]
     libc::SYS_inotify_init,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,
 ];
 
-/// The calls that read or store data or rights outside of a file's content (extended attributes), by a path that Landlock does not judge.
-/// Programs take the answer for that of a file system without such attributes. The calls on an open file are left.
+/// The calls that read or store data or rights outside of a file's content (extended attributes), in a file named by a path. Landlock does
+/// not restrict these calls. Programs treat the error as that of a file system without such attributes. The same calls on an open file are
+/// allowed.
 const UNSUPPORTED: &[c_long] = &[
     libc::SYS_getxattr,
     libc::SYS_lgetxattr,
@@ -448,7 +450,7 @@ mod tests {
         let listed = ALWAYS.iter().chain(MISSING).chain(UNSUPPORTED).chain(OF_A_PROCESS);
         assert!(listed.copied().max().unwrap() <= c_long::from(NEWEST));
         assert_eq!(c_long::from(NEWEST), libc::SYS_mseal);
-        // setxattrat, open_tree_attr, file_setattr, what may come, and getpid in the form of x32.
+        // setxattrat, open_tree_attr, file_setattr, numbers of future calls, and getpid in the x32 ABI.
         let calls = [463, 467, 469, 470, 600, 100_000, 0x4000_0027].map(|call| call.to_string()).join(", ");
         let script = format!("for ({calls}) {{ print syscall($_, -1, 0, 0, 0, 0) == -1 ? $! + 0 : 0, ' ' }}");
         let tried = confined(true, move || std::process::Command::new("perl").args(["-e", &script]).output());

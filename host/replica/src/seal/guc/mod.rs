@@ -8,7 +8,7 @@ mod table;
 pub(super) enum Class {
     /// Costs, limits, switches, names within the cluster. The value does not make the server run, load or write anything.
     Harmless,
-    /// PostgreSQL only reports it, and does not start if a file sets it.
+    /// PostgreSQL only reports the setting, and does not start if a file sets it.
     Preset,
     /// A command for the shell. Only the empty text means no command: the server also runs a command that consists of blanks.
     Command,
@@ -42,9 +42,9 @@ pub(super) enum Class {
     Cluster,
     /// The name of a file below the server's own installation.
     FileByName,
-    /// Can end a standby's recovery, or keep the standby from following. The text is the value that does neither.
+    /// The setting can end a standby's recovery, or keep the standby from following. The text is the value that does neither.
     EndsRecovery(&'static str),
-    /// Belongs to another server's recovery, and does nothing by itself.
+    /// The setting belongs to another server's recovery, and does nothing by itself.
     OfAnotherServer,
     /// The server that the standby follows.
     Follows,

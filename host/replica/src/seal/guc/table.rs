@@ -1,18 +1,19 @@
 //! Every setting of PostgreSQL 13 to 18: its name, the first and the last major version that has it, its class.
 //!
 //! Sources: `pg_settings` of servers of each version (13.23, 14.23, 15.18, 16.15, 17.11, 18.6; a test reads the view on 15 to 18 again and
-//! fails if the table differs). What that view does not show was checked in two ways:
+//! fails if the table differs). Settings that this view does not show were looked for in two ways:
 //!
 //! * every string in the programs of 13.23, 14.23, 15.18, 16.15, 17.11 and 18.6, and every suffix of such a string, was passed to
-//!   `current_setting()`: besides the names in the view, the servers know `default_with_oids`, `is_superuser`, `role`, `seed`, `session_authorization`,
-//!   `ssl_renegotiation_limit`, the old names `sort_mem` and `vacuum_mem`, 18 also `ssl_ecdh_curve`, and no others;
+//!   `current_setting()`: in addition to the names in the view, the servers know `default_with_oids`, `is_superuser`, `role`, `seed`,
+//!   `session_authorization`, `ssl_renegotiation_limit`, the old names `sort_mem` and `vacuum_mem`, 18 also `ssl_ecdh_curve`, and no
+//!   others;
 //! * settings that only a server built for debugging has (`debug_deadlocks`, `log_btree_build_stats`, `optimize_bounded_sort`,
 //!   `trace_lock*`, `trace_lwlocks`, `trace_syncscan`, `trace_userlocks`, `wal_debug`, in 18
 //!   `debug_copy_parse_plan_trees` and two similar settings) were taken from the source: `guc.c` in 13.1 and in the last states before the
 //!   branches for 14 and 15, `guc_tables.c` in 16.2 and in development states of 17 and 18.
 //!
-//! Classes are from the same files and from the manual, chapter "Server Configuration". Of the class `Preset` are the settings whose `context`
-//! is `internal` in the view of any of these servers, and no others. `extension_destdir` is in Debian's builds (seen in 15).
+//! Classes are from the same files and from the manual, chapter "Server Configuration". A setting has the class `Preset` if, and only if,
+//! its `context` is `internal` in the view of any of these servers. `extension_destdir` is in Debian's builds (seen in 15).
 //! `output_plugin_libraries` came with minor releases: 14.23 and 15.18 do not have it; 15.20, 16.15, 17.11 and 18.6 do; 13 was out of support.
 //!
 //! The rows are in the order of the names' bytes. To add a newer major version, review every setting in that version and add or change
@@ -29,11 +30,11 @@ use super::Row;
 #[cfg(test)]
 pub(super) const FIRST: u32 = 13;
 
-/// The last.
+/// The last major version that the table has.
 #[cfg(test)]
 pub(super) const LAST: u32 = 18;
 
-#[rustfmt::skip] // One line for each setting, also if rustfmt would break it.
+#[rustfmt::skip] // One line for each setting, even if rustfmt would break it.
 pub(super) const TABLE: &[Row] = &[
     ("allow_alter_system", 17, 18, Harmless),
     ("allow_in_place_tablespaces", 13, 18, Protects(false)),

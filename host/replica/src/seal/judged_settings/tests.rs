@@ -249,7 +249,7 @@ fn the_log_is_not_written_over_files_of_the_cluster() {
     }
     let restored = Restored::with(&[]);
     let line = format!("log_directory = '{}/../{}'\n", restored.place.path().display(), "x/..");
-    assert!(judged(&[("postgresql.conf", &line)], 15, true).is_err(), "it leads out");
+    assert!(judged(&[("postgresql.conf", &line)], 15, true).is_err(), "the path leads outside");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn every_mention_of_a_setting_is_judged() {
     )];
     let judged_files = judged(&files, 15, false).unwrap();
     assert_eq!(judged_files.overrides.values.len(), 1);
-    // A command that PostgreSQL does not use is only refused.
+    // A command that PostgreSQL does not use is refused, but not reported.
     assert_eq!(judged_files.messages.len(), 1, "{:?}", judged_files.messages);
     assert!(judged(&files, 15, true).is_err());
     let files = [

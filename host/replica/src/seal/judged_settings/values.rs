@@ -9,7 +9,7 @@ use crate::source::Conninfo;
 /// The white space in a list for PostgreSQL (`scanner_isspace`).
 pub(in crate::seal) const SPACE: [char; 6] = [' ', '\t', '\n', '\r', '\x0b', '\x0c'];
 
-/// The libraries from PostgreSQL itself that are the default of a setting.
+/// PostgreSQL's own libraries that are the default values of settings.
 const OWN_LIBRARIES: [(&str, &[&str]); 2] =
     [("jit_provider", &["llvmjit"]), ("output_plugin_libraries", &["pgoutput", "test_decoding"])];
 
@@ -28,8 +28,8 @@ pub(super) fn only_own_libraries(setting: &str, value: &str) -> bool {
     elements(value).all(|library| own.contains(&library))
 }
 
-/// Returns the directories of a search path that are not the server's own. Those in the data directory count too, because a backup may
-/// contain a library.
+/// Returns the directories of a search path that are not the server's own. Directories in the data directory are returned too, because a
+/// backup may contain a library.
 pub(super) fn library_directories<'a>(setting: &str, value: &'a str) -> impl Iterator<Item = &'a str> {
     // In `extension_control_path`, `$system` is the server's own directory, only as a whole element (`get_extension_control_directories` in
     // `extension.c`).
@@ -103,7 +103,7 @@ pub(in crate::seal) fn without_password(conninfo: &str) -> String {
     }
 }
 
-/// Returns the program of a shell command, for a message. What precedes and follows it may hold a secret.
+/// Returns the program of a shell command, for a message. The text before and after the program may contain a secret.
 pub(super) fn program(command: &str) -> String {
     if command.trim().is_empty() {
         return "(a command of blanks)".to_owned();

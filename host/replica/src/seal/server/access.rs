@@ -1,7 +1,7 @@
 //! Checks `pg_hba.conf` and `pg_ident.conf`, which say who may connect. The server has no option that only reads these files, and their
-//! rules differ from version to version. So a server is started in a scratch directory with little more than a copy of pg_control. The
-//! server reads both files before it looks for the write-ahead log, and ends because there is none. Earlier in the same start it reads the
-//! files of TLS and creates its socket, which are checked in this way too.
+//! rules differ from version to version. So the check starts a server in a scratch directory with little more than a copy of pg_control.
+//! The server reads both files before it looks for the write-ahead log, and ends because there is none. Earlier in the same start it reads
+//! the files of TLS and creates its socket, which are checked in this way too.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +16,7 @@ use super::complaints::{REFUSED, complaints, messages_of_failed_start};
 use super::{CHECK, Replica, Verdicts};
 use crate::process::BoundedProgram;
 
-/// How long the start may take. It takes some 100 ms.
+/// How long the start may take. It usually takes about 100 ms.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most characters of the server's messages that are reported.
@@ -66,7 +66,7 @@ const SETTINGS: [&str; 17] = [
     "lc_messages=C",
 ];
 
-/// The restored settings, besides `hba_file` and `ident_file`, with which the server starts in the scratch directory.
+/// The restored settings with which the server starts in the scratch directory, in addition to `hba_file` and `ident_file`.
 #[derive(Debug, Default)]
 pub(super) struct Trial {
     settings: Vec<OsString>,
@@ -103,7 +103,7 @@ fn has_read_both_files(said: &str) -> bool {
     said.contains(READ) || words.any(|words| words.starts_with(REFUSED))
 }
 
-/// Has the server read both files. Errors in `pg_ident.conf` are only reported, because the server starts in spite of them.
+/// Makes the server read both files. Errors in `pg_ident.conf` are only reported, because the server starts in spite of them.
 pub(super) fn check(
     server: &Server<'_>,
     hba_file: &Path,
@@ -194,8 +194,8 @@ pub(super) fn check_exists(hba_file: &Path, verdicts: &mut Verdicts<'_>) -> Resu
     Ok(true)
 }
 
-/// Creates a scratch directory, removed when it is dropped, with a data directory in it from which a server starts far enough for the
-/// checks.
+/// Creates a scratch directory, which is removed when the value is dropped. It contains a data directory from which a server starts far
+/// enough for the checks.
 pub(super) fn scratch(replica: &Replica<'_>) -> std::io::Result<tempfile::TempDir> {
     let scratch = tempfile::Builder::new().prefix("understudy-").tempdir()?;
     let directory = scratch.path().join(DATA);

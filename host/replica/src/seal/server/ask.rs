@@ -12,7 +12,7 @@ use super::super::problem::{Problem, shown, shown_within};
 use super::{CHECK, ConfigurationFile, Replica};
 use crate::process::{BoundedProgram, BoundedProgramError};
 
-/// How long `postgres -C` may take. It takes some 20 ms, but the machine may be busy.
+/// How long `postgres -C` may take. It usually takes about 20 ms, but the machine may be busy.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most characters of the messages of `postgres` that are reported.

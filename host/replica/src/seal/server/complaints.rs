@@ -1,6 +1,6 @@
-//! Extracts the server's messages about `pg_hba.conf` and `pg_ident.conf`, without what may be a secret. The server repeats the part of a
-//! line that it refuses, which may be the value of `ldapbindpasswd`, `radiussecrets` or `ldapurl`, or the rest of such a value after an
-//! unquoted blank.
+//! Extracts the server's messages about `pg_hba.conf` and `pg_ident.conf`, without possible secrets. The server repeats the part of a line
+//! that it refuses, which may be the value of `ldapbindpasswd`, `radiussecrets` or `ldapurl`, or the rest of such a value after an unquoted
+//! blank.
 
 use super::ask::message_of;
 

@@ -310,7 +310,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Takes from this thread what root has and another user has not: the right to listen at the ports below 1024.
+    /// Takes from this thread the right to listen at ports below 1024, which root has and other users do not have.
     pub(in super::super) fn without_low_ports() {
         let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
         assert_eq!(first.trim(), "1024", "this test needs a machine on which only root listens at port 80");
@@ -329,7 +329,7 @@ pub(super) mod tests {
         for name in ["127.0.0.1", "*", "localhost", "0.0.0.0"] {
             assert_eq!(listens_at(name, free, soon()), Listens::Yes, "{name}");
         }
-        // Networks for documentation (RFC 5737 and 3849).
+        // Addresses from the networks for documentation (RFC 5737 and 3849).
         for name in ["192.0.2.1", "2001:db8::1"] {
             assert!(matches!(listens_at(name, free, soon()), Listens::No(_)), "{name}");
         }
@@ -375,7 +375,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_port_that_only_root_may_use_is_told_from_one_in_use() {
-        // Another thread, because the capabilities are those of the thread.
+        // This needs another thread, because capabilities belong to a thread.
         std::thread::spawn(|| {
             without_low_ports();
             for name in ["127.0.0.1", "*"] {

@@ -165,7 +165,7 @@ fn keytab(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Proble
     Ok(())
 }
 
-/// The lists of libraries that a server loads, and whether it loads them at its start. Otherwise every session loads them, and ends if a
+/// The lists of libraries that a server loads, and whether it loads them at its start. If not, every session loads them, and ends if a
 /// library cannot be loaded.
 const LIBRARIES_OF: [(&str, bool); 3] = [
     ("shared_preload_libraries", true),

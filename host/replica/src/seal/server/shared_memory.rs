@@ -1,7 +1,7 @@
-//! Has the server compute the size of its shared memory, which depends on many settings (`InitializeShmemGUCs` in `ipci.c`). Since version
-//! 15, `postgres -C` can compute the size. The check runs it in a scratch directory that holds a copy of pg_control, because the server
-//! first checks a few settings against that file (`PostmasterMain` in `postmaster.c`). Libraries are not loaded, so the size does not
-//! include the memory that they need.
+//! Makes the server compute the size of its shared memory, which depends on many settings (`InitializeShmemGUCs` in `ipci.c`). Since
+//! version 15, `postgres -C` can compute the size. The check runs it in a scratch directory that holds a copy of pg_control, because the
+//! server first checks a few settings against that file (`PostmasterMain` in `postmaster.c`). Libraries are not loaded, so the size does
+//! not include the memory that they need.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,6 +1,6 @@
-//! Checks the replication slots and origins that came with the backup. pg_basebackup leaves slots out; a copy of the directory may have
-//! them. A server does not start if it has more of them than its settings allow, or if `wal_level` is too low for them
-//! (`RestoreSlotFromDisk` in `slot.c`, `StartupReplicationOrigin` in `origin.c`). All messages were seen with PostgreSQL 15.
+//! Checks the replication slots and origins that came with the backup. pg_basebackup omits slots; a copy of the directory may contain them.
+//! A server does not start if it has more of them than its settings allow, or if `wal_level` is too low for them (`RestoreSlotFromDisk` in
+//! `slot.c`, `StartupReplicationOrigin` in `origin.c`). All messages were seen with PostgreSQL 15.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -38,7 +38,7 @@ struct Slots {
     physical: Option<String>,
 }
 
-/// Checks slots and origins. Nothing is there to check if the directory is still to be filled.
+/// Checks slots and origins. Checks nothing if the directory is still to be filled.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     if server.replica.to_fill.is_some() {
         return Ok(());
@@ -112,7 +112,7 @@ fn restored_origins(server: &Server<'_>, origins: u64, verdicts: &mut Verdicts<'
 }
 
 impl Slots {
-    /// Reads the slots in a directory. A missing directory has none.
+    /// Reads the slots in a directory. A missing directory has no slots.
     ///
     /// # Errors
     /// Fails if the directory or the file of a slot cannot be read, or if there are more slots than any server can have.
@@ -124,7 +124,7 @@ impl Slots {
         };
         for entry in entries {
             let entry = entry?;
-            // The server removes directories whose names end in `.tmp`, and passes over files.
+            // The server removes directories whose names end in `.tmp`, and ignores files.
             if entry.file_name().as_encoded_bytes().ends_with(b".tmp") || !entry.file_type()?.is_dir() {
                 continue;
             }
@@ -141,7 +141,7 @@ impl Slots {
         Ok(slots)
     }
 
-    /// Adds a slot, unless it is temporary, so that the server removes it.
+    /// Adds a slot, unless it is temporary: the server removes temporary slots at its start.
     ///
     /// # Errors
     /// Fails if the state ends too early.

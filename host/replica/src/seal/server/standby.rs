@@ -28,7 +28,8 @@ fn harmless(setting: Setting) -> Option<&'static str> {
 /// Fails if the server still reads another value of a setting after it was overridden.
 pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let mut overrides: Vec<(&str, &str)> = Vec::new();
-    // Every setting in a file of the data directory was judged before, and what an included file outside may set was overridden.
+    // Every setting in a file of the data directory was judged before, and every dangerous setting that an included file outside may have
+    // was overridden.
     if matches!(server.file, ConfigurationFile::At(_)) {
         ends_of_recovery(server, &mut overrides, verdicts)?;
         delay(server, verdicts)?;
@@ -90,7 +91,7 @@ fn delay(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem
     Ok(())
 }
 
-/// Has the standby follow through the slot that `pg_basebackup` used, because an unused slot keeps WAL at the source without an end. Does
+/// Makes the standby follow through the slot that `pg_basebackup` used, because an unused slot keeps WAL on the source without limit. Does
 /// not replace a slot that a file outside the data directory names, because that is the operator's own choice.
 fn slot<'a>(
     server: &Server<'a>,

@@ -242,7 +242,8 @@ fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_o
     };
     cluster("broken", "nonsense");
     cluster("other", "data_directory = '/elsewhere'\n");
-    // The settings are as in Debian's file: unless it names both files, the server does not start from such a file alone.
+    // The file names both files, as Debian's does: otherwise the server does not start from a configuration file outside the data
+    // directory.
     let files = format!("hba_file = '{datadir}/pg_hba.conf'\nident_file = '{datadir}/pg_ident.conf'\n");
     let ours = cluster("ours", &format!("data_directory = '{datadir}'\n{files}"));
     let found =

@@ -24,7 +24,7 @@ pub(super) fn check(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<
     Ok(())
 }
 
-/// Returns whether a directory is missing, and it or a directory above it is created before the server starts.
+/// Returns whether a missing directory is, or lies in, a directory that is created before the server starts.
 pub(super) fn is_made_at_the_start(path: &Path) -> bool {
     MADE_AT_THE_START.iter().any(|made| path.starts_with(made)) && !path.exists()
 }
@@ -116,7 +116,7 @@ fn log_fault(directory: &Path, file: &str) -> Option<(PathBuf, LogFault)> {
     if let Some(why) = directory_fault(needed) {
         return Some((needed.into(), LogFault::of_directory(needed, why)));
     }
-    // A file whose name has no date in it may exist.
+    // A file without a date in its name may exist already.
     let why = match fs::metadata(&file) {
         Ok(metadata) if metadata.is_dir() => "which is a directory".to_owned(),
         Ok(_) => {
