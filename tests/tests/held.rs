@@ -102,7 +102,7 @@ fn no_component_makes_the_program_exceed_its_memory_limit() {
             "directories",
             path(&format!("{objects}/many")) + &count(3000),
             "",
-            &["directories", "may have open"],
+            &["directories", "open files of this run"],
         ),
         ("dropped-descriptors", path(&format!("{objects}/large")) + &count(900), "", &["streams without"]),
         ("streams", large() + &count(100), "", &["16 open streams"]),

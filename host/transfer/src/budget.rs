@@ -215,7 +215,7 @@ impl Budget {
                  take less at once, or raise `host_memory` in the method's grants"
             ),
             Resource::Files => format!(
-                "{what} would open {amount} more files, but this run has {held} open and may have {most}: close some, or raise \
+                "{what} needs {amount} of the {most} open files of this run, and {held} are in use: close some, or raise \
                  `open_files` in the method's grants, and the limit of open files (`ulimit -n`) if that is lower"
             ),
         };

@@ -85,11 +85,11 @@ pub(super) fn signal(processes: &[Process], signal: Signal) {
     }
 }
 
-/// Kills every process in the Landlock domain of this thread and in the domains within it, except this process. This is one step (kill(2)
-/// with -1), so no process can start another one and escape meanwhile. Without the proof this would kill every process of the user.
-pub(super) fn kill_domain(_proof: &SignalScope) {
+/// Sends `signal` to every process in the Landlock domain of this thread and in the domains within it, except this process. This is one step
+/// (kill(2) with -1), so no process can start another one and escape meanwhile. Without the proof every process of the user would get it.
+pub(super) fn signal_domain(_proof: &SignalScope, signal: NixSignal) {
     // Fails if no other process is left. The caller polls until all are gone.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), NixSignal::SIGKILL);
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);
 }
 
 /// Kills the children of this process as fast as it can: a child that starts another one and ends is then caught before the kernel has run

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::Mode;
@@ -21,9 +20,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
+use super::count::ProcessCount;
 use super::memory_shortage::Score;
 use super::protocol::{GO, GuardMessage, LONGEST, Order};
-use super::{Confinement, LOCK, Resources, Status, descendants};
+use super::{Confinement, LOCK, Status, descendants};
 use foundation::descriptors::keep_from_programs_from;
 use foundation::landlock::{Allowed, Domain, SignalScope};
 
@@ -44,13 +44,6 @@ const PASSES: u32 = 64;
 
 /// The most children that are reaped before the guard does anything else: processes may end as fast as the guard can reap them.
 const REAPED_AT_ONCE: u32 = 1000;
-
-/// The shortest pause between two counts of the processes of a confined program.
-const COUNT: Duration = Duration::from_millis(50);
-
-/// The pause between two counts is at least this many times the processor time of a count, because a machine may have thousands of
-/// processes and a count reads all of them.
-const COUNT_SHARE: u32 = 10;
 
 /// Runs as a guard if the first argument is the hidden argument for that; otherwise returns `None`. Call this before anything else in
 /// `main`, with `std::env::args_os()`, while the process has one thread.
@@ -140,6 +133,7 @@ impl<'a> Guard<'a> {
         if self.line()? != GO {
             return Ok(());
         }
+        let mut counted = ProcessCount::of(order.confinement.as_ref());
         // The program may use up the memory of the machine. The guard, which ends the program, must outlive it.
         let started = match score {
             Some(mut score) => score.while_first(|| self.start(&order)),
@@ -148,11 +142,10 @@ impl<'a> Guard<'a> {
         let (program, started) = match started {
             Ok(started) => started,
             Err(error) => {
-                self.end_all(None, Some(order.grace))?;
+                self.end_all(None, Some(order.grace), &counted)?;
                 return send(self.host, &GuardMessage::NotStarted { message: error.to_string() });
             }
         };
-        let mut counted = Counted::of(order.confinement.as_ref());
         let seen = match started {
             Started::Executed => self.watch(program, &mut counted)?,
             Started::MustEnd => Seen::MustEnd,
@@ -163,9 +156,9 @@ impl<'a> Guard<'a> {
             descendants::stop_all()?;
         }
         let grace = if too_many_processes { None } else { Some(order.grace) };
-        let (status, leftover_processes) = self.end_all(Some((program, status)), grace)?;
+        let (status, leftover_processes) = self.end_all(Some((program, status)), grace, &counted)?;
         let status = status.ok_or_else(|| io::Error::other("the program's end was not seen"))?;
-        let used = used(counted.peak)?;
+        let used = counted.used()?;
         send(self.host, &GuardMessage::Ended { status, leftover_processes, too_many_processes, used })
     }
 
@@ -215,14 +208,27 @@ impl<'a> Guard<'a> {
     }
 
     /// Waits until the program has ended or must be ended. Counts its processes meanwhile.
-    fn watch(&mut self, program: Pid, counted: &mut Counted) -> io::Result<Seen> {
+    fn watch(&mut self, program: Pid, counted: &mut ProcessCount) -> io::Result<Seen> {
         loop {
             let reaped = reap(Some(program))?;
             if let Some(status) = reaped.status {
                 return Ok(Seen::Ended(status));
             }
-            if counted.count()? {
-                return Ok(Seen::TooMany);
+            if counted.is_due() {
+                // Stopped processes leave the processor to this process, start no others and end no more.
+                let stopped = self.scope.as_ref().filter(|_| counted.may_exceed());
+                if let Some(scope) = stopped {
+                    descendants::signal_domain(scope, NixSignal::SIGSTOP);
+                    if let Some(status) = reap_all(program)? {
+                        return Ok(Seen::Ended(status));
+                    }
+                }
+                if counted.count()? {
+                    return Ok(Seen::TooMany);
+                }
+                if let Some(scope) = stopped {
+                    descendants::signal_domain(scope, NixSignal::SIGCONT);
+                }
             }
             let pause = if reaped.more { Some(Duration::ZERO) } else { counted.pause() };
             let woken = self.wait(pause, None, true)?;
@@ -232,12 +238,13 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace` sends KILL at
-    /// once. Returns the program's status, and how many processes the program had left running if it ended by itself.
+    /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace`, or if they become
+    /// too many meanwhile, sends KILL at once. Returns the program's status, and how many processes the program had left running if it ended by itself.
     fn end_all(
         &mut self,
         program: Option<(Pid, Option<Status>)>,
         grace: Option<Duration>,
+        counted: &ProcessCount,
     ) -> io::Result<(Option<Status>, u32)> {
         let (program, mut status) = program.map_or((None, None), |(program, status)| (Some(program), status));
         let ended_itself = status.is_some();
@@ -251,18 +258,15 @@ impl<'a> Guard<'a> {
             if reaped.none_left {
                 return Ok((status, leftover_processes));
             }
-            let mut pause = INTERVAL;
+            let mut pause = if reaped.more { Duration::ZERO } else { INTERVAL };
             if !signalled {
-                let running = descendants::running()?;
                 if ended_itself {
-                    leftover_processes = u32::try_from(running.len()).unwrap_or(u32::MAX);
+                    leftover_processes = self.count_leftover()?;
                 }
-                descendants::signal(&running, Signal::TERM);
-                // A stopped process handles no other signal until it is continued.
-                descendants::signal(&running, Signal::CONT);
+                self.terminate_all()?;
                 signalled = true;
-            } else if Instant::now() >= deadline {
-                pause = self.kill_all(passes)?;
+            } else if Instant::now() >= deadline || counted.may_exceed() {
+                pause = pause.min(self.kill_all(passes)?);
                 passes = passes.wrapping_add(1);
             }
             // The host sends nothing more, and its end must not keep the poll from waiting.
@@ -270,11 +274,34 @@ impl<'a> Guard<'a> {
         }
     }
 
+    /// Counts the running descendants of this process.
+    fn count_leftover(&self) -> io::Result<u32> {
+        if let Some(scope) = &self.scope {
+            // They must not take the processor from this process while it counts.
+            descendants::signal_domain(scope, NixSignal::SIGSTOP);
+        }
+        Ok(u32::try_from(descendants::running()?.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Sends TERM to every descendant of this process.
+    fn terminate_all(&self) -> io::Result<()> {
+        // A stopped process handles no other signal until it is continued.
+        if let Some(scope) = &self.scope {
+            descendants::signal_domain(scope, NixSignal::SIGTERM);
+            descendants::signal_domain(scope, NixSignal::SIGCONT);
+            return Ok(());
+        }
+        let running = descendants::running()?;
+        descendants::signal(&running, Signal::TERM);
+        descendants::signal(&running, Signal::CONT);
+        Ok(())
+    }
+
     /// Kills every descendant of this process. If signals are not restricted to the domain, a process that is forking may be missed, so the
     /// caller must repeat this until none is left. Returns how long the caller may wait until then.
     fn kill_all(&self, pass: u32) -> io::Result<Duration> {
         if let Some(scope) = &self.scope {
-            descendants::kill_domain(scope);
+            descendants::signal_domain(scope, NixSignal::SIGKILL);
             return Ok(INTERVAL);
         }
         // The processes that a killed process has started become children of this process, which is their reaper.
@@ -338,66 +365,6 @@ enum Seen {
     TooMany,
 }
 
-/// The count of a confined program's processes. The processes of other programs are not counted.
-struct Counted {
-    /// How many threads there may be; `None` if they are not counted.
-    most: Option<u64>,
-    next: Instant,
-    /// The highest count so far.
-    peak: u64,
-}
-
-impl Counted {
-    fn of(confinement: Option<&Confinement>) -> Self {
-        let most = confinement.map(|confinement| confinement.processes);
-        // The program itself, which may end before the first count.
-        Self { most, next: Instant::now(), peak: u64::from(most.is_some()) }
-    }
-
-    /// Counts the processes, if it is time. Returns whether there are too many.
-    fn count(&mut self) -> io::Result<bool> {
-        let Some(most) = self.most.filter(|_| Instant::now() >= self.next) else { return Ok(false) };
-        let began = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?);
-        let threads = descendants::threads()?;
-        self.peak = self.peak.max(threads);
-        // This is processor time and not elapsed time: elapsed time is longest while many processes compete for the processor, and then the
-        // next count must come soon.
-        let took = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?).saturating_sub(began);
-        self.next = Instant::now() + COUNT.max(took.saturating_mul(COUNT_SHARE));
-        Ok(threads > most)
-    }
-
-    /// Returns how long to wait until the next count; `None` if there is none.
-    fn pause(&self) -> Option<Duration> {
-        // Adds a millisecond, because poll uses whole milliseconds and must not return too early.
-        let until = |_| self.next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        self.most.map(until)
-    }
-}
-
-/// Returns the time in the program's own code and in the kernel.
-fn processor_time(usage: &nix::sys::resource::Usage) -> Duration {
-    let time = |value: nix::sys::time::TimeVal| {
-        let (seconds, micros) = (value.tv_sec().unsigned_abs(), value.tv_usec().unsigned_abs());
-        Duration::from_secs(seconds) + Duration::from_micros(micros)
-    };
-    time(usage.user_time()) + time(usage.system_time())
-}
-
-/// Returns what the descendants of this process used, all of which have ended and were waited for.
-fn used(peak: u64) -> io::Result<Resources> {
-    /// getrusage(2): the unit of the largest memory, and that of writes.
-    const MEMORY_UNIT: u64 = 1024;
-    const WRITE_UNIT: u64 = 512;
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    Ok(Resources {
-        cpu: processor_time(&usage),
-        memory: usage.max_rss().unsigned_abs().saturating_mul(MEMORY_UNIT),
-        written: usage.block_writes().unsigned_abs().saturating_mul(WRITE_UNIT),
-        processes: peak,
-    })
-}
-
 /// The event that ended a wait, other than the end of a child.
 struct WakeUp {
     /// The host sent a line or is gone: the program must end.
@@ -414,6 +381,16 @@ struct Reaped {
     none_left: bool,
     /// More children may have ended.
     more: bool,
+}
+
+/// Reaps every child that has ended. Returns how the program ended, if it did.
+fn reap_all(program: Pid) -> io::Result<Option<Status>> {
+    loop {
+        let reaped = reap(Some(program))?;
+        if reaped.status.is_some() || !reaped.more {
+            return Ok(reaped.status);
+        }
+    }
 }
 
 fn reap(program: Option<Pid>) -> io::Result<Reaped> {

@@ -13,6 +13,7 @@
 
 mod bounded;
 mod confinement;
+mod count;
 mod descendants;
 mod guard;
 mod guarded;

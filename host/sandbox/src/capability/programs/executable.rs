@@ -283,7 +283,7 @@ mod tests {
             fs::write(&script, format!("#!{}\n", next.display())).unwrap();
             fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
         }
-        assert!(files(&path, search()).unwrap_err().contains("further ones"));
+        assert!(files(&path, search()).unwrap_err().contains("too many levels deep"));
     }
 
     #[test]

@@ -230,9 +230,9 @@ async fn many_refused_requests_do_not_hide_the_reason_of_another() {
     });
     let stage = caller("http-at-once", &format!("https://{}/", server.address()))
         .server(server.address(), trusting(&trusted))
-        .option("times", OptionValue::Integer(120));
+        .option("times", OptionValue::Integer(40));
     let message = stage.gets().await;
-    assert!(message.contains("answered: 0 of 120"), "{message}");
+    assert!(message.contains("answered: 0 of 40"), "{message}");
     for says in ["the method has 16 connections", "the server's certificate is refused"] {
         stage.logged(says);
         let lines = stage.lines();
