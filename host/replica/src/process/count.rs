@@ -48,17 +48,19 @@ impl ProcessCount {
         program.saturating_add(now.saturating_sub(machine)) > most
     }
 
-    /// Counts the processes. Returns whether there are too many.
-    pub(super) fn count(&mut self) -> io::Result<bool> {
+    /// Counts the processes. Returns whether there are too many. If `gives_up`, returns `None` as soon as there may be too many: while
+    /// processes start and end faster than they can be read, a count has no end.
+    pub(super) fn count(&mut self, gives_up: bool) -> io::Result<Option<bool>> {
         let began = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?);
-        let threads = descendants::threads()?;
+        let threads = descendants::threads_unless(&mut || gives_up && self.may_exceed())?;
+        let Some(threads) = threads else { return Ok(None) };
         self.peak = self.peak.max(threads);
         self.last = (threads, threads_of_the_machine().unwrap_or(u64::MAX));
         // This is processor time and not elapsed time: elapsed time is longest while many processes compete for the processor, and then the
         // next count must come soon.
         let took = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?).saturating_sub(began);
         self.next = Instant::now() + COUNT.max(took.saturating_mul(COUNT_SHARE));
-        Ok(self.most.is_some_and(|most| threads > most))
+        Ok(Some(self.most.is_some_and(|most| threads > most)))
     }
 
     /// Returns how long to wait until the next count; `None` if there is none.

@@ -11,14 +11,28 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 use super::orphans;
 use crate::state::process::{self, Process};
 
+/// How many processes are read before `gives_up` is asked again.
+const READ_AT_ONCE: usize = 64;
+
 /// Returns the running processes that descend from this process, without zombies. If this process is a reaper (a "child subreaper"), its
 /// descendants include processes whose parent has died.
 pub(super) fn running() -> io::Result<Vec<Process>> {
+    Ok(running_unless(&mut || false)?.unwrap_or_default())
+}
+
+/// Does the same as [`running`]. Asks `gives_up` after every few processes, and returns `None` if the answer is true.
+fn running_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Option<Vec<Process>>> {
     let mut all = Vec::new();
-    process::each(&mut |process| {
+    let mut given_up = false;
+    let read = process::each(&mut |process| {
         all.push(process);
-        Ok(())
-    })?;
+        given_up = all.len().is_multiple_of(READ_AT_ONCE) && gives_up();
+        if given_up { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    });
+    if given_up {
+        return Ok(None);
+    }
+    read?;
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for process in &all {
         children.entry(process.parent).or_default().push(process.pid);
@@ -33,12 +47,14 @@ pub(super) fn running() -> io::Result<Vec<Process>> {
     }
     family.remove(&std::process::id());
     all.retain(|process| family.contains(&process.pid) && !process.is_dead());
-    Ok(all)
+    Ok(Some(all))
 }
 
-/// Returns how many threads the running descendants have together; a process has at least one.
-pub(super) fn threads() -> io::Result<u64> {
-    Ok(running()?.iter().fold(0, |sum, process| sum.saturating_add(process.threads)))
+/// Returns how many threads the running descendants have together; a process has at least one. Asks `gives_up` after every few processes, and
+/// returns `None` if the answer is true.
+pub(super) fn threads_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Option<u64>> {
+    let sum = |running: Vec<Process>| running.iter().fold(0, |sum: u64, one| sum.saturating_add(one.threads));
+    Ok(running_unless(gives_up)?.map(sum))
 }
 
 /// Stops all descendants (SIGSTOP), even if they keep starting others: a stopped process starts none. So their number no longer grows when

@@ -214,21 +214,10 @@ impl<'a> Guard<'a> {
             if let Some(status) = reaped.status {
                 return Ok(Seen::Ended(status));
             }
-            if counted.is_due() {
-                // Stopped processes leave the processor to this process, start no others and end no more.
-                let stopped = self.scope.as_ref().filter(|_| counted.may_exceed());
-                if let Some(scope) = stopped {
-                    descendants::signal_domain(scope, NixSignal::SIGSTOP);
-                    if let Some(status) = reap_all(program)? {
-                        return Ok(Seen::Ended(status));
-                    }
-                }
-                if counted.count()? {
-                    return Ok(Seen::TooMany);
-                }
-                if let Some(scope) = stopped {
-                    descendants::signal_domain(scope, NixSignal::SIGCONT);
-                }
+            if counted.is_due()
+                && let Some(seen) = self.count(program, counted)?
+            {
+                return Ok(seen);
             }
             let pause = if reaped.more { Some(Duration::ZERO) } else { counted.pause() };
             let woken = self.wait(pause, None, true)?;
@@ -236,6 +225,27 @@ impl<'a> Guard<'a> {
                 return Ok(Seen::MustEnd);
             }
         }
+    }
+
+    /// Counts the processes of the program. Returns why it need not be watched any more, if it need not.
+    fn count(&self, program: Pid, counted: &mut ProcessCount) -> io::Result<Option<Seen>> {
+        let too_many = |found: bool| found.then_some(Seen::TooMany);
+        let Some(scope) = &self.scope else { return Ok(counted.count(false)?.and_then(too_many)) };
+        if !counted.may_exceed()
+            && let Some(found) = counted.count(true)?
+        {
+            return Ok(too_many(found));
+        }
+        // Stopped processes leave the processor to this process, start no others and do not end.
+        descendants::signal_domain(scope, NixSignal::SIGSTOP);
+        if let Some(status) = reap_all(program)? {
+            return Ok(Some(Seen::Ended(status)));
+        }
+        let found = counted.count(false)?.and_then(too_many);
+        if found.is_none() {
+            descendants::signal_domain(scope, NixSignal::SIGCONT);
+        }
+        Ok(found)
     }
 
     /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace`, or if they become
