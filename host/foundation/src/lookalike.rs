@@ -85,7 +85,7 @@ fn ends_in_key(name: &str) -> bool {
 
 /// Returns whether a text looks like a random key: long, without white space, with letters and digits, and not a path.
 fn is_random(text: &str) -> bool {
-    let has = |wanted: fn(&u8) -> bool| text.as_bytes().iter().any(|byte| wanted(byte));
+    let has = |wanted: fn(&u8) -> bool| text.as_bytes().iter().any(wanted);
     text.len() >= RANDOM
         && !text.starts_with('/')
         && !text.contains(char::is_whitespace)

@@ -277,8 +277,11 @@ mod tests {
         assert_eq!(of_token.overlap(), held);
     }
 
+    /// A way to write a text into another one.
+    type Way = fn(&str) -> String;
+
     /// Every ordinary way in which a program writes a text into another one.
-    const WAYS: [(&str, fn(&str) -> String); 11] = [
+    const WAYS: [(&str, Way); 11] = [
         ("percent", |text| each_sign(text, |sign| format!("%{sign:02X}"))),
         ("percent in small digits", |text| each_sign(text, |sign| format!("%{sign:02x}"))),
         ("percent but for slashes", |text| {

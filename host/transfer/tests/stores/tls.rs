@@ -113,7 +113,7 @@ async fn a_private_authority_of_a_store_is_not_trusted_for_token_servers() {
     let store = Store::open_in(&store, &environment, &Handle::current()).unwrap();
     let error = store.read("object", None).await.map(drop).unwrap_err();
     assert_eq!(error.kind, Kind::Denied, "{error}");
-    assert!(error.message.contains("the server 127.0.0.1 cannot show who it is"), "{error}");
+    assert!(error.message.contains("the server 127.0.0.1 cannot prove its identity"), "{error}");
     assert!(error.message.contains("not from an authority that this machine trusts"), "{error}");
 }
 

@@ -251,7 +251,7 @@ fn wrong_flags_are_refused_with_what_is_wrong() {
     directory.create(&["--stanza=main", "--method", "basebakup"]).expect(2, &["did you mean `basebackup`?"]);
     directory.create(&["--from-leader"]).expect(2, &["--from-leader", "source"]);
     directory.create(&["--datadir=data"]).expect(2, &["--datadir: must be an absolute path"]);
-    directory.create(&["--connstring=nonsense"]).expect(2, &["--connstring: is no connection string"]);
+    directory.create(&["--connstring=nonsense"]).expect(2, &["--connstring: is not a connection string"]);
     directory
         .create(&["--connstring=service=main"])
         .expect(2, &["--connstring: cannot be used", "`service`"]);

@@ -121,8 +121,7 @@ fn an_older_backup_is_restored_only_with_the_option_older() {
         let scene = Scene::new();
         damage(&scene);
         let refusal = scene.refusal();
-        let advice =
-            format!("set `older = true` to try older backups automatically (the next is {FULL})");
+        let advice = format!("set `older = true` to try older backups automatically (the next is {FULL})");
         assert!(refusal.contains(&advice), "{what}: {refusal}");
         let request = scene.request().with("older", true);
         let (plan, record) = scene.plan_of(&request);

@@ -11,7 +11,10 @@ struct Caller;
 /// The result of a call: the text of the answer, or of the error.
 type Answer = Result<String, String>;
 
-const WAYS: [(&str, fn(&Request) -> Result<Answer, Failure>); 7] = [
+/// A way to connect, as a function.
+type Way = fn(&Request) -> Result<Answer, Failure>;
+
+const WAYS: [(&str, Way); 7] = [
     ("tcp", sockets::tcp),
     ("tcp-twice", sockets::twice),
     ("tcp-at-once", sockets::at_once),

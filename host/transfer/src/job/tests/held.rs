@@ -92,7 +92,7 @@ fn texts_of_failures_are_kept_while_there_is_memory() {
     let dropped = |outcome: &&Outcome| {
         let error = outcome.ended.as_ref().unwrap_err();
         assert_eq!(error.kind, Kind::NotFound, "{error}");
-        error.message.contains("too many failures wait")
+        error.message.contains("too many failures are waiting")
     };
     let dropped = outcomes.iter().filter(dropped).count();
     assert!((500..6000).contains(&dropped), "{dropped}");
