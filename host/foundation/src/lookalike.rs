@@ -47,12 +47,16 @@ const TOKENS: [&str; 9] =
 const RANDOM: usize = 16;
 
 /// Returns whether `name`, which may be empty, marks `value` as a secret, or whether `value` itself holds a secret. A name that ends in
-/// `file` or `path` marks nothing. With [`Names::Doubtful`], a name does not mark an absolute path. With [`Names::Certain`], it may, because
-/// random text can begin with a slash, and a name that ends in `key` marks a value that looks random.
+/// `file` or `path` marks nothing. With [`Names::Doubtful`], a name does not mark a value that begins with a slash. With
+/// [`Names::Certain`], it marks such a value if there is no second slash, because random text can begin with a slash; and a name that ends
+/// in `key` marks a value that looks random.
 pub fn is_secret(name: &str, value: &str, names: Names) -> bool {
     let is_marked = match names {
         Names::Certain => {
-            tells(name, Names::Certain)
+            // The shell's own variables, whose values are directories.
+            let is_directory = value.starts_with('/') && matches!(name, "PWD" | "OLDPWD");
+            let is_path = value.starts_with('/') && value[1..].contains('/');
+            (tells(name, Names::Certain) && !is_path && !is_directory)
                 || (tells(name, Names::Doubtful) && ends_in_key(name) && is_random(value))
         }
         Names::Doubtful => tells(name, Names::Doubtful) && !value.starts_with('/'),
@@ -83,14 +87,24 @@ fn ends_in_key(name: &str) -> bool {
     words(name).last().is_some_and(|word| word == "key")
 }
 
-/// Returns whether a text looks like a random key: long, without white space, with letters and digits, and not a path.
+/// Returns whether a text looks like a random key: long, without white space, with letters and digits. An AWS access key ID, a fingerprint of
+/// 40 hexadecimal digits, a text with a dot, and a path in small letters do not.
 fn is_random(text: &str) -> bool {
     let has = |wanted: fn(&u8) -> bool| text.as_bytes().iter().any(wanted);
+    let is_public = text.starts_with("AKIA")
+        || text.starts_with("ASIA")
+        || (text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let has_letters = if text.contains(['/', '-']) {
+        has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase)
+    } else {
+        has(u8::is_ascii_alphabetic)
+    };
     text.len() >= RANDOM
+        && !is_public
         && !text.starts_with('/')
-        && !text.contains(char::is_whitespace)
+        && !text.contains(|c: char| c.is_whitespace() || c == '.')
         && has(u8::is_ascii_digit)
-        && has(u8::is_ascii_alphabetic)
+        && has_letters
 }
 
 /// Returns whether a name is that of a secret.
@@ -272,9 +286,19 @@ mod tests {
     fn a_value_that_begins_with_a_slash_may_be_random() {
         assert!(is_secret("DB_PASSWORD", "/sl4shF1rst", Names::Certain));
         assert!(!is_secret("DB_PASSWORD", "/sl4shF1rst", Names::Doubtful), "taken for a path");
-        for (name, value) in
-            [("SSL_KEY", "/etc/ssl/private/server1.key"), ("SORT_KEY", "created_at_descending")]
-        {
+        for (name, value) in [
+            ("SSL_KEY", "/etc/ssl/private/server1.key"),
+            ("SORT_KEY", "created_at_descending"),
+            ("GOOGLE_APPLICATION_CREDENTIALS", "/etc/wal-g/gcs.json"),
+            ("SSH_PRIVATE_KEY", "/home/postgres/.ssh/id_ed25519"),
+            ("RESTIC_PASSWORD_COMMAND", "/usr/bin/pass x"),
+            ("PWD", "/srv"),
+            ("OLDPWD", "/srv/x"),
+            ("BACKUP_KEY", "daily/2024-01-01/base"),
+            ("--key", "base/20240101T000000/data.tar"),
+            ("GPG_KEY", "0123456789abcdef0123456789abcdef01234567"),
+            ("PGBACKREST_REPO1_S3_KEY", "AKIAIOSFODNN7EXAMPLE"),
+        ] {
             assert!(!is_secret(name, value, Names::Certain), "{name} {value}");
         }
     }

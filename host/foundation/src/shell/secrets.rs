@@ -173,8 +173,11 @@ fn secret(word: &str, next: Option<&String>, names: Names) -> Option<CommandFaul
     if is_option && tells(word, names) && !is_elsewhere(next) { named(word) } else { None }
 }
 
-/// Returns whether a value has the form `user:password`. A user without a password does not count, and neither does an address.
+/// Returns whether a value has the form `user:password`. A user without a password does not count, and neither does an address, a pair of
+/// numbers or a pair of equal words, which are a user and a group.
 fn has_login(value: &str) -> bool {
-    let password = value.split_once(':').map(|(_, password)| password).unwrap_or_default();
-    !password.is_empty() && !password.starts_with(['/', '$'])
+    let Some((user, password)) = value.split_once(':') else { return false };
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_group = user == password || (is_number(user) && is_number(password));
+    !password.is_empty() && !password.starts_with(['/', '$']) && !is_group
 }

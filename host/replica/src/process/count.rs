@@ -15,6 +15,9 @@ const COUNT: Duration = Duration::from_millis(50);
 /// processes and a count reads all of them.
 const COUNT_SHARE: u32 = 10;
 
+/// How many threads are counted quickly, even if they compete for the processor.
+const QUICK: u64 = 256;
+
 /// The count of a confined program's processes. The processes of other programs are not counted.
 pub(super) struct ProcessCount {
     /// How many threads there may be; `None` if they are not counted.
@@ -40,12 +43,12 @@ impl ProcessCount {
         self.most.is_some() && Instant::now() >= self.next
     }
 
-    /// Returns whether the program may have too many threads, with ended processes that nobody has waited for. Judges by the number of
-    /// all threads of the machine, which one small file has, and so is fast however many there are.
+    /// Returns whether the program may have too many threads, with ended processes that nobody has waited for, and more than can be counted
+    /// quickly. Judges by the number of all threads of the machine, which one small file has, and so is fast however many there are.
     pub(super) fn may_exceed(&self) -> bool {
         let (Some(most), Ok(now)) = (self.most, threads_of_the_machine()) else { return false };
         let (program, machine) = self.last;
-        program.saturating_add(now.saturating_sub(machine)) > most
+        program.saturating_add(now.saturating_sub(machine)) > most.max(QUICK)
     }
 
     /// Counts the processes. Returns whether there are too many. If `gives_up`, returns `None` as soon as there may be too many: while

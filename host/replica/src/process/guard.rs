@@ -142,7 +142,7 @@ impl<'a> Guard<'a> {
         let (program, started) = match started {
             Ok(started) => started,
             Err(error) => {
-                self.end_all(None, Some(order.grace), &counted)?;
+                self.end_all(None, Some(order.grace), &mut counted)?;
                 return send(self.host, &GuardMessage::NotStarted { message: error.to_string() });
             }
         };
@@ -156,7 +156,7 @@ impl<'a> Guard<'a> {
             descendants::stop_all()?;
         }
         let grace = if too_many_processes { None } else { Some(order.grace) };
-        let (status, leftover_processes) = self.end_all(Some((program, status)), grace, &counted)?;
+        let (status, leftover_processes) = self.end_all(Some((program, status)), grace, &mut counted)?;
         let status = status.ok_or_else(|| io::Error::other("the program's end was not seen"))?;
         let used = counted.used()?;
         send(self.host, &GuardMessage::Ended { status, leftover_processes, too_many_processes, used })
@@ -196,7 +196,7 @@ impl<'a> Guard<'a> {
             if left.is_zero() {
                 let seconds = STARTS_WITHIN.as_secs();
                 return Err(io::Error::other(format!(
-                    "it was not executed within {seconds} seconds: a file that it needs cannot be opened"
+                    "it was not executed within {seconds} seconds: a file system that it needs may not answer"
                 )));
             }
             // The child may hang, for example on a file system whose server does not answer.
@@ -241,7 +241,9 @@ impl<'a> Guard<'a> {
         if let Some(status) = reap_all(program)? {
             return Ok(Some(Seen::Ended(status)));
         }
-        let found = counted.count(false)?.and_then(too_many);
+        // If this fails, the guard ends, and nobody would let them go on.
+        let kill = |_: &io::Error| descendants::signal_domain(scope, NixSignal::SIGKILL);
+        let found = counted.count(false).inspect_err(kill)?.and_then(too_many);
         if found.is_none() {
             descendants::signal_domain(scope, NixSignal::SIGCONT);
         }
@@ -254,7 +256,7 @@ impl<'a> Guard<'a> {
         &mut self,
         program: Option<(Pid, Option<Status>)>,
         grace: Option<Duration>,
-        counted: &ProcessCount,
+        counted: &mut ProcessCount,
     ) -> io::Result<(Option<Status>, u32)> {
         let (program, mut status) = program.map_or((None, None), |(program, status)| (Some(program), status));
         let ended_itself = status.is_some();
@@ -271,11 +273,13 @@ impl<'a> Guard<'a> {
             let mut pause = if reaped.more { Duration::ZERO } else { INTERVAL };
             if !signalled {
                 if ended_itself {
-                    leftover_processes = self.count_leftover()?;
+                    leftover_processes = self.count_leftover();
                 }
                 self.terminate_all()?;
                 signalled = true;
-            } else if Instant::now() >= deadline || counted.may_exceed() {
+            } else if Instant::now() >= deadline
+                || (counted.may_exceed() && counted.count(true)? != Some(false))
+            {
                 pause = pause.min(self.kill_all(passes)?);
                 passes = passes.wrapping_add(1);
             }
@@ -285,12 +289,13 @@ impl<'a> Guard<'a> {
     }
 
     /// Counts the running descendants of this process.
-    fn count_leftover(&self) -> io::Result<u32> {
+    fn count_leftover(&self) -> u32 {
         if let Some(scope) = &self.scope {
             // They must not take the processor from this process while it counts.
             descendants::signal_domain(scope, NixSignal::SIGSTOP);
         }
-        Ok(u32::try_from(descendants::running()?.len()).unwrap_or(u32::MAX))
+        // They must be ended even if they cannot be counted.
+        descendants::running().map_or(0, |running| u32::try_from(running.len()).unwrap_or(u32::MAX))
     }
 
     /// Sends TERM to every descendant of this process.

@@ -4,7 +4,8 @@
 //!
 //! Each list of headers, request and response reserves the most that it may need. Handles that lead to the same memory share one
 //! reservation: the headers and the body of a response have that of the response. A request that was sent has its reservation until its
-//! response has come, even if the component drops every handle before.
+//! response has come or its task has ended, even if the component drops every handle before. A server may answer before it has read the
+//! whole body: two chunks of each such request, of which there are as many as connections, are not counted then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -437,7 +438,7 @@ impl types::HostFutureIncomingResponse for HttpView<'_> {
         let handle = future.rep();
         let got = types::HostFutureIncomingResponse::get(&mut self.wasi(), future)?;
         if let Some(Ok(response)) = &got {
-            // The request is done.
+            // Nothing more is needed of the request, but for chunks of its body that are still being sent.
             self.gone(handle);
             if let Ok(response) = response {
                 let share = self.http.held.reserve(HELD_BY_RESPONSE)?;

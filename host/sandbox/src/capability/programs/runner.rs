@@ -364,10 +364,14 @@ pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
             level: Level::Info,
             message: format!("the program {name} {NEVER_ENFORCED}"),
         };
-        let absent = grant.read.iter().filter(|path| !path.exists()).map(|path| Finding {
-            check: Rule::Grant,
-            level: Level::Warn,
-            message: format!("`programs.{name}.read` names {}, which does not exist", path.display()),
+        let absent = grant.read.iter().filter_map(|path| {
+            let why = match path.try_exists() {
+                Ok(true) => return None,
+                Ok(false) => "does not exist".to_owned(),
+                Err(error) => format!("cannot be reached: {error}"),
+            };
+            let message = format!("`programs.{name}.read` names {}, which {why}", path.display());
+            Some(Finding { check: Rule::Grant, level: Level::Warn, message })
         });
         missing.into_iter().map(finding).chain([always]).chain(absent).collect::<Vec<_>>()
     };
