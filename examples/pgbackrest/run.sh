@@ -46,4 +46,5 @@ for _ in {1..3}; do
     query primary CHECKPOINT
 done
 create_and_compare pgbackrest
+[ "$(query replica "SELECT count(*) FROM parcels")" = 1001 ]
 [ "$(query replica "SELECT body FROM parcels WHERE id = -1")" = 'after the backups' ]

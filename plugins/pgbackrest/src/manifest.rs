@@ -256,7 +256,7 @@ fn compression(kind: &str) -> Result<Compression, String> {
 }
 
 fn lsn(line: &str) -> Result<Lsn, String> {
-    split::<&str>(line)?.1.parse().map_err(|error| format!("has an LSN that is none: {error}"))
+    split::<&str>(line)?.1.parse().map_err(|error| format!("has an invalid LSN: {error}"))
 }
 
 /// Checks that `name` sorts after `last`, as in every manifest (`lstSort` in pgBackRest's src/info/manifest.c). So each name is unique.

@@ -49,7 +49,7 @@ pub(crate) fn name_of(name: &str) -> Result<Name<'_>, String> {
         |name: &str| name.len() > LONGEST || name.split('/').any(|part| part.len() > LONGEST_PART);
     if is_too_long(below) {
         return Err(format!(
-            "lists `{}`, which is longer than Linux allows ({LONGEST} bytes, {LONGEST_PART} a folder or file)",
+            "lists `{}`, which is longer than Linux allows ({LONGEST} bytes, {LONGEST_PART} for each folder or file)",
             shown()
         ));
     }

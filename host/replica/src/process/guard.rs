@@ -2,36 +2,29 @@
 //! session and group. It ends all descendants when the host requests that or has ended, or when the program has ended (rule 27).
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use command_fds::{CommandFdExt, FdMapping};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
-use serde::{Deserialize, Serialize};
 
 use super::count::ProcessCount;
 use super::memory_shortage::Score;
+use super::program::{PROGRAM, Preparation, become_program, spawn};
 use super::protocol::{GO, GuardMessage, LONGEST, Order};
-use super::{Confinement, LOCK, Status, descendants};
+use super::{LOCK, Status, descendants};
 use foundation::descriptors::keep_from_programs_from;
 use foundation::landlock::{Allowed, Domain, SignalScope};
 
 /// The first argument of a guard.
 pub(super) const GUARD: &str = "--understudy-guard-of-a-native-program";
-
-/// The first argument of the process that becomes the program.
-pub(super) const PROGRAM: &str = "--understudy-guarded-native-program";
 
 /// The pause between two checks whether processes that are being ended still exist.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -75,7 +68,7 @@ fn guard() -> ExitCode {
 }
 
 /// Returns standard input, which is a socket, as a descriptor that programs do not inherit.
-fn standard_input() -> io::Result<UnixStream> {
+pub(super) fn standard_input() -> io::Result<UnixStream> {
     Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
@@ -431,81 +424,4 @@ fn reap(program: Option<Pid>) -> io::Result<Reaped> {
     }
     reaped.more = true;
     Ok(reaped)
-}
-
-/// What the child of a guard needs before it executes the program: one line in JSON, in addition to its arguments.
-#[derive(Serialize, Deserialize)]
-struct Preparation {
-    /// The environment of the program. The child does not get it as its own environment, from which the dynamic loader would take libraries
-    /// (`LD_PRELOAD`, `LD_LIBRARY_PATH`) and execute their code before the child is confined.
-    environment: Vec<(OsString, OsString)>,
-    confinement: Option<Confinement>,
-}
-
-impl Preparation {
-    fn of(order: &Order) -> Self {
-        Self { environment: order.environment.clone(), confinement: order.confinement.clone() }
-    }
-}
-
-/// Starts this executable as the child that becomes the program. Returns its PID and the socket between the two.
-fn spawn(order: &Order) -> io::Result<(Pid, UnixStream)> {
-    let (report, childs) = UnixStream::pair()?;
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg(PROGRAM)
-        .arg(std::process::id().to_string())
-        .arg(&order.program)
-        .args(&order.arguments)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(childs)));
-    if order.confinement.is_some() {
-        // A confined program does not get the lock of the data directory, because it could release the lock. The guard holds it.
-        let nothing = OwnedFd::from(File::open("/dev/null")?);
-        command
-            .fd_mappings(vec![FdMapping { parent_fd: nothing, child_fd: LOCK }])
-            .map_err(io::Error::other)?;
-    }
-    let child = command.spawn()?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // The command holds the child's end of the socket, which is dropped here.
-    Ok((pid.ok_or(io::ErrorKind::InvalidData)?, report))
-}
-
-/// Executes the program in this process. The kernel kills the program when the guard dies. The program inherits only the guard's group, the
-/// output pipes and, unless it is confined, the lock of the data directory.
-fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let Ok(mut report) = standard_input() else { return ExitCode::FAILURE };
-    let guard = arguments.next().and_then(|pid| pid.to_str()?.parse().ok()).and_then(Pid::from_raw);
-    let Some(program) = arguments.next() else { return ExitCode::FAILURE };
-    let prepared = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    // If the guard died before the death signal was set, the kernel sends no signal.
-    if guard.is_none() || rustix::process::getppid() != guard {
-        return ExitCode::FAILURE;
-    }
-    // This process has inherited the guard's signal mask, which blocks TERM.
-    let prepared =
-        prepared.map_err(io::Error::from).and(SigSet::all().thread_unblock().map_err(io::Error::from));
-    let error = match prepared.and_then(|()| confine(&report)) {
-        Ok(environment) => {
-            let mut command = Command::new(Path::new(&program));
-            command.args(arguments).env_clear().envs(environment).stdin(Stdio::null()).exec()
-        }
-        Err(error) => error,
-    };
-    // The guard reads the error. If the guard is gone, the kernel kills this process.
-    let _ = write!(report, "{error}");
-    ExitCode::FAILURE
-}
-
-/// Reads the line from the guard, and confines this process. Returns the environment of the program.
-fn confine(guard: &UnixStream) -> io::Result<Vec<(OsString, OsString)>> {
-    let mut line = String::new();
-    BufReader::new(guard).take(LONGEST).read_line(&mut line)?;
-    let Preparation { environment, confinement } = serde_json::from_str(&line)?;
-    if let Some(confinement) = confinement {
-        confinement.enter().map_err(io::Error::other)?;
-    }
-    Ok(environment)
 }

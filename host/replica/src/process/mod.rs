@@ -21,6 +21,7 @@ mod lines;
 mod memory_shortage;
 mod orphans;
 mod output;
+mod program;
 mod protocol;
 
 use std::ffi::OsString;

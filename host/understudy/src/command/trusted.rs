@@ -47,13 +47,18 @@ impl Entry {
 
     /// Returns whether the file or directory is `directory` or lies in it, or whether a link on the path to it lies there.
     fn lies_in(&self, directory: &Location) -> bool {
-        self.place.lies_in(directory) || self.links_in.iter().any(|link| link.lies_in(directory))
+        self.place.lies_in(directory) || self.has_link_in(directory)
     }
 
     /// Returns whether the path can be made to lead elsewhere by someone who may write to `directory`, but cannot replace `directory` itself.
     fn is_redirected_in(&self, directory: &Location) -> bool {
         let lies_below = self.place.lies_in(directory) && !directory.lies_in(&self.place);
-        lies_below || self.links_in.iter().any(|link| link.lies_in(directory))
+        lies_below || self.has_link_in(directory)
+    }
+
+    /// Returns whether a link on the path lies in `directory`.
+    fn has_link_in(&self, directory: &Location) -> bool {
+        self.links_in.iter().any(|link| link.lies_in(directory))
     }
 
     /// Returns whether the file or directory overlaps `directory`, or whether a link on the path to it lies in `directory`.
@@ -171,10 +176,10 @@ impl Trusted {
                     entry.what
                 ));
             }
-            if let Some(entry) = self.granted.iter().find(|entry| entry.is_redirected_in(&location)) {
+            if let Some(entry) = self.granted.iter().find(|entry| entry.has_link_in(&location)) {
+                // What is granted and lies there itself is refused too, by the check of each method's grants.
                 return refused(format!(
-                    "the method may write to {}, which contains {}, or a link on the path to it, and could replace it by a link to another \
-                     place: move what is granted elsewhere",
+                    "the method may write to {}, which contains a link on the path to {}, and could replace the link: name the path without it",
                     place.display(),
                     entry.what
                 ));
@@ -319,7 +324,7 @@ mod tests {
         let inside = stage.at("data/link/a");
         stage.config.components.get_mut("m").unwrap().grants.open.read = vec![inside];
         let why = stage.writes(&stage.at("scratch/deep")).unwrap_err();
-        assert!(why.contains("move what is granted elsewhere"), "{why}");
+        assert!(why.contains("name the path without it"), "{why}");
     }
 
     #[test]

@@ -218,7 +218,7 @@ fn an_invalid_manifest_is_refused_and_named() {
         ("pg_data/PG_VERSION=", "pg_data/PG_VERSIO=".to_owned(), "lists no PG_VERSION"),
         ("pg_data/backup_label=", "pg_data/backup_labe=".to_owned(), "lists no backup_label"),
         (at, file("pg_data/a", "\"bni\":1,\"repo-size\":0,\"size\":9,"), "has no byte of its 9 in a bundle"),
-        (at, file(&format!("pg_data/{}", "a".repeat(256)), "\"size\":1,"), "longer than Linux takes"),
+        (at, file(&format!("pg_data/{}", "a".repeat(256)), "\"size\":1,"), "longer than Linux allows"),
         (
             "backup-type=\"full\"",
             "backup-label=\"x\"\nbackup-type=\"full\"".to_owned(),

@@ -49,7 +49,7 @@ fn a_text_that_pgbackrest_did_not_write_is_refused() {
         ("[backup:current]\n../x={\"backup-timestamp-stop\":1,\"db-id\":1}\n", "is not a label"),
         (
             "[db:history]\n1={\"db-system-id\":1,\"db-version\":\"../15\"}\n",
-            "version of PostgreSQL that is none",
+            "has an invalid PostgreSQL version",
         ),
     ] {
         let scene = Scene::new();

@@ -323,7 +323,7 @@ fn an_archive_that_does_not_know_the_cluster_is_refused() {
     let scene = Scene::new();
     scene.edit("archive/main/archive.info", "\"db-version\":\"15\"", "\"db-version\":\"14\"");
     let refusal = scene.refusal();
-    assert!(refusal.contains("archive.info does not know the cluster"), "{refusal}");
+    assert!(refusal.contains("archive.info does not list the cluster"), "{refusal}");
 }
 
 #[test]

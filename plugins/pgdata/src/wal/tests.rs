@@ -251,7 +251,7 @@ fn wal_that_ends_before_the_end_of_the_backup_is_noticed() {
     let files = server.segments();
     for stop in [Stop::At(Lsn(server.at() + 8)), Stop::EndOfBackup(Lsn(start))] {
         let error = files.verify(1, start, stop).unwrap_err().to_string();
-        assert!(error.contains("there is no record"), "{error}");
+        assert!(error.contains("the WAL ends here"), "{error}");
     }
 }
 
@@ -295,7 +295,7 @@ fn a_new_timeline_begins_within_a_page_of_the_old_one() {
     files.0.extend(old.0);
     assert!(files.verify(1, start, Stop::At(Lsn(switch))).is_ok());
     let error = files.verify(1, start, Stop::At(Lsn(stop))).unwrap_err().to_string();
-    assert!(error.contains("there is no record"), "{error}");
+    assert!(error.contains("the WAL ends here"), "{error}");
 }
 
 #[test]
