@@ -96,7 +96,7 @@ impl Workspace {
         let status = command.status().context("cargo-nextest does not run")?;
         let documented = !self.has_examples || self.test_examples()?;
         let text = fs::read_to_string(&report)
-            .with_context(|| format!("cargo-nextest left no {}, {status}", report.display()))?;
+            .with_context(|| format!("cargo-nextest wrote no {} ({status})", report.display()))?;
         let counted = Counts::read(&text).with_context(|| format!("{} has no counts", report.display()))?;
         counts.passed += counted.passed;
         counts.failed += counted.failed;

@@ -1,10 +1,10 @@
-//! Open descriptors that a process was started with, and the programs that it starts.
+//! Keeps the descriptors that a process was started with away from the programs that it starts.
 
 /// The first descriptor after standard input, output and error.
 const FIRST: i32 = 3;
 
-/// Keeps programs that this process starts from inheriting the descriptors with which this process itself was started, except standard
-/// input, output and error. Paths such as `/dev/fd/7` still work in this process. Call this function at the beginning of `main`.
+/// Marks all descriptors that are open now, except standard input, output and error, as close-on-exec, so that no program inherits them
+/// from this process. Paths such as `/dev/fd/7` still work in this process. Call this function at the beginning of `main`.
 ///
 /// Landlock never judges a descriptor that is already open, so a confined program could use one that its starter forgot to close.
 pub fn keep_from_programs() {

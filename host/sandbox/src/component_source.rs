@@ -26,7 +26,7 @@ impl fmt::Display for ComponentSource {
     }
 }
 
-/// Writes the same as `Display`, without the bytes of the component.
+/// Writes what `Display` writes, as `ComponentSource(...)`. A derived `Debug` would also write the bytes of the component.
 impl fmt::Debug for ComponentSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "ComponentSource({self})")

@@ -17,8 +17,8 @@ impl Encoding {
     /// Every encoding.
     pub(super) const ALL: [Self; 4] = [Self::Backslash, Self::Reference, Self::Percent, Self::Form];
 
-    /// Returns a byte without which a text contains nothing to decode. For [`Self::Form`], returns the byte without which decoding gives
-    /// the same result as for [`Self::Percent`].
+    /// Returns a byte that every text with something to decode contains. For [`Self::Form`], returns `+`: a text without `+` decodes as
+    /// with [`Self::Percent`].
     pub(super) fn mark(self) -> u8 {
         match self {
             Self::Backslash => b'\\',
@@ -114,7 +114,7 @@ fn backslash(rest: &[u8]) -> Option<(Decoded, usize)> {
     }
 }
 
-/// How many bytes a character reference may have between `&` and `;`. Programs write numbers with up to eight digits.
+/// How many bytes a character reference may have between `&` and `;`: enough for `#x` and eight digits, the most that programs write.
 const REFERENCE: usize = 10;
 
 /// The names of ASCII characters in HTML 5 (the first five also in XML).

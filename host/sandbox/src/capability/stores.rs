@@ -30,7 +30,7 @@ pub(crate) struct Stores;
 /// How many bytes an object may have if it is read in one call.
 const WHOLE: u32 = 4 << 20;
 
-/// The message of the trap if a component without a data plane uses a store.
+/// The message of the trap if a component uses a store although it has no data plane. Such a component cannot have opened a store.
 const NO_PLANE: &str = "a handle that was never given";
 
 impl Capability for Stores {

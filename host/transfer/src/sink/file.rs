@@ -99,7 +99,7 @@ impl<'a> Output<'a> {
     /// Opens the file to write it from byte `start` on. Creates it if it does not exist. Keeps the file even if writing fails.
     ///
     /// # Errors
-    /// Fails if something other than a regular file with one name (hard link) has this path.
+    /// Fails if the path names something other than a regular file, or a file that has further names (hard links).
     pub(crate) fn part(
         destination: &'a Destination,
         directories: &mut Directories,
@@ -188,7 +188,7 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Reserves the budget for the next `count` bytes, at most [`Output::left`], unless it is reserved already.
+    /// Reserves the budget for the next `count` bytes, unless it is reserved already. Never reserves more than [`Output::left`].
     ///
     /// # Errors
     /// `Limit` if the budget does not cover them.
@@ -215,7 +215,8 @@ impl<'a> Output<'a> {
         self.destination.wrote(count);
         if self.written - self.writeback_to >= WRITEBACK {
             let length = NonZeroU64::new(self.written - self.writeback_to);
-            // Linux starts writing dirty pages before it drops pages from its cache. Failure does not matter.
+            // `DontNeed` asks Linux to drop the pages from its cache, and Linux first starts to write the dirty ones to disk. Failure does
+            // not matter.
             let _ = rustix::fs::fadvise(&self.file, self.start + self.writeback_to, length, Advice::DontNeed);
             self.writeback_to = self.written;
         }
@@ -323,7 +324,7 @@ fn regular(status: &Stat) -> Result<(), Error> {
     }
 }
 
-/// Checks that this is a regular file with one name (hard link).
+/// Checks that this is a regular file that has no further names (hard links).
 ///
 /// # Errors
 /// `Failed` if the file is anything else.

@@ -1,5 +1,5 @@
-//! Removes quoted values from the error texts of JSON parsers. In a key file, or in a response with a token, the unexpected value
-//! that the parser quotes may be the secret.
+//! Removes quoted values from the error texts of JSON parsers. If the parser read a key file or a response with a token, the value that it
+//! quotes may be the secret.
 
 /// How a JSON parser (serde) begins a quoted value, and the character that ends it.
 const QUOTES: [(&str, char); 4] = [

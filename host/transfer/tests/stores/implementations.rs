@@ -143,7 +143,7 @@ async fn a_folders_marker_is_no_object() {
     for key in ["main/", "main/a%26b/", "main/pg_notify/", "main/pg_wal/"] {
         put(key, "").await;
     }
-    // A real empty object, and an object with a placeholder's name without its `/`.
+    // A real empty object, an object named like a placeholder but without the final `/`, and an object below that placeholder.
     for key in ["main/empty", "main/pg_wal", "main/pg_wal/0"] {
         put(key, "").await;
     }
@@ -159,7 +159,7 @@ async fn a_folders_marker_is_no_object() {
         }
         assert_eq!(store.scan("pg_notify/", None).await.unwrap(), Page::default());
     }
-    // An object with contents and such a key must not be left out.
+    // An object whose key ends with `/` but that has contents is not a placeholder. The listing fails and does not leave it out.
     put("main/odd/", "something").await;
     let store = Store::open(&config("s3://backups/main", &options, &[]), &Handle::current()).unwrap();
     let error = store.scan("", None).await.unwrap_err();
@@ -312,8 +312,8 @@ async fn make_container(server: &StoreServer) {
     assert!(made.status().is_success(), "{made:?}");
 }
 
-/// Google Cloud Storage's XML interface is the same as that of S3, so moto can serve it. No emulator of Google's service in a package
-/// registry can. Credentials are not checked.
+/// Google Cloud Storage's XML interface is the same as that of S3, so moto can serve it. The emulators of Google's
+/// service that package registries have cannot. Credentials are not checked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs servers: cargo xtask test"]
 async fn google_by_its_interface_of_s3_holds_the_suite() {

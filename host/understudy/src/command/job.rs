@@ -232,7 +232,7 @@ fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathB
     if let Some(source) = &config.source {
         secrets.extend(source.secret_files());
     }
-    // This includes the files of a `[source]` that `--connstring` replaces, because Patroni always passes that flag.
+    // The files that `[source]` names stay secret even if `--connstring`, which Patroni always passes, replaces that section.
     secrets.extend(config.files_of_source.iter().cloned());
     if config.holds_secret {
         secrets.push(config.file.clone());

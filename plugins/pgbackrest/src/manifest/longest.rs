@@ -1,5 +1,5 @@
-//! Finds the objects with the longest keys. Stores limit the length of keys in bytes or in characters. So a store that has the objects
-//! with the longest keys can have all others too.
+//! Finds the objects with the longest keys. Stores limit the length of keys in bytes or in characters. So a store that accepts the longest
+//! keys accepts all others too.
 
 use super::File;
 

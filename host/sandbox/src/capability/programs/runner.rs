@@ -34,7 +34,7 @@ const FREE_SPACE_PAUSE: Duration = Duration::from_millis(200);
 /// How often to check whether the program reads or writes.
 const ACTIVITY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The order to run a program for a component. A grant covers the order.
+/// An order to run a program for a component. The program and its arguments have been checked against the grant.
 pub(super) struct Order {
     pub(super) name: String,
     pub(super) grant: ProgramGrant,
@@ -171,7 +171,7 @@ impl ProgramRunner {
         }
         let used = match &ending {
             Ok(ending) => Some(ending.used),
-            // What it used died with its guard.
+            // The guard, which reports what the program used, was killed. So only the run and its duration are recorded.
             Err(ProcessError::GuardKilled { .. }) => Some(Resources::default()),
             Err(_) => None,
         };
@@ -350,7 +350,8 @@ pub(super) fn executed(grant: &ProgramGrant) -> impl Iterator<Item = Result<Exec
         .map(move |program| executable::executed(program, search))
 }
 
-/// Returns the findings about what this kernel does not enforce of the granted programs, and about granted paths that do not exist.
+/// Returns the findings about the restrictions on granted programs that this kernel does not enforce, and about paths in `read` that do not
+/// exist or cannot be reached.
 pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
     let of_program = |(name, grant): (&String, &ProgramGrant)| {
         let missing = not_enforced(abi, !grant.network.is_empty());
