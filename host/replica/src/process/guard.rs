@@ -231,11 +231,11 @@ impl<'a> Guard<'a> {
         }
         // Stopped processes leave the processor to this process, start no others and do not end.
         descendants::signal_domain(scope, NixSignal::SIGSTOP);
-        if let Some(status) = reap_all(program)? {
+        // After a failure the guard ends, and nobody would let them go on.
+        let kill = |_: &io::Error| descendants::signal_domain(scope, NixSignal::SIGKILL);
+        if let Some(status) = reap_all(program).inspect_err(kill)? {
             return Ok(Some(Seen::Ended(status)));
         }
-        // If this fails, the guard ends, and nobody would let them go on.
-        let kill = |_: &io::Error| descendants::signal_domain(scope, NixSignal::SIGKILL);
         let found = counted.count(false).inspect_err(kill)?.and_then(too_many);
         if found.is_none() {
             descendants::signal_domain(scope, NixSignal::SIGCONT);
@@ -244,7 +244,8 @@ impl<'a> Guard<'a> {
     }
 
     /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace`, or if they become
-    /// too many meanwhile, sends KILL at once. Returns the program's status, and how many processes the program had left running if it ended by itself.
+    /// too many meanwhile, sends KILL at once. Returns the program's status, and how many processes the program had left running if it ended
+    /// by itself.
     fn end_all(
         &mut self,
         program: Option<(Pid, Option<Status>)>,
@@ -271,7 +272,8 @@ impl<'a> Guard<'a> {
                 self.terminate_all()?;
                 signalled = true;
             } else if Instant::now() >= deadline
-                || (counted.may_exceed() && counted.count(true)? != Some(false))
+                // They must be ended even if they cannot be counted.
+                || (counted.may_exceed() && !matches!(counted.count(true), Ok(Some(false))))
             {
                 pause = pause.min(self.kill_all(passes)?);
                 passes = passes.wrapping_add(1);
