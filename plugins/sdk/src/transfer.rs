@@ -32,7 +32,10 @@ use crate::store::{Bucket, Pipeline};
 use crate::{Error, Failure, cancelled};
 
 pub use crate::digests::{Algorithm, Digest};
-pub use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
+pub use crate::raw::understudy::method::transfer::{
+    Action, Assembly, BlockDigests, Extent, Fetch, IncrementFormat, Link, Listed, Outcome, Piece, Status, Unless,
+    Unpack,
+};
 
 /// How many items one call to the host may have.
 const BATCH: usize = 4096;
@@ -93,14 +96,44 @@ impl Job {
     /// The errors of [`Job::fetch`].
     pub fn unpack(&mut self, item: &Unpack, listing: Option<&mut Listing>) -> Result<(), Failure> {
         self.submit()?;
-        let listing = match listing {
-            None => None,
-            Some(listing) => {
-                listing.submit()?;
-                Some(&listing.inner)
-            }
-        };
+        let listing = submitted(listing)?;
         Ok(self.inner.unpack(item, listing).map_err(Error::from)?)
+    }
+
+    /// Adds one archive of a backup that is a link of `chain`. `listing` has the names that the archive contains, such as
+    /// `base/5/INCREMENTAL.1259`. Every archive of the newer backups of the chain must have ended: see [`Job::wait_until_idle`].
+    ///
+    /// # Errors
+    /// The errors of [`Job::fetch`].
+    pub fn unpack_link(
+        &mut self,
+        item: &Unpack,
+        listing: Option<&mut Listing>,
+        chain: &mut Chain,
+        which: Link,
+    ) -> Result<(), Failure> {
+        self.submit()?;
+        chain.submit()?;
+        let listing = submitted(listing)?;
+        Ok(self.inner.unpack_link(item, listing, &chain.inner, which).map_err(Error::from)?)
+    }
+
+    /// Adds one file that is put together from parts of several objects.
+    ///
+    /// # Errors
+    /// The errors of [`Job::fetch`].
+    pub fn assemble(&mut self, item: &Assembly) -> Result<(), Failure> {
+        self.submit()?;
+        self.check_outcomes()?;
+        Ok(self.inner.assemble(item).map_err(Error::from)?)
+    }
+
+    /// Waits until all items that were added so far have ended. More items can be added afterwards.
+    ///
+    /// # Errors
+    /// The errors of [`Job::finish`]. The job is not cancelled.
+    pub fn wait_until_idle(&mut self) -> Result<Status, Failure> {
+        self.until_idle()
     }
 
     /// Sends the host the files that are waiting for a full batch.
@@ -264,6 +297,64 @@ impl Listing {
 impl Default for Listing {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Sends the host the files that are waiting, and returns the host's listing.
+fn submitted(listing: Option<&mut Listing>) -> Result<Option<&data::Listing>, Error> {
+    let Some(listing) = listing else { return Ok(None) };
+    listing.submit()?;
+    Ok(Some(&listing.inner))
+}
+
+/// The files of a backup that depends on older backups. A method first unpacks the archives of the newest backup with
+/// [`Job::unpack_link`], and then, from newer to older, those of each backup that it depends on. The host takes each page from the newest
+/// backup that has the page, and writes it once.
+pub struct Chain {
+    inner: data::Chain,
+    waiting: Vec<String>,
+}
+
+impl Chain {
+    /// Makes an empty chain. `page_size` is the size of PostgreSQL's pages in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `page_size` is not a power of two from 1024 to 32768.
+    pub fn new(format: IncrementFormat, page_size: u32) -> Result<Self, Error> {
+        Ok(Self { inner: data::Chain::begin(format, page_size)?, waiting: Vec::new() })
+    }
+
+    /// Adds a file that the newest backup takes from an older backup without containing any page of it. The host gets the files in
+    /// batches of 4096.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a path of the batch leaves the data directory.
+    pub fn want(&mut self, path: String) -> Result<(), Error> {
+        self.waiting.push(path);
+        if self.waiting.len() < BATCH { Ok(()) } else { self.submit() }
+    }
+
+    /// Returns up to `max` files that are not complete: no unpacked archive has contained the whole file.
+    ///
+    /// # Errors
+    /// The errors of [`Chain::want`].
+    pub fn missing(&mut self, max: u32) -> Result<Vec<String>, Error> {
+        self.submit()?;
+        Ok(self.inner.missing(max))
+    }
+
+    fn submit(&mut self) -> Result<(), Error> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.waiting, Vec::with_capacity(BATCH));
+        Ok(self.inner.want(&batch)?)
+    }
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain").field("waiting", &self.waiting.len()).finish_non_exhaustive()
     }
 }
 

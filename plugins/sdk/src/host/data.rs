@@ -3,7 +3,7 @@
 pub(crate) use crate::raw::understudy::method::digests::Hasher;
 pub(crate) use crate::raw::understudy::method::keys::Key;
 pub(crate) use crate::raw::understudy::method::store::{Bucket, Pipeline};
-pub(crate) use crate::raw::understudy::method::transfer::{Job, Listing};
+pub(crate) use crate::raw::understudy::method::transfer::{Chain, Job, Listing};
 
 use crate::raw::understudy::method::store::{Object, Range};
 use crate::raw::understudy::method::types::Error;

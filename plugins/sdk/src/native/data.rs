@@ -1,6 +1,8 @@
 //! A stand-in for the data plane, for tests of a method. Stores are directories, and files are copied when they are added. The stand-in
 //! neither decodes nor unpacks; a method that needs decoding or unpacking must be tested with the real host.
 
+mod assembly;
+
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -13,7 +15,9 @@ use sha2::digest::DynDigest;
 use super::with;
 use crate::raw::understudy::method::digests::Algorithm;
 use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
-use crate::raw::understudy::method::transfer::{Action, Fetch, Listed, Outcome, Status, Unless, Unpack};
+use crate::raw::understudy::method::transfer::{
+    Action, Assembly, Fetch, IncrementFormat, Link, Listed, Outcome, Status, Unless, Unpack,
+};
 use crate::raw::understudy::method::types::Error;
 
 /// The number of objects in a page, as the contract requires.
@@ -233,6 +237,28 @@ impl Listing {
     }
 }
 
+/// A chain whose files are never complete, because the stand-in does not unpack archives.
+pub(crate) struct Chain(RefCell<Vec<String>>);
+
+impl Chain {
+    pub(crate) fn begin(_format: IncrementFormat, page_size: u32) -> Result<Self, Error> {
+        if page_size.is_power_of_two() && (1024..=32768).contains(&page_size) {
+            Ok(Self(RefCell::default()))
+        } else {
+            Err(Error::Invalid(format!("{page_size} is not a size of pages")))
+        }
+    }
+
+    pub(crate) fn want(&self, paths: &[String]) -> Result<(), Error> {
+        self.0.borrow_mut().extend_from_slice(paths);
+        Ok(())
+    }
+
+    pub(crate) fn missing(&self, max: u32) -> Vec<String> {
+        self.0.borrow().iter().take(max as usize).cloned().collect()
+    }
+}
+
 pub(crate) struct Job {
     report_all: bool,
     state: RefCell<State>,
@@ -281,6 +307,31 @@ impl Job {
 
     pub(crate) fn unpack(&self, item: &Unpack, _files: Option<&Listing>) -> Result<(), Error> {
         Err(Error::Failed(format!("the stand-in cannot unpack archives, such as {}", item.object)))
+    }
+
+    pub(crate) fn unpack_link(
+        &self,
+        item: &Unpack,
+        files: Option<&Listing>,
+        _chain: &Chain,
+        _which: Link,
+    ) -> Result<(), Error> {
+        self.unpack(item, files)
+    }
+
+    pub(crate) fn assemble(&self, item: &Assembly) -> Result<(), Error> {
+        let origins = self.state.borrow().origins.clone();
+        let ended = assembly::assemble(&origins, item);
+        let state = &mut *self.state.borrow_mut();
+        match &ended {
+            Ok(_) => state.bytes += item.size,
+            Err(_) => state.failed += 1,
+        }
+        if self.report_all || ended.is_err() {
+            state.outcomes.push(Outcome { index: state.items, ended });
+        }
+        state.items += 1;
+        Ok(())
     }
 
     pub(crate) fn wait(&self, _at_most_ms: u32) -> Status {
