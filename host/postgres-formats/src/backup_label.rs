@@ -46,6 +46,8 @@ pub struct Start {
     /// The start of the backup on which an incremental backup is based (PostgreSQL 17); `None` for a full backup. An incremental
     /// backup is not a data directory.
     pub incremental_from: Option<Lsn>,
+    /// The timeline of [`Start::incremental_from`]; `None` if the label does not name it.
+    pub incremental_from_timeline: Option<u32>,
 }
 
 /// How a backup was taken.
@@ -127,7 +129,8 @@ impl Start {
     /// [`BackupLabelError::Missing`] without START WAL LOCATION, and [`BackupLabelError::Malformed`].
     pub fn parse(contents: &[u8]) -> Result<Self, BackupLabelError> {
         let text = String::from_utf8_lossy(contents);
-        let (mut start, mut start_timeline, mut incremental_from) = (None, None, None);
+        let (mut start, mut start_timeline) = (None, None);
+        let (mut incremental_from, mut incremental_from_timeline) = (None, None);
         let (mut start_time, mut label) = (String::new(), String::new());
         let mut from_standby = false;
         for line in text.lines() {
@@ -137,16 +140,26 @@ impl Start {
                 START_WAL_LOCATION => start = Some(start_location(value).ok_or_else(malformed)?),
                 START_TIMELINE => start_timeline = Some(read(value).ok_or_else(malformed)?),
                 INCREMENTAL_FROM_LSN => incremental_from = Some(read(value).ok_or_else(malformed)?),
+                INCREMENTAL_FROM_TLI => incremental_from_timeline = Some(read(value).ok_or_else(malformed)?),
                 START_TIME => value.clone_into(&mut start_time),
                 LABEL => value.clone_into(&mut label),
                 BACKUP_FROM => from_standby = backup_from(value) == Some(true),
-                // CHECKPOINT LOCATION, BACKUP METHOD, INCREMENTAL FROM TLI, and what later versions add.
+                // CHECKPOINT LOCATION, BACKUP METHOD, and what later versions add.
                 _ => {}
             }
         }
         let (start_lsn, segment) = start.ok_or(BackupLabelError::Missing("START WAL LOCATION"))?;
         let timeline = start_timeline.unwrap_or(segment.timeline());
-        Ok(Self { start_lsn, segment, timeline, start_time, label, from_standby, incremental_from })
+        Ok(Self {
+            start_lsn,
+            segment,
+            timeline,
+            start_time,
+            label,
+            from_standby,
+            incremental_from,
+            incremental_from_timeline,
+        })
     }
 
     /// Describes the backup for a person.
@@ -173,9 +186,8 @@ impl BackupLabel {
         let label = lines.may(LABEL, read)?.unwrap_or_default();
         let start_timeline = lines.may(START_TIMELINE, read)?;
         let incremental_from = lines.may(INCREMENTAL_FROM_LSN, read)?;
-        if incremental_from.is_some() {
-            lines.may(INCREMENTAL_FROM_TLI, read::<u32>)?;
-        }
+        let incremental_from_timeline =
+            if incremental_from.is_some() { lines.may(INCREMENTAL_FROM_TLI, read)? } else { None };
         lines.end()?;
         let timeline = segment.timeline();
         if let Some(start_timeline) = start_timeline
@@ -186,9 +198,26 @@ impl BackupLabel {
         if checkpoint < start_lsn {
             return Err(BackupLabelError::Order { start: start_lsn, checkpoint });
         }
-        let start = Start { start_lsn, segment, timeline, start_time, label, from_standby, incremental_from };
+        let start = Start {
+            start_lsn,
+            segment,
+            timeline,
+            start_time,
+            label,
+            from_standby,
+            incremental_from,
+            incremental_from_timeline,
+        };
         Ok(Self { start, checkpoint, method })
     }
+}
+
+/// Returns the text of a label without the lines that mark an incremental backup, for a data directory that was combined from a chain of
+/// backups. PostgreSQL does not start from a label with these lines.
+pub fn without_increment(contents: &[u8]) -> Vec<u8> {
+    let marks = [INCREMENTAL_FROM_LSN, INCREMENTAL_FROM_TLI].map(str::as_bytes);
+    let lines = contents.split_inclusive(|byte| *byte == b'\n');
+    lines.filter(|line| !marks.iter().any(|mark| line.starts_with(mark))).flatten().copied().collect()
 }
 
 fn read<T: FromStr>(value: &str) -> Option<T> {

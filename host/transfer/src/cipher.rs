@@ -1,9 +1,10 @@
-//! Decrypts the formats that `openssl enc` writes and backup tools also use: AES-256-CBC with a pass phrase.
+//! Decrypts what backup tools write: the formats of `openssl enc`, AES-256-CBC with a pass phrase, and libsodium's secretstream.
 //!
-//! The key is derived from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round. The last block is padded as
+//! In OpenSSL's formats the key is derived from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round. The last block is padded as
 //! in PKCS#7 (RFC 5652, section 6.3). There is no checksum, and valid padding proves little: only a digest of the plain bytes
 //! verifies them.
 
+mod secretstream;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +20,9 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Kind};
 use crate::keys::Key;
 use crate::sink::read_full;
+use secretstream::KeyText;
 
-/// The format of encrypted bytes. All formats use AES-256-CBC.
+/// The format of encrypted bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CipherFormat {
     /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-1: `openssl enc -md sha1`.
@@ -28,6 +30,20 @@ pub enum CipherFormat {
     /// `Salted__` and eight bytes of salt, key by EVP_BytesToKey with one round of SHA-256: `openssl enc` since 1.1.0.
     OpensslSha256,
     /// The eight bytes of salt without `Salted__`, otherwise the same as [`CipherFormat::OpensslSha1`]: for many small files in one object.
+    SaltOnlySha1,
+    /// libsodium's secretstream in messages of 8192 bytes. The key is the first 32 bytes of the operator's text.
+    Secretstream,
+    /// As [`CipherFormat::Secretstream`]; the operator's text is the key in hexadecimal.
+    SecretstreamHex,
+    /// As [`CipherFormat::Secretstream`]; the operator's text is the key in base64.
+    SecretstreamBase64,
+}
+
+/// A format of OpenSSL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Openssl {
+    Sha1,
+    Sha256,
     SaltOnlySha1,
 }
 
@@ -46,6 +62,14 @@ const LATER_BUFFER: usize = 256 << 10;
 /// Returns a reader of the plain bytes of `stored`. It fails with `Corrupt` (an [`Error`] within the [`io::Error`]) if the data are
 /// wrong, and passes errors of `stored` on unchanged. A reader that has failed returns the same error again.
 pub fn decrypt(stored: Box<dyn Read + Send>, key: &Key, format: CipherFormat) -> Box<dyn Read + Send> {
+    let format = match format {
+        CipherFormat::OpensslSha1 => Openssl::Sha1,
+        CipherFormat::OpensslSha256 => Openssl::Sha256,
+        CipherFormat::SaltOnlySha1 => Openssl::SaltOnlySha1,
+        CipherFormat::Secretstream => return secretstream::decrypt(stored, key, KeyText::Plain),
+        CipherFormat::SecretstreamHex => return secretstream::decrypt(stored, key, KeyText::Hex),
+        CipherFormat::SecretstreamBase64 => return secretstream::decrypt(stored, key, KeyText::Base64),
+    };
     Box::new(Decrypting {
         source: stored,
         key: key.clone(),
@@ -63,7 +87,7 @@ pub fn decrypt(stored: Box<dyn Read + Send>, key: &Key, format: CipherFormat) ->
 struct Decrypting {
     source: Box<dyn Read + Send>,
     key: Key,
-    format: CipherFormat,
+    format: Openssl,
     /// `None` until the salt has been read.
     cipher: Option<Decryptor<Aes256>>,
     /// Space for the block that was held back, followed by the bytes that were read and are decrypted in place.
@@ -82,8 +106,8 @@ impl Decrypting {
     fn begin(&mut self) -> io::Result<Decryptor<Aes256>> {
         let mut header = [0; 16];
         let header = match self.format {
-            CipherFormat::OpensslSha1 | CipherFormat::OpensslSha256 => &mut header[..],
-            CipherFormat::SaltOnlySha1 => &mut header[8..],
+            Openssl::Sha1 | Openssl::Sha256 => &mut header[..],
+            Openssl::SaltOnlySha1 => &mut header[8..],
         };
         let read = read_full(&mut self.source, header)?;
         let Some((magic, salt)) = header.split_last_chunk::<8>() else { return Err(self.truncated().into()) };
@@ -99,8 +123,8 @@ impl Decrypting {
         }
         let pass = self.key.secret.expose();
         let derived = match self.format {
-            CipherFormat::OpensslSha256 => bytes_to_key::<Sha256>(pass, salt),
-            CipherFormat::OpensslSha1 | CipherFormat::SaltOnlySha1 => bytes_to_key::<Sha1>(pass, salt),
+            Openssl::Sha256 => bytes_to_key::<Sha256>(pass, salt),
+            Openssl::Sha1 | Openssl::SaltOnlySha1 => bytes_to_key::<Sha1>(pass, salt),
         };
         let (key, iv) = derived.split_at(32);
         Decryptor::new_from_slices(key, &iv[..BLOCK])
@@ -163,10 +187,7 @@ impl Decrypting {
     fn truncated(&self) -> Error {
         Error::new(
             Kind::Corrupt,
-            format!(
-                "the stored bytes end within an AES block: they are truncated, or not encrypted as {:?}",
-                self.format
-            ),
+            "the stored bytes end within an AES block: they are truncated, or not encrypted in this format",
         )
     }
 }

@@ -36,6 +36,8 @@ pub enum Codec {
     Snappy,
     /// RFC 7932.
     Brotli,
+    /// The format of `.lzma` files (LZMA_Alone).
+    Lzma,
 }
 
 impl Codec {
@@ -50,18 +52,19 @@ impl Codec {
             Self::Xz => "xz",
             Self::Snappy => "snappy",
             Self::Brotli => "brotli",
+            Self::Lzma => "lzma",
         }
     }
 
     /// Returns a reader of the plain bytes of `stored`, which must be a stream of this format and nothing else. Concatenated
-    /// members, frames or streams (of all formats but zlib and brotli) are read as one.
+    /// members, frames or streams (of all formats but zlib, brotli and lzma) are read as one.
     ///
     /// When the reader has reached the end (`Ok(0)`), the format's own checksums have been compared, nothing was missing, and nothing
     /// followed the end. A caller that stops earlier has no such guarantee. Only a digest of the plain bytes can detect some kinds of
-    /// damage: brotli has no checksum; lz4, zstd and xz streams may be written without theirs; damage may change the type of a snappy chunk
+    /// damage: brotli and lzma have no checksum; lz4, zstd and xz streams may be written without theirs; damage may change the type of a snappy chunk
     /// to one that readers skip; and a stream that is truncated exactly between two members (snappy: two chunks) is a valid shorter stream.
     ///
-    /// Memory: at most 128 MiB for zstd, 80 MiB for xz, 16 MiB for brotli, 4 MiB for lz4 and bzip2, if a stream needs that much.
+    /// Memory: at most 128 MiB for zstd, 80 MiB for xz and lzma, 16 MiB for brotli, 4 MiB for lz4 and bzip2, if a stream needs that much.
     /// The default settings of the programs need an eighth of that or less.
     ///
     /// # Errors
@@ -90,6 +93,7 @@ impl Codec {
             Self::Zstd => Box::new(Stream::new(self, stored, members::Zstd::new(window)?)),
             Self::Bzip2 => Box::new(Stream::new(self, stored, members::Bzip2::new(window)?)),
             Self::Xz => Box::new(Stream::new(self, stored, members::Xz::new(window)?)),
+            Self::Lzma => Box::new(Stream::new(self, stored, members::Xz::lzma(window)?)),
             Self::Snappy => Box::new(frames::Snappy::new(stored)),
             Self::Brotli => Box::new(Stream::new(self, stored, members::Brotli::new(window))),
         })

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod budget;
+pub mod chain;
 pub mod cipher;
 pub mod codec;
 pub mod derive;

@@ -21,6 +21,12 @@ pub trait Budget: Send + Sync {
     /// ENOSPC if the budget does not cover them; the item then fails with the kind `Limit`.
     fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()>;
 
+    /// Allows making `file` as long as `size` bytes without writing them.
+    ///
+    /// # Errors
+    /// The errors of [`Budget::write`].
+    fn extend(&self, file: &File, size: u64) -> io::Result<()>;
+
     /// Allows creating a file, directory or link in the file system of `place`.
     ///
     /// # Errors
@@ -206,6 +212,10 @@ mod tests {
 
     impl Budget for Free {
         fn write(&self, _: &File, _: u64, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn extend(&self, _: &File, _: u64) -> io::Result<()> {
             Ok(())
         }
 

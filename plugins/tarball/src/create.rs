@@ -8,11 +8,12 @@ use std::path::Path;
 
 use postgres_formats::backup_label::{self, Start};
 use postgres_formats::{control_file, names, version};
-use understudy::transfer::{Job, Listing, Unpack};
+use understudy::transfer::{self, IncrementFormat, Job, Link, Listing, Unpack};
 use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress, source};
 
 use crate::archive::ArchiveObject;
 use crate::backup::Backup;
+use crate::chain::{Chain, Older};
 use crate::manifest::{self, Manifest};
 use crate::names::{
     REFUSED_IN_BASE, SKIPPED_IN_BASE, VERSION, belongs_in_tablespace, is_status, is_wal, is_whole,
@@ -27,12 +28,18 @@ const LARGEST_SEGMENT: u64 = 1 << 30;
 /// How many bytes base.tar may contain in addition to the files that the manifest lists: settings, timeline histories.
 const SLACK: u64 = 64 << 20;
 
+/// The size of PostgreSQL's pages in bytes, unless it was built with another.
+const PAGE: u32 = 8192;
+
+/// How many files that are not complete are named.
+const NAMED: u32 = 3;
+
 /// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
 
 /// Restores the backup of `plan`.
 pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
-    let (backup, base) = planned(place, plan)?;
+    let (backup, base, chain) = planned(place, plan)?;
     let as_planned = base.map.len() == plan.tablespaces.len()
         && base.map.iter().all(|mapped| {
             plan.tablespaces
@@ -43,7 +50,7 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
         return Err(replaced(place));
     }
     let mut manifest = match &backup.manifest {
-        Some(object) => Some(manifest::listing(place, object)?),
+        Some(object) => Some(manifest::listing(place, object, &|_| true)?),
         None => None,
     };
     progress::expect(plan.bytes, plan.files);
@@ -52,7 +59,17 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
     if let Some(major) = major {
         datadir.write_version(major)?;
     }
-    unpack(place, &backup, manifest.as_mut(), major.is_some())?;
+    if chain.is_some() {
+        // The server does not start from the label of an incremental backup. The label in the archive is checked, but not written.
+        datadir.write(names::BACKUP_LABEL, &mut &backup_label::without_increment(&base.label_text)[..])?;
+    }
+    let mut work = Unpacking::new(chain.as_ref(), major.is_some())?;
+    work.add_all(place, &backup, manifest.as_mut(), Link::Newest, &|_| true)?;
+    if let Some(chain) = &chain {
+        let has_tablespace = |oid| backup.tablespaces.contains_key(&oid);
+        work.add_older(chain, &has_tablespace)?;
+    }
+    work.job.finish()?;
     if let (Some(manifest), Some(object)) = (&manifest, &backup.manifest) {
         manifest.check_version(place, object, &fs::read(datadir.place(VERSION)?).at(VERSION)?)?;
     }
@@ -69,48 +86,6 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
     Ok(())
 }
 
-/// Unpacks all archives. With `has_version`, PG_VERSION is written already and skipped.
-fn unpack(
-    place: &Place,
-    backup: &Backup,
-    mut manifest: Option<&mut Manifest>,
-    has_version: bool,
-) -> Result<(), Failure> {
-    let wal_limit = manifest.as_ref().map(|manifest| {
-        let ranges = manifest.summary.wal_ranges.len() as u64;
-        let needed = manifest.summary.wal_bytes(LARGEST_SEGMENT).unwrap_or(u64::MAX);
-        needed.saturating_add(ranges.saturating_mul(LARGEST_SEGMENT))
-    });
-    let mut work = Unpacking { place, job: Job::new(), origins: HashMap::new() };
-    let base = Unpack {
-        limit: manifest.as_ref().map_or(u64::MAX, |manifest| {
-            let fetched = if backup.wal.is_none() { wal_limit.unwrap_or(u64::MAX) } else { 0 };
-            manifest.base_bytes.saturating_add(SLACK).saturating_add(fetched)
-        }),
-        skip: std::iter::once(SKIPPED_IN_BASE)
-            .chain(has_version.then_some(VERSION))
-            .map(str::to_owned)
-            .collect(),
-        refuse: REFUSED_IN_BASE.map(str::to_owned).to_vec(),
-        ..nothing("")
-    };
-    work.add(&backup.base, base, manifest.as_deref_mut().map(|manifest| &mut manifest.listing))?;
-    for (oid, archive) in &backup.tablespaces {
-        let item = Unpack {
-            limit: manifest
-                .as_ref()
-                .map_or(u64::MAX, |manifest| manifest.tablespace_bytes.get(oid).copied().unwrap_or(0)),
-            ..nothing(&format!("{}/{oid}", names::PG_TBLSPC))
-        };
-        work.add(archive, item, manifest.as_deref_mut().map(|manifest| &mut manifest.listing))?;
-    }
-    if let Some(archive) = &backup.wal {
-        let item = Unpack { limit: wal_limit.unwrap_or(u64::MAX), ..nothing(names::PG_WAL) };
-        work.add(archive, item, manifest.map(|manifest| &mut manifest.listing))?;
-    }
-    work.job.finish().map(drop)
-}
-
 /// Returns an item without an object, for the directory `path`.
 fn nothing(path: &str) -> Unpack {
     Unpack {
@@ -123,30 +98,133 @@ fn nothing(path: &str) -> Unpack {
     }
 }
 
-struct Unpacking<'a> {
-    place: &'a Place,
+/// The job that unpacks the archives.
+struct Unpacking {
     job: Job,
+    /// The host's chain, if the backup is incremental.
+    chain: Option<transfer::Chain>,
     /// The origins by the ending of the archive's name, which determines the codec.
     origins: HashMap<&'static str, u32>,
+    /// Files of base.tar that are not written.
+    skip: Vec<String>,
 }
 
-impl Unpacking<'_> {
+impl Unpacking {
+    /// With `has_version`, PG_VERSION is written already. With a chain, backup_label is.
+    fn new(chain: Option<&Chain>, has_version: bool) -> Result<Self, Failure> {
+        let skip = std::iter::once(SKIPPED_IN_BASE)
+            .chain(has_version.then_some(VERSION))
+            .chain(chain.is_some().then_some(names::BACKUP_LABEL));
+        Ok(Self {
+            job: Job::new(),
+            chain: match chain {
+                Some(_) => Some(transfer::Chain::new(IncrementFormat::Postgresql, PAGE)?),
+                None => None,
+            },
+            origins: HashMap::new(),
+            skip: skip.map(str::to_owned).collect(),
+        })
+    }
+
+    /// Adds all archives of a backup. Of an older backup of a chain, those of the WAL and of tablespaces that the newest backup does not
+    /// have are left out.
+    fn add_all(
+        &mut self,
+        place: &Place,
+        backup: &Backup,
+        mut manifest: Option<&mut Manifest>,
+        which: Link,
+        has_tablespace: &dyn Fn(u32) -> bool,
+    ) -> Result<(), Failure> {
+        let wal_limit = manifest.as_ref().map(|manifest| {
+            let ranges = manifest.summary.wal_ranges.len() as u64;
+            let needed = manifest.summary.wal_bytes(LARGEST_SEGMENT).unwrap_or(u64::MAX);
+            needed.saturating_add(ranges.saturating_mul(LARGEST_SEGMENT))
+        });
+        let base = Unpack {
+            limit: manifest.as_ref().map_or(u64::MAX, |manifest| {
+                let fetched = if backup.wal.is_none() { wal_limit.unwrap_or(u64::MAX) } else { 0 };
+                manifest.base_bytes.saturating_add(SLACK).saturating_add(fetched)
+            }),
+            skip: self.skip.clone(),
+            refuse: REFUSED_IN_BASE.map(str::to_owned).to_vec(),
+            ..nothing("")
+        };
+        self.add(place, &backup.base, base, listing_of(&mut manifest), which)?;
+        for (oid, archive) in backup.tablespaces.iter().filter(|(oid, _)| has_tablespace(**oid)) {
+            let item = Unpack {
+                limit: manifest
+                    .as_ref()
+                    .map_or(u64::MAX, |manifest| manifest.tablespace_bytes.get(oid).copied().unwrap_or(0)),
+                ..nothing(&format!("{}/{oid}", names::PG_TBLSPC))
+            };
+            self.add(place, archive, item, listing_of(&mut manifest), which)?;
+        }
+        if let Some(archive) = backup.wal.as_ref().filter(|_| which == Link::Newest) {
+            let item = Unpack { limit: wal_limit.unwrap_or(u64::MAX), ..nothing(names::PG_WAL) };
+            self.add(place, archive, item, listing_of(&mut manifest), which)?;
+        }
+        Ok(())
+    }
+
     fn add(
         &mut self,
+        place: &Place,
         archive: &ArchiveObject,
         item: Unpack,
         files: Option<&mut Listing>,
+        which: Link,
     ) -> Result<(), Failure> {
         let ending = archive.ending();
         let origin = match self.origins.get(ending) {
             Some(origin) => *origin,
-            None => self.job.origin(&self.place.bucket, archive.pipeline().as_ref())?,
+            None => self.job.origin(&place.bucket, archive.pipeline().as_ref())?,
         };
         self.origins.insert(ending, origin);
         // The files of a plain archive cannot be larger than the archive.
         let limit = if archive.codec.is_none() { item.limit.min(archive.object.size) } else { item.limit };
-        self.job.unpack(&Unpack { origin, object: archive.object.key.clone(), limit, ..item }, files)
+        let item = Unpack { origin, object: archive.object.key.clone(), limit, ..item };
+        match &mut self.chain {
+            None => self.job.unpack(&item, files),
+            Some(chain) => self.job.unpack_link(&item, files, chain, which),
+        }
     }
+
+    /// Adds the pages that the newest backup does not have, from one older backup after the other.
+    fn add_older(&mut self, older: &Chain, has_tablespace: &dyn Fn(u32) -> bool) -> Result<(), Failure> {
+        let place = &older.place;
+        for Older { backup, base } in &older.older {
+            self.job.wait_until_idle()?;
+            log::info!("adding the pages that only {} has", base.label.describe());
+            let mut manifest = match &backup.manifest {
+                Some(object) => Some((manifest::listing(place, object, has_tablespace)?, object)),
+                None => None,
+            };
+            let listing = manifest.as_mut().map(|(manifest, _)| manifest);
+            self.add_all(place, backup, listing, Link::Older, has_tablespace)?;
+            self.job.wait_until_idle()?;
+            if let Some((manifest, object)) = &mut manifest {
+                manifest.check_complete(place, object)?;
+            }
+            if backup.reload(place)?.is_none_or(|now| now.mark() != backup.mark()) {
+                return Err(replaced(place));
+            }
+        }
+        let Some(chain) = &mut self.chain else { return Ok(()) };
+        let missing = chain.missing(NAMED)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!(
+            "of `{}` and perhaps others the backups of the chain in {place} have only some pages, and none has the whole file",
+            missing.join("`, `")
+        )))
+    }
+}
+
+/// Returns the listing of a manifest.
+fn listing_of<'a>(manifest: &'a mut Option<&mut Manifest>) -> Option<&'a mut Listing> {
+    manifest.as_deref_mut().map(|manifest| &mut manifest.listing)
 }
 
 /// The data directory after the host has unpacked the archives.

@@ -1,6 +1,7 @@
 //! The method `tarball`: restores a backup that `pg_basebackup -Ft` wrote, from a directory or a store that the operator granted. The
 //! backup consists of `base.tar`, one `OID.tar` for each tablespace and `pg_wal.tar`, each plain or compressed with gzip, lz4 or
-//! zstd, and of `backup_manifest`.
+//! zstd, and of `backup_manifest`. An incremental backup of PostgreSQL 17 and later is combined with the backups that it depends on while
+//! these are unpacked.
 //!
 //! The host unpacks all archives at the same time, and compares every file with the manifest while it writes the file. The component reads
 //! only the first members of `base.tar`, the manifest, and at the end the WAL.
@@ -10,6 +11,7 @@
 
 mod archive;
 mod backup;
+mod chain;
 mod create;
 mod look;
 mod manifest;

@@ -29,6 +29,8 @@ const TAIL: u64 = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Base {
     pub(crate) label: Start,
+    /// The text of backup_label.
+    pub(crate) label_text: Vec<u8>,
     pub(crate) map: Vec<Mapped<String>>,
     pub(crate) major: Option<u32>,
     pub(crate) control: Option<Beginning>,
@@ -46,7 +48,7 @@ pub(crate) enum Wanted {
 /// Reads what the base.tar `archive` says about the backup.
 ///
 /// # Errors
-/// Fails if the archive cannot be read, does not come from a backup, or comes from an incremental backup.
+/// Fails if the archive cannot be read or does not come from a backup.
 pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) -> Result<Base, Failure> {
     let mut looking =
         Looking { place, file: archive, label: None, map: Vec::new(), major: None, control: None };
@@ -57,13 +59,9 @@ pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) ->
             "has no backup_label: it is not a base backup, and a server started from it would be corrupt",
         ));
     };
-    if let Some(from) = label.incremental_from {
-        return Err(archive.failed(
-            place,
-            format!("is an incremental backup from {from}: combine it with its predecessors first (pg_combinebackup)"),
-        ));
-    }
-    let mut base = Base { label, map: looking.map, major: looking.major, control: looking.control };
+    let (label_text, label) = label;
+    let mut base =
+        Base { label, label_text, map: looking.map, major: looking.major, control: looking.control };
     if wanted == Wanted::All && base.control.is_none() && archive.codec.is_none() {
         let tail = archive.tail(place, TAIL)?;
         if let Some(bytes) = last_member(&tail, names::CONTROL_FILE) {
@@ -76,7 +74,7 @@ pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) ->
 struct Looking<'a> {
     place: &'a Place,
     file: &'a ArchiveObject,
-    label: Option<Start>,
+    label: Option<(Vec<u8>, Start)>,
     map: Vec<Mapped<String>>,
     major: Option<u32>,
     control: Option<Beginning>,
@@ -98,15 +96,20 @@ impl Looking<'_> {
                 return Ok(());
             }
             let Some(member) = archive.next().map_err(|error| self.failed(error))? else { return Ok(()) };
-            belongs_in_base(&member.name).map_err(|why| self.failed(why))?;
+            belongs_in_base(
+                &member.name,
+                self.label.as_ref().is_none_or(|(_, label)| label.incremental_from.is_some()),
+            )
+            .map_err(|why| self.failed(why))?;
             match member.name.as_str() {
                 names::BACKUP_LABEL if !first => {
                     return Err(self.failed("has a backup_label that is not its first file"));
                 }
                 names::BACKUP_LABEL => {
-                    let label = Start::parse(&self.contents(&mut archive, &member, backup_label::LIMIT)?);
-                    self.label =
-                        Some(label.map_err(|error| self.failed(format!("has a backup_label that {error}")))?);
+                    let text = self.contents(&mut archive, &member, backup_label::LIMIT)?;
+                    let label = Start::parse(&text)
+                        .map_err(|error| self.failed(format!("has a backup_label that {error}")))?;
+                    self.label = Some((text, label));
                 }
                 names::TABLESPACE_MAP => {
                     let map = self.contents(&mut archive, &member, tablespace_map::LIMIT)?;

@@ -37,19 +37,35 @@ pub(crate) struct Manifest {
     pub(crate) tablespace_bytes: BTreeMap<u32, u64>,
 }
 
+/// Whether a backup may have increments: files of which only some pages are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum May {
+    /// An incremental backup.
+    HaveIncrements,
+    /// A full backup.
+    HaveOnlyWholeFiles,
+}
+
 /// Reads the manifest and returns its summary.
 ///
 /// # Errors
-/// Fails if the manifest cannot be read or is damaged.
-pub(crate) fn summary(place: &Place, object: &Object) -> Result<Summary, Failure> {
-    read(place, object, |file| is_whole(&file.path).map_err(|why| Failure::failed(why).into()))
+/// Fails if the manifest cannot be read or is damaged, or lists a file that the backup may not have.
+pub(crate) fn summary(place: &Place, object: &Object, may: May) -> Result<Summary, Failure> {
+    read(place, object, |file| match may {
+        May::HaveIncrements => Ok(()),
+        May::HaveOnlyWholeFiles => is_whole(&file.path).map_err(|why| Failure::failed(why).into()),
+    })
 }
 
-/// Reads the manifest and passes its files to the host.
+/// Reads the manifest and passes its files to the host. Files of tablespaces for which `has_tablespace` is false are left out.
 ///
 /// # Errors
 /// The errors of [`summary`]. Also fails if the manifest lists a file twice, or a file outside the data directory.
-pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failure> {
+pub(crate) fn listing(
+    place: &Place,
+    object: &Object,
+    has_tablespace: &dyn Fn(u32) -> bool,
+) -> Result<Manifest, Failure> {
     let (mut listing, mut base_bytes, mut tablespace_bytes) = (Listing::new(), 0_u64, BTreeMap::new());
     let mut version = None;
     let shown = place.shown(&object.key);
@@ -61,11 +77,15 @@ pub(crate) fn listing(place: &Place, object: &Object) -> Result<Manifest, Failur
     listing.tolerate(&[VERSION]).map_err(refused)?;
     let summary = read(place, object, |file| {
         let File { path, size, checksum } = file;
-        let bytes =
-            match path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split('/').next()?.parse().ok()) {
-                Some(oid) => tablespace_bytes.entry(oid).or_default(),
-                None => &mut base_bytes,
-            };
+        let tablespace =
+            path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split('/').next()?.parse().ok());
+        if tablespace.is_some_and(|oid| !has_tablespace(oid)) {
+            return Ok(());
+        }
+        let bytes = match tablespace {
+            Some(oid) => tablespace_bytes.entry(oid).or_default(),
+            None => &mut base_bytes,
+        };
         *bytes = bytes.saturating_add(size);
         if is_not_compared(&path) {
             return Ok(());

@@ -18,8 +18,9 @@ pub(crate) const REFUSED_IN_BASE: [&str; 4] =
 /// Names in base.tar that are not written, because the host creates the links itself, from the operator's map.
 pub(crate) const SKIPPED_IN_BASE: &str = TABLESPACE_MAP;
 
-/// Checks that base.tar may have a member with this name.
-pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
+/// Checks that base.tar may have a member with this name. `is_incremental` is whether the backup may have files of which only some pages
+/// are stored.
+pub(crate) fn belongs_in_base(name: &str, is_incremental: bool) -> Result<(), String> {
     let shown = name.escape_debug();
     if name.starts_with("pg_tblspc/") {
         return Err(format!("has a member `{shown}`, which belongs in the archive of its tablespace"));
@@ -27,7 +28,7 @@ pub(crate) fn belongs_in_base(name: &str) -> Result<(), String> {
     if REFUSED_IN_BASE.contains(&name) {
         return Err(format!("has a member `{shown}`, which no base backup has"));
     }
-    is_whole(name)
+    if is_incremental { Ok(()) } else { is_whole(name) }
 }
 
 /// Returns whether `folder` is PostgreSQL's directory in a tablespace, `PG_MAJOR_CATALOG`.
@@ -45,13 +46,13 @@ pub(crate) fn is_status(name: &str) -> bool {
     name.strip_suffix(".done").or_else(|| name.strip_suffix(".ready")).is_some_and(is_wal)
 }
 
-/// Checks that a file with this name does not come from an incremental backup, whose files are incomplete.
+/// Checks that a file with this name is whole, and not an increment, which only an incremental backup has.
 pub(crate) fn is_whole(name: &str) -> Result<(), String> {
     let file = name.rsplit('/').next().unwrap_or(name);
     if file.starts_with("INCREMENTAL.") {
         let name = name.escape_debug();
         return Err(format!(
-            "has a member `{name}` of an incremental backup: combine it with its predecessors first (pg_combinebackup)"
+            "has a member `{name}`, of which only some pages are stored, but its backup_label is that of a full backup"
         ));
     }
     Ok(())
@@ -82,10 +83,10 @@ mod tests {
         for name in
             ["pg_tblspc/16384/x", "postmaster.pid", UNFINISHED_CONTROL_FILE, "base/5/INCREMENTAL.1259"]
         {
-            assert!(belongs_in_base(name).unwrap_err().contains(name), "{name}");
+            assert!(belongs_in_base(name, false).unwrap_err().contains(name), "{name}");
         }
         for name in ["pg_tblspc", "base/5/1259", "global/pg_control", "postmaster.pid.old"] {
-            assert_eq!(belongs_in_base(name), Ok(()), "{name}");
+            assert_eq!(belongs_in_base(name, false), Ok(()), "{name}");
         }
         assert!(belongs_in_tablespace("PG_15_202209061"));
         for name in ["PG_15_x", "PG_15", "pg_hba.conf", "PG__1"] {

@@ -11,6 +11,8 @@ pub(crate) struct Place {
     pub(crate) bucket: Bucket,
     /// The folder in the bucket, without a `/` at either end; empty for the whole bucket.
     pub(crate) folder: String,
+    /// The folder that holds the backup which the operator named, and its neighbours; equal to `folder` if no backup is named.
+    above: String,
     /// Whether the folder must be a backup, because the operator named it.
     pub(crate) is_named: bool,
     /// Whether the place is a directory on this machine, where reads have no latency.
@@ -32,6 +34,7 @@ impl Place {
             }
         };
         let mut folder = folder_of(request, "prefix")?.unwrap_or_default();
+        let above = folder.clone();
         let named = folder_of(request, "backup")?;
         if let Some(named) = &named {
             folder = below(&folder, named);
@@ -53,7 +56,21 @@ impl Place {
             }
             opened => opened?,
         };
-        Ok(Self { bucket, folder, is_named: named.is_some(), is_local })
+        Ok(Self { bucket, folder, above, is_named: named.is_some(), is_local })
+    }
+
+    /// Returns the place that holds all backups among which the operator chose this one.
+    ///
+    /// # Errors
+    /// The error of the store.
+    pub(crate) fn of_neighbours(&self) -> Result<Self, Failure> {
+        Ok(Self {
+            bucket: Bucket::open(self.bucket.name())?,
+            folder: self.above.clone(),
+            above: self.above.clone(),
+            is_named: false,
+            is_local: self.is_local,
+        })
     }
 
     /// Returns the key of the object `name` in the folder `folder` of this place.

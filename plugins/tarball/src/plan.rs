@@ -2,16 +2,21 @@
 //!
 //! If a place has several backups, the backup that began last is used: the highest timeline, then the highest start LSN, according to the
 //! backup_labels. Backups that cannot be used are skipped with a warning: backups without backup_label or without the archive of a
-//! tablespace, incremental backups, and backups whose manifest is damaged or belongs to another backup.
+//! tablespace, incremental backups of which a predecessor is missing, and backups whose manifest is damaged or belongs to another backup.
 
+use pgdata::checksum::{Algorithm, Digesting, Summing};
 use pgdata::manifest::Summary;
 use postgres_formats::backup_label::Start;
 use understudy::{Failure, Plan, Tablespace, cancelled, log};
 
 use crate::backup::{self, Backup};
+use crate::chain::{Chain, Older};
 use crate::look::{self, Base, Wanted};
-use crate::manifest;
+use crate::manifest::{self, May};
 use crate::place::Place;
+
+/// How many marks of a chain the name of a backup has.
+const NAMED: usize = 4;
 
 /// The default size of a WAL segment. Another size is known only from the control file.
 const USUAL_SEGMENT: u64 = 16 << 20;
@@ -58,14 +63,15 @@ fn skip(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Resul
 ///
 /// # Errors
 /// [`Failure::RetryLater`] if the backup was removed or replaced.
-pub(crate) fn planned(place: &Place, plan: &Plan) -> Result<(Backup, Base), Failure> {
+pub(crate) fn planned(place: &Place, plan: &Plan) -> Result<(Backup, Base, Option<Chain>), Failure> {
     for backup in backup::find(place)? {
         if !backup.folder.is_empty() && !plan.backup.starts_with(&format!("{}: ", backup.folder)) {
             continue;
         }
         let (backup, base) = look_at(place, backup, Wanted::Labels)?;
-        if name(&backup, &base.label) == plan.backup {
-            return Ok((backup, base));
+        let chain = Chain::of(place, &backup, &base)?;
+        if name(&backup, &base.label, chain.as_ref()) == plan.backup {
+            return Ok((backup, base, chain));
         }
     }
     Err(replaced(place))
@@ -79,8 +85,16 @@ pub(crate) fn replaced(place: &Place) -> Failure {
 }
 
 /// Names a backup, for people to read and for [`planned`].
-fn name(backup: &Backup, label: &Start) -> String {
-    let (described, mark) = (label.describe(), backup.mark());
+fn name(backup: &Backup, label: &Start, chain: Option<&Chain>) -> String {
+    let older = chain.into_iter().flat_map(|chain| &chain.older).map(|older| &older.backup);
+    let mut marks: Vec<_> = std::iter::once(backup).chain(older).map(Backup::mark).collect();
+    // A name for people has room for the marks of some backups; the others are together in one.
+    if marks.len() > NAMED {
+        let mut sum = Summing::new(Algorithm::Crc32c);
+        marks.drain(NAMED - 1..).for_each(|mark| sum.update(mark.as_bytes()));
+        marks.push(sum.finish().iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+    let (described, mark) = (label.describe(), marks.join(" on "));
     if backup.folder.is_empty() {
         return format!("{described} ({mark})");
     }
@@ -88,7 +102,7 @@ fn name(backup: &Backup, label: &Start) -> String {
 }
 
 /// Reads base.tar, and finds the archives of the tablespaces that it names.
-fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup, Base), Failure> {
+pub(crate) fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup, Base), Failure> {
     let base = look::at_base(place, &backup.base, wanted)?;
     backup.find_tablespaces(place, base.map.iter().map(|mapped| mapped.oid))?;
     if let Some(missing) = base.map.iter().find(|mapped| !backup.tablespaces.contains_key(&mapped.oid)) {
@@ -109,8 +123,10 @@ fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup,
 /// Makes the plan for `backup`.
 fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
     let (backup, base) = look_at(place, backup, Wanted::All)?;
+    let chain = Chain::of(place, &backup, &base)?;
+    let may = if chain.is_some() { May::HaveIncrements } else { May::HaveOnlyWholeFiles };
     let summary = match &backup.manifest {
-        Some(object) => Some(manifest::summary(place, object)?),
+        Some(object) => Some(manifest::summary(place, object, may)?),
         None => {
             let base_archive = place.shown(&backup.base.object.key);
             log::warn!("the folder of {base_archive} has no backup_manifest: files cannot be checked");
@@ -118,7 +134,7 @@ fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
         }
     };
     let mut plan = Plan {
-        backup: name(&backup, &base.label),
+        backup: name(&backup, &base.label, chain.as_ref()),
         postgresql_major: base.major,
         system_identifier: base.control.map(|control| control.system_identifier),
         timeline: Some(base.label.timeline),
@@ -138,6 +154,14 @@ fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
             plan.files = Some(summary.files.saturating_add(files));
         }
         None => plan.bytes = plain_bytes(&backup),
+    }
+    if let Some(Chain { place, older }) = &chain {
+        // A file is at most as long as all its pages in all backups together.
+        for Older { backup, .. } in older {
+            let Some(object) = &backup.manifest else { continue };
+            let bytes = manifest::summary(place, object, May::HaveIncrements)?.bytes;
+            plan.bytes = plan.bytes.map(|all| all.saturating_add(bytes));
+        }
     }
     Ok(plan)
 }

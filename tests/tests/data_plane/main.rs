@@ -6,6 +6,7 @@
 
 mod archive;
 mod bytes;
+mod chains;
 mod disk;
 mod fails;
 mod log;

@@ -87,19 +87,3 @@ fn backups_of_postgresql_17_become_replicas_of_its_servers() {
 fn backups_of_postgresql_18_become_replicas_of_its_servers() {
     test_release(18, 2);
 }
-
-#[test]
-#[ignore = "needs servers: cargo xtask test"]
-fn an_incremental_backup_is_refused_with_a_remedy() {
-    let playground = playground("incremental", 18).unwrap();
-    let scene = Scene::with_primary(Primary::start_in(playground, 10).unwrap());
-    let server = &scene.primary.server;
-    server.psql("ALTER SYSTEM SET summarize_wal = on").unwrap();
-    server.psql("SELECT pg_reload_conf()").unwrap();
-    server.wait_for("SHOW summarize_wal", "on").unwrap();
-    let full = scene.primary.tar_backup("full", &[]).unwrap();
-    server.psql("INSERT INTO letters SELECT n, 'later' FROM generate_series(100, 200) n").unwrap();
-    let incremental = format!("--incremental={}", full.join("backup_manifest").display());
-    let backup = scene.primary.tar_backup("incremental", &[&incremental]).unwrap();
-    scene.fails("incremental", &scene.directory_section(&backup), &["pg_combinebackup"]);
-}

@@ -71,6 +71,10 @@ impl Budget for Quota {
         Self::write(self, file, start, length)
     }
 
+    fn extend(&self, file: &File, size: u64) -> io::Result<()> {
+        Self::extend(self, file, size)
+    }
+
     fn make(&self, place: &File) -> io::Result<()> {
         Self::make(self, place)
     }

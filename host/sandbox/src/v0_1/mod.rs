@@ -40,6 +40,7 @@ mod bindings {
             "understudy:method/store.bucket": crate::capability::stores::Bucket,
             "understudy:method/transfer.job": crate::capability::datadir::transfer::TransferJob,
             "understudy:method/transfer.listing": crate::capability::datadir::transfer::FileListing,
+            "understudy:method/transfer.chain": crate::capability::datadir::combined::FileChain,
         },
         trappable_error_type: { "understudy:method/types.error" => crate::answer::CallError },
         imports: {

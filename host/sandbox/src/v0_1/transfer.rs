@@ -1,7 +1,10 @@
-//! `transfer`: jobs for the data plane, and listings.
+//! `transfer`: jobs for the data plane, listings and chains.
 
+use ::transfer::chain::{IncrementFormat, Link};
 use ::transfer::digest::Digest;
-use ::transfer::job::{Action, Fetch, Overwrite, Status, Unpack};
+use ::transfer::job::{
+    Action, Assembly, BlockDigests, Extent, Fetch, Overwrite, Piece, Status, Unpack,
+};
 use ::transfer::listing::Listed;
 use ::transfer::pipeline::Pipeline;
 use wasmtime::component::Resource;
@@ -12,6 +15,7 @@ use super::interfaces::transfer;
 use super::store::range;
 use super::types::error;
 use crate::answer::Answer;
+use crate::capability::datadir::combined::FileChain;
 use crate::capability::datadir::transfer::{FileListing, Outcome, TransferJob};
 use crate::capability::stores::Bucket;
 use crate::state::State;
@@ -41,6 +45,25 @@ impl transfer::HostJob for State {
         files: Option<Resource<FileListing>>,
     ) -> Answer<()> {
         self.unpack_archive(&job, unpack(item), files.as_ref()).await
+    }
+
+    async fn unpack_link(
+        &mut self,
+        job: Resource<TransferJob>,
+        item: transfer::Unpack,
+        files: Option<Resource<FileListing>>,
+        in_chain: Resource<FileChain>,
+        which: transfer::Link,
+    ) -> Answer<()> {
+        let link = match which {
+            transfer::Link::Newest => Link::Newest,
+            transfer::Link::Older => Link::Older,
+        };
+        self.unpack_link(&job, unpack(item), files.as_ref(), &in_chain, link).await
+    }
+
+    async fn assemble(&mut self, job: Resource<TransferJob>, item: transfer::Assembly) -> Answer<()> {
+        self.assemble_file(&job, assembly(item)).await
     }
 
     async fn wait(
@@ -94,7 +117,63 @@ impl transfer::HostListing for State {
     }
 }
 
+impl transfer::HostChain for State {
+    async fn begin(
+        &mut self,
+        format: transfer::IncrementFormat,
+        page_size: u32,
+    ) -> Answer<Resource<FileChain>> {
+        let format = match format {
+            transfer::IncrementFormat::Postgresql => IncrementFormat::Postgresql,
+            transfer::IncrementFormat::WalG => IncrementFormat::WalG,
+        };
+        self.begin_chain(format, page_size)
+    }
+
+    async fn want(&mut self, chain: Resource<FileChain>, paths: Vec<String>) -> Answer<()> {
+        self.want_files(&chain, paths)
+    }
+
+    async fn missing(&mut self, chain: Resource<FileChain>, max: u32) -> wasmtime::Result<Vec<String>> {
+        self.incomplete_files(&chain, max)
+    }
+
+    async fn drop(&mut self, chain: Resource<FileChain>) -> wasmtime::Result<()> {
+        self.drop_handle(chain)
+    }
+}
+
 impl transfer::Host for State {}
+
+fn assembly(item: transfer::Assembly) -> Assembly {
+    let extent = |extent: transfer::Extent| Extent {
+        offset: extent.offset,
+        at: extent.at,
+        length: extent.length,
+    };
+    let piece = |piece: transfer::Piece| Piece {
+        origin: piece.origin,
+        object: piece.object,
+        range: piece.range.map(range),
+        size: piece.size,
+        extents: piece.extents.into_iter().map(extent).collect(),
+    };
+    let blocks = |blocks: transfer::BlockDigests| BlockDigests {
+        size: blocks.size,
+        length: blocks.length,
+        values: blocks.values,
+    };
+    Assembly {
+        path: item.path,
+        size: item.size,
+        digest: digest(item.digest),
+        mode: item.mode,
+        mtime: item.mtime,
+        keep_same: item.keep_same,
+        blocks: item.blocks.map(blocks),
+        pieces: item.pieces.into_iter().map(piece).collect(),
+    }
+}
 
 fn fetch(item: transfer::Fetch) -> Fetch {
     Fetch {

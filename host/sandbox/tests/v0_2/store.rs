@@ -29,6 +29,9 @@ impl store::HostPipeline for State {
             store::CipherFormat::OpensslSha1 => CipherFormat::OpensslSha1,
             store::CipherFormat::OpensslSha256 => CipherFormat::OpensslSha256,
             store::CipherFormat::SaltOnlySha1 => CipherFormat::SaltOnlySha1,
+            store::CipherFormat::Secretstream => CipherFormat::Secretstream,
+            store::CipherFormat::SecretstreamHex => CipherFormat::SecretstreamHex,
+            store::CipherFormat::SecretstreamBase64 => CipherFormat::SecretstreamBase64,
         };
         self.decrypt_with(&pipeline, &key, format)
     }
@@ -47,6 +50,7 @@ impl store::HostPipeline for State {
             store::Codec::Xz => Codec::Xz,
             store::Codec::Snappy => Codec::Snappy,
             store::Codec::Brotli => Codec::Brotli,
+            store::Codec::Lzma => Codec::Lzma,
         };
         self.decompress_with(&pipeline, codec)
     }

@@ -194,8 +194,9 @@ impl Decoder for Bzip2 {
     }
 }
 
-/// The decoder for xz. The library itself continues with the next stream, after the padding that the format allows between streams.
-pub(super) struct Xz(xz::Stream, Window);
+/// The decoder for xz and lzma. With xz the library itself continues with the next stream, after the padding that the format allows
+/// between streams.
+pub(super) struct Xz(xz::Stream, Window, Codec);
 
 /// The first limit of an xz decoder's memory in bytes. The library stops if a block needs more, and the limit is doubled until it
 /// suffices.
@@ -205,8 +206,15 @@ impl Xz {
     pub(super) fn new(mut window: Window) -> Result<Self, Error> {
         window.charge_for(XZ_FIRST)?;
         xz::Stream::new_stream_decoder(XZ_FIRST, xz::CONCATENATED | xz::TELL_UNSUPPORTED_CHECK)
-            .map(|stream| Self(stream, window))
+            .map(|stream| Self(stream, window, Codec::Xz))
             .map_err(|error| Error::new(Kind::Failed, format!("xz cannot be set up: {error}")))
+    }
+
+    pub(super) fn lzma(mut window: Window) -> Result<Self, Error> {
+        window.charge_for(XZ_FIRST)?;
+        xz::Stream::new_lzma_decoder(XZ_FIRST)
+            .map(|stream| Self(stream, window, Codec::Lzma))
+            .map_err(|error| Error::new(Kind::Failed, format!("lzma cannot be set up: {error}")))
     }
 }
 
@@ -231,11 +239,12 @@ impl Decoder for Xz {
             xz::Error::MemLimit => Error::new(
                 Kind::Limit,
                 format!(
-                    "the xz stream needs more than {} MiB to decode; compress with at most -9",
+                    "the {} stream needs more than {} MiB to decode; compress with at most -9",
+                    self.2.name(),
                     XZ_MEMORY >> 20
                 ),
             ),
-            error => damaged(Codec::Xz, &error.to_string()),
+            error => damaged(self.2, &error.to_string()),
         })?;
         Ok(Step {
             consumed: moved(taken, self.0.total_in()),

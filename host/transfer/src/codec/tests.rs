@@ -5,7 +5,7 @@ use super::*;
 use crate::budget::Budget;
 use crate::pipeline::Pipeline;
 
-const ALL: [Codec; 8] = [
+const ALL: [Codec; 9] = [
     Codec::Gzip,
     Codec::Zlib,
     Codec::Lz4,
@@ -14,6 +14,7 @@ const ALL: [Codec; 8] = [
     Codec::Xz,
     Codec::Snappy,
     Codec::Brotli,
+    Codec::Lzma,
 ];
 
 /// Runs a program with `plain` as its input and returns its output.
@@ -42,6 +43,7 @@ fn encoded(codec: Codec, plain: &[u8]) -> Vec<u8> {
         Codec::Bzip2 => tool("bzip2", &["-c"], plain),
         Codec::Xz => tool("xz", &["-c"], plain),
         Codec::Brotli => tool("brotli", &["-c", "-q", "5"], plain),
+        Codec::Lzma => tool("xz", &["--format=lzma", "-c"], plain),
         Codec::Zlib => {
             let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
             encoder.write_all(plain).unwrap();
@@ -141,7 +143,7 @@ fn concatenated_members_are_read_as_one() {
 #[test]
 #[ignore = "needs programs: cargo xtask test"]
 fn a_second_stream_is_an_error_if_the_format_has_only_one() {
-    for codec in [Codec::Zlib, Codec::Brotli] {
+    for codec in [Codec::Zlib, Codec::Brotli, Codec::Lzma] {
         let stored = encoded(codec, &sample(5000)).repeat(2);
         assert!(corrupt(codec, &stored, "two streams").contains("follow"));
     }
@@ -199,8 +201,8 @@ fn a_second_member_that_is_truncated_is_reported() {
 fn a_byte_that_changed_is_reported_or_changes_nothing() {
     let plain = sample(600);
     for codec in ALL {
-        // Brotli has no checksum: only a digest of the file detects the change.
-        if codec == Codec::Brotli {
+        // Brotli and lzma have no checksum: only a digest of the file detects the change.
+        if matches!(codec, Codec::Brotli | Codec::Lzma) {
             continue;
         }
         let stored = encoded(codec, &plain);

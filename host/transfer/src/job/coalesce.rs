@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::unit::{Item, Task, Unit};
+use crate::store::Range;
 
 /// The widest gap between two ranges that one request reads, in bytes. The bytes in the gap are read and dropped.
 const GAP: u64 = 64 << 10;
@@ -13,6 +14,25 @@ const SPAN: u64 = 16 << 20;
 
 /// The most files that one request reads.
 const FILES: usize = 1024;
+
+/// What may be read with one request together with its neighbours.
+pub(super) trait Ranged {
+    /// Returns the range of stored bytes; `None` for the whole object.
+    fn range(&self) -> Option<Range>;
+
+    /// Returns whether both are read from the same object in the same way.
+    fn is_of_the_same_object(&self, other: &Self) -> bool;
+}
+
+impl Ranged for Item {
+    fn range(&self) -> Option<Range> {
+        self.range
+    }
+
+    fn is_of_the_same_object(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.origin, &other.origin) && self.object == other.object
+    }
+}
 
 /// Sorts the items and makes a unit from each run of adjacent ranges.
 pub(super) fn into_units(mut items: Vec<Item>) -> Vec<Unit> {
@@ -28,9 +48,9 @@ pub(super) fn into_units(mut items: Vec<Item>) -> Vec<Unit> {
     adjacent(items).into_iter().map(unit).collect()
 }
 
-/// Splits items, which are sorted by object and range, into runs that one request reads.
-pub(super) fn adjacent(items: Vec<Item>) -> Vec<Vec<Item>> {
-    let mut runs: Vec<Vec<Item>> = Vec::new();
+/// Splits items into runs that one request reads. Neighbours are put together if their ranges ascend.
+pub(super) fn adjacent<T: Ranged>(items: Vec<T>) -> Vec<Vec<T>> {
+    let mut runs: Vec<Vec<T>> = Vec::new();
     for item in items {
         match runs.last_mut() {
             Some(run) if is_adjacent(run, &item) => run.push(item),
@@ -46,14 +66,13 @@ fn unit(items: Vec<Item>) -> Unit {
     Unit::new(weight, first, Task::Fetch(items))
 }
 
-fn is_adjacent(run: &[Item], item: &Item) -> bool {
+fn is_adjacent<T: Ranged>(run: &[T], item: &T) -> bool {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return false };
-    let (Some(start), Some(before), Some(range)) = (first.range, last.range, item.range) else {
+    let (Some(start), Some(before), Some(range)) = (first.range(), last.range(), item.range()) else {
         return false;
     };
     let end = before.offset + before.length;
-    Arc::ptr_eq(&last.origin, &item.origin)
-        && last.object == item.object
+    last.is_of_the_same_object(item)
         && run.len() < FILES
         && range.offset >= end
         && range.offset - end <= GAP

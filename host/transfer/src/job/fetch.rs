@@ -11,7 +11,7 @@ use rustix::fs::Stat;
 
 use super::coalesce;
 use super::copy;
-use super::state::State;
+use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::Item;
 use super::worker::Worker;
@@ -75,7 +75,8 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
         let start = range.map_or(0, |range| range.offset);
         while let Some(item) = items.pop_front() {
             let ended = guarded(|| match &stored {
-                Some(stored) => write(worker, job, &item, stored, start).map_err(|error| named(error, &item)),
+                Some(stored) => write(worker, job, &item, stored, start)
+                    .map_err(|error| named(error, &item.object, &item.origin)),
                 None => write_nothing(worker, job, &item).map(|()| 0),
             });
             let broken = stored
@@ -117,7 +118,7 @@ fn finish(job: &State, item: Item, began: Instant, bytes_read: u64, ended: Resul
 }
 
 /// Runs `work` and turns a panic into an error.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Error::of_panic(&*panic)))
 }
 
@@ -147,19 +148,28 @@ fn is_up_to_date(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, 
             }
         };
     if same {
-        if status.st_mode & 0o7777 != item.mode {
-            file::set_mode(&existing, item.mode)?;
-        }
-        if item.mtime.is_some_and(|time| time_of(&status) != Some(time))
-            && let Some(time) = item.mtime
-        {
-            file::set_time(&existing, time)?;
-        }
+        set_mode_and_time(&existing, &status, item.mode, item.mtime)?;
     }
     Ok(same)
 }
 
-fn time_of(status: &Stat) -> Option<u64> {
+/// Sets the mode and the time of a file that is kept, if they differ.
+pub(super) fn set_mode_and_time(
+    existing: &File,
+    status: &Stat,
+    mode: u32,
+    mtime: Option<u64>,
+) -> Result<(), Error> {
+    if status.st_mode & 0o7777 != mode {
+        file::set_mode(existing, mode)?;
+    }
+    match mtime {
+        Some(time) if time_of(status) != Some(time) => file::set_time(existing, time),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn time_of(status: &Stat) -> Option<u64> {
     u64::try_from(status.st_mtime).ok()
 }
 
@@ -213,7 +223,7 @@ fn has_same_content(worker: &mut Worker, job: &State, existing: &File, item: &It
             Ok(0) => return Ok(at == end),
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(named(Error::from(error), item)),
+            Err(error) => return Err(named(Error::from(error), &item.object, &item.origin)),
         };
         if count as u64 > end - at {
             return Ok(false);
@@ -326,7 +336,7 @@ fn write_plain(
 }
 
 /// Puts the object's name before an error about its bytes, unless the message names the object already.
-fn named(error: Error, item: &Item) -> Error {
-    let object = format!("`{}` of {}", item.object, item.origin.store.name());
+pub(super) fn named(error: Error, object: &str, origin: &Origin) -> Error {
+    let object = format!("`{object}` of {}", origin.store.name());
     if error.kind != Kind::Corrupt || error.message.contains(&object) { error } else { error.of(object) }
 }

@@ -3,6 +3,7 @@
 //! No function here starts a thread, opens a file or blocks in the kernel, so a restricted thread may call all of them.
 
 mod archive_directories;
+mod assemble;
 mod coalesce;
 mod copy;
 mod fetch;
@@ -19,6 +20,7 @@ pub(crate) mod workers;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::chain::{Chain, Link};
 use crate::derive::Withheld;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
@@ -27,6 +29,7 @@ use crate::pipeline::Pipeline;
 use crate::store::{Range, Store};
 use crate::target::Target;
 
+pub use assemble::{MOST_EXTENTS, MOST_PIECES};
 pub use observer::{EndedItem, Observer};
 pub use outcomes::{MOST_MESSAGES, MOST_OUTCOMES};
 use state::{Origin, State};
@@ -87,6 +90,64 @@ pub struct Unpack {
     pub skip: Vec<String>,
     /// Paths in the data directory that the archive must not contain; a path that ends with `/` means everything below it.
     pub refuse: Vec<String>,
+}
+
+/// A file to put together from parts of several objects. See `assembly` in `wit/method.wit`.
+#[derive(Clone, Debug)]
+pub struct Assembly {
+    /// The path of the file, as in [`Fetch`].
+    pub path: String,
+    /// Its size in bytes. The extents of all pieces together give every byte once.
+    pub size: u64,
+    /// The expected digest of the whole file.
+    pub digest: Digest,
+    /// The permission bits; `None` for all that the target allows.
+    pub mode: Option<u32>,
+    /// The modification time in seconds since 1970.
+    pub mtime: Option<u64>,
+    /// Whether an existing file with this size and digest is kept, and with `blocks` the blocks of another that are the same.
+    pub keep_same: bool,
+    /// The digests of the blocks.
+    pub blocks: Option<BlockDigests>,
+    /// At most [`MOST_PIECES`], with at most [`MOST_EXTENTS`] extents in total.
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of an object whose plain bytes belong in one or several places of a file.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// An index that [`Job::add_origin`] gave.
+    pub origin: u32,
+    /// The object's key.
+    pub object: String,
+    /// The range of stored bytes; `None` for the whole object.
+    pub range: Option<Range>,
+    /// The exact plain size in bytes.
+    pub size: u64,
+    /// Where the plain bytes belong, by ascending `offset` and without overlaps.
+    pub extents: Vec<Extent>,
+}
+
+/// Bytes of a piece, and where they belong in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The offset of the first byte in the plain bytes of the piece.
+    pub offset: u64,
+    /// The offset of the first byte in the file.
+    pub at: u64,
+    /// The number of bytes, at least 1.
+    pub length: u64,
+}
+
+/// The digests of the blocks of a file: the first bytes of XXH3 with 128 bits, most significant byte first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockDigests {
+    /// The size of every block but the last in bytes.
+    pub size: u32,
+    /// How many bytes of the digest are given for each block, from 1 to 16.
+    pub length: u32,
+    /// The digests of all blocks, in order.
+    pub values: Vec<u8>,
 }
 
 /// Says when an existing file is overwritten. Has the same meaning as `unless` in `wit/method.wit`.
@@ -203,14 +264,60 @@ impl Job {
     /// # Errors
     /// The errors of [`Job::fetch`].
     pub async fn unpack(&self, item: Unpack, files: Option<Arc<Listing>>) -> Result<(), Error> {
+        self.unpack_in(item, files, None).await
+    }
+
+    /// Adds an archive of a backup that is a link of a chain. All archives of newer backups of the chain must have ended.
+    ///
+    /// # Errors
+    /// The errors of [`Job::fetch`].
+    pub async fn unpack_link(
+        &self,
+        item: Unpack,
+        files: Option<Arc<Listing>>,
+        chain: Arc<Chain>,
+        link: Link,
+    ) -> Result<(), Error> {
+        self.unpack_in(item, files, Some((chain, link))).await
+    }
+
+    async fn unpack_in(
+        &self,
+        item: Unpack,
+        files: Option<Arc<Listing>>,
+        chain: Option<(Arc<Chain>, Link)>,
+    ) -> Result<(), Error> {
         let origin = self.state.origin(item.origin)?;
-        let unpacking = unpack::Item::new(item, origin, files, self.state.target())?;
+        let unpacking = unpack::Item::new(item, origin, files, chain, self.state.target())?;
         let charge = self.state.charge_memory(unpacking.bytes(), "an archive to unpack").await?;
         let index = self.state.number(1)?;
         self.state.acquire_slots(1).await?;
         let unpacking = unpacking.ticketed(Ticket::new(Arc::clone(&self.state), index, Some(charge)));
         // The plain size of an archive is unknown, but larger than most fetches, so archives are started first.
         let unit = Unit::new(u64::MAX, index, Task::Unpack(Box::new(unpacking)));
+        self.workers.pool.add(&self.state, vec![unit]);
+        self.withdraw_if_cancelled();
+        Ok(())
+    }
+
+    /// Adds a file to put together from parts of several objects.
+    ///
+    /// # Errors
+    /// The errors of [`Job::fetch`]; also `Invalid` if the pieces do not give every byte of the file once, and `Limit` if there are too
+    /// many.
+    pub async fn assemble(&self, item: Assembly) -> Result<(), Error> {
+        let shown = item.path.escape_debug().to_string();
+        let item = assemble::Item::new(item, self.state.target(), |index| self.state.origin(index));
+        let item = item.map_err(|error| match error.message.contains(&shown) {
+            true => error,
+            false => Error::new(error.kind, format!("`{shown}`: {}", error.message)),
+        })?;
+        let charge = self.state.charge_memory(item.bytes(), "a file to put together").await?;
+        let index = self.state.number(1)?;
+        self.state.acquire_slots(1).await?;
+        let size = item.size();
+        let item = item.ticketed(Ticket::new(Arc::clone(&self.state), index, Some(charge)));
+        let unit = Unit::new(size, index, Task::Assemble(Box::new(item)));
         self.workers.pool.add(&self.state, vec![unit]);
         self.withdraw_if_cancelled();
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::outcomes::OUTCOME;
 use super::state::{Origin, State};
-use super::{Action, Fetch, Overwrite, unpack};
+use super::{Action, Fetch, Overwrite, assemble, unpack};
 use crate::budget::{ALLOCATION_OVERHEAD, Charge};
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
@@ -28,6 +28,8 @@ pub(crate) enum Task {
     Fetch(Vec<Item>),
     /// An archive.
     Unpack(Box<unpack::Item>),
+    /// A file that is put together from parts of several objects.
+    Assemble(Box<assemble::Item>),
 }
 
 impl Unit {
@@ -39,7 +41,7 @@ impl Unit {
     pub(super) fn items(&self) -> usize {
         match &self.task {
             Task::Fetch(items) => items.len(),
-            Task::Unpack(_) => 1,
+            Task::Unpack(_) | Task::Assemble(_) => 1,
         }
     }
 

@@ -4,6 +4,7 @@
 //! large files. Small files become batches that refer to the buffers, and any idle worker writes them. So several threads write the
 //! files of an archive although its bytes arrive in sequence.
 
+mod linked;
 mod writing;
 
 use std::cell::RefCell;
@@ -23,6 +24,7 @@ use super::unit::{Ticket, Unit};
 use super::worker::Worker;
 use super::{Action, EndedItem, MOST_PATHS, Unpack};
 use crate::budget::ALLOCATION_OVERHEAD;
+use crate::chain::{Chain, Link, increment};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, PathSet};
 use crate::sink::BUFFER;
@@ -30,6 +32,7 @@ use crate::sink::directories::shown;
 use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
 use foundation::rooted::RelativePath;
+use linked::LinkOf;
 use writing::{MemberFile, Writing};
 
 pub(crate) use writing::{Archive, SmallFile, SmallFiles, write_batch};
@@ -52,6 +55,8 @@ pub(crate) struct Item {
     skip: PathSet,
     refuse: PathSet,
     listing: Option<Arc<Listing>>,
+    /// The chain that the archive belongs to, and the place of its backup.
+    chain: Option<(Arc<Chain>, Link)>,
 }
 
 impl Item {
@@ -63,6 +68,7 @@ impl Item {
         unpack: Unpack,
         origin: Arc<Origin>,
         listing: Option<Arc<Listing>>,
+        chain: Option<(Arc<Chain>, Link)>,
         target: &Target,
     ) -> Result<Self, Error> {
         for (paths, what) in [(&unpack.skip, "skips"), (&unpack.refuse, "refuses")] {
@@ -88,6 +94,7 @@ impl Item {
             skip: PathSet::new(unpack.skip)?,
             refuse: PathSet::new(unpack.refuse)?,
             listing,
+            chain,
         })
     }
 
@@ -268,13 +275,17 @@ impl<'a> Unpacking<'a> {
         }
         .map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
         if self.item.refuse.contains(&text(&path)) {
-            return Err(Error::new(Kind::Corrupt, "an archive must not contain this"));
+            return Err(refused());
         }
         Ok(path)
     }
 
     /// Creates a directory.
     fn directory(&mut self, path: &RelativePath) -> Result<(), Error> {
+        if matches!(&self.item.chain, Some((_, Link::Older))) {
+            // Directories that the newest backup does not have are not made. Files that it needs make theirs.
+            return Ok(());
+        }
         // A second file with the same name fails because the first exists; a second directory would not fail.
         self.directories.add(path)?;
         match self.job.target().directory_of(path)? {
@@ -286,8 +297,26 @@ impl<'a> Unpacking<'a> {
     /// Checks a file's header against the limits and the listing.
     fn check_file(&mut self, path: RelativePath, size: u64) -> Result<MemberFile, Error> {
         let name = text(&path);
-        let skipped = self.item.skip.contains(&name);
-        self.job.target().file(&path)?;
+        let mut skipped = self.item.skip.contains(&name);
+        let link = match &self.item.chain {
+            None => None,
+            Some((chain, link)) => {
+                let (file, content) = increment::file_of(chain.format(), &name);
+                if self.item.refuse.contains(&file) {
+                    return Err(refused());
+                }
+                skipped |= *link == Link::Older && !chain.needs(&file);
+                let file =
+                    RelativePath::new(&file).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
+                Some(LinkOf { chain: Arc::clone(chain), link: *link, file, content })
+            }
+        };
+        // Nothing is written for a file of a tablespace that only an older backup has.
+        match &link {
+            None => drop(self.job.target().file(&path)?),
+            Some(_) if skipped => {}
+            Some(link) => drop(self.job.target().file(&link.file)?),
+        }
         let (digest, number) = match &self.item.listing {
             None => (None, None),
             Some(listing) => match listing.expect(&name)? {
@@ -309,7 +338,7 @@ impl<'a> Unpacking<'a> {
                 return Err(Error::new(Kind::Limit, why));
             }
         }
-        Ok(MemberFile { path, size, digest, number, skipped })
+        Ok(MemberFile { path, size, digest, number, skipped, link })
     }
 
     /// Writes a large file while its bytes arrive.
@@ -317,10 +346,15 @@ impl<'a> Unpacking<'a> {
         let mut writing = Writing::begin(&mut self.worker.borrow_mut(), self.archive, file)?;
         while tar.left() > 0 {
             let piece = piece(tar).map_err(|error| broken(tar.error(error)))?;
-            writing.write(piece.bytes())?;
+            writing.write(&mut self.worker.borrow_mut(), piece.bytes())?;
         }
         writing.finish(self.archive)
     }
+}
+
+/// Returns the error for a member that the caller refuses.
+fn refused() -> Error {
+    Error::new(Kind::Corrupt, "an archive must not contain this")
 }
 
 /// Returns the next bytes of a member's contents without copying them.

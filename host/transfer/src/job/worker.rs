@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::pool::{NextTask, Pool};
 use super::unit::Task;
-use super::{fetch, unpack};
+use super::{assemble, fetch, unpack};
 use crate::sink::directories::Directories;
 use crate::sink::{BUFFER, ring::Filling};
 
@@ -74,6 +74,7 @@ impl Worker {
                 let ended = catch_unwind(AssertUnwindSafe(|| match unit.task {
                     Task::Fetch(items) => fetch::run(self, &job, items),
                     Task::Unpack(item) => unpack::run(self, &job, *item),
+                    Task::Assemble(item) => assemble::run(self, &job, *item),
                 }));
                 job.end();
                 drop(ended);

@@ -4,6 +4,7 @@ pub(crate) mod destination;
 pub(crate) mod directories;
 pub(crate) mod file;
 pub(crate) mod ring;
+pub(crate) mod scattered;
 
 use std::io::{self, Read};
 

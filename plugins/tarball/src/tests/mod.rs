@@ -1,3 +1,4 @@
+mod chains;
 mod scene;
 
 use std::fs;
@@ -176,7 +177,7 @@ fn bad_members_that_plan_meets_are_refused_by_name() {
         ("/tmp/escaped", b'0', "`/tmp/escaped`"),
         ("pg_hba.conf", b'2', "symbolic link"),
         ("pg_hba.conf", b'1', "hard link"),
-        ("base/5/INCREMENTAL.1260", b'0', "pg_combinebackup"),
+        ("base/5/INCREMENTAL.1260", b'0', "that of a full backup"),
         ("pg_tblspc/16384/PG_15_202209061/x", b'0', "archive of its tablespace"),
         ("postmaster.pid", b'0', "no base backup has"),
         (UNFINISHED_CONTROL_FILE, b'0', "no base backup has"),
@@ -200,7 +201,7 @@ fn an_invalid_manifest_and_that_of_another_backup_are_refused() {
     fs::write(&path, text.replace("\"Size\": 5000", "\"Size\": 5001")).unwrap();
     assert!(scene.refusal().contains("its own checksum"));
     scene.manifest("backup", "base/5/INCREMENTAL.1259");
-    assert!(scene.refusal().contains("pg_combinebackup"));
+    assert!(scene.refusal().contains("that of a full backup"));
 
     let other = Scene::new().with(label_at("0/9000028", 1));
     other.write("backup").manifest("backup", "base/5/1259");

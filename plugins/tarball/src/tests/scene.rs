@@ -80,9 +80,15 @@ impl Scene {
     }
 
     pub(super) fn manifest(&self, folder: &str, file: &str) -> &Self {
+        self.manifest_at(folder, file, "0/2000028")
+    }
+
+    /// Writes the manifest of a backup that began at `start`.
+    pub(super) fn manifest_at(&self, folder: &str, file: &str, start: &str) -> &Self {
+        let end = format!("{}100", &start[..start.len() - 3]);
         let text = format!(
             "{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n{{ \"Path\": \"{file}\", \"Size\": 5000 }}\n],\n\
-             \"WAL-Ranges\": [\n{{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"0/2000100\" }}\n],\n"
+             \"WAL-Ranges\": [\n{{ \"Timeline\": 1, \"Start-LSN\": \"{start}\", \"End-LSN\": \"{end}\" }}\n],\n"
         );
         let sum: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
         self.put(folder, "backup_manifest", format!("{text}\"Manifest-Checksum\": \"{sum}\"}}\n").as_bytes());

@@ -2,6 +2,7 @@
 //! (`disk = { bytes = "3TiB" }`). This module also returns the directories for WAL and tablespaces, and records the method's requests for
 //! the seal.
 
+pub(crate) mod combined;
 pub(crate) mod transfer;
 
 use std::path::Path;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::foundation::rooted::RelativePath;
 use ::transfer::budget::{ALLOCATION_OVERHEAD, Charge};
+use ::transfer::chain::{Chain, Link};
 use ::transfer::error::Kind;
 use ::transfer::job::{Action, Fetch, Job, Status, Unpack};
 use ::transfer::listing::{Listed, Listing};
@@ -27,7 +28,7 @@ use crate::state::State;
 use crate::text::printable;
 
 /// How many items one call accepts, and how many outcomes or names one call returns.
-const ITEMS: usize = 4096;
+pub(super) const ITEMS: usize = 4096;
 /// How often progress is reported while the component waits.
 const PROGRESS: Duration = Duration::from_millis(100);
 
@@ -105,7 +106,7 @@ impl State {
     }
 
     /// Returns the capability that opens this origin of a job, for the record of a call; `store` if there is no such origin.
-    fn opens_origin(&self, job: &Resource<TransferJob>, origin: Option<u32>) -> CapabilityKind {
+    pub(super) fn opens_origin(&self, job: &Resource<TransferJob>, origin: Option<u32>) -> CapabilityKind {
         let job = self.table.get(job).ok().zip(origin);
         let origin = job.and_then(|(job, origin)| job.origins.get(origin as usize));
         origin.map_or(CapabilityKind::Store, |(name, _)| opened_by(name))
@@ -147,6 +148,20 @@ impl State {
         item: Unpack,
         files: Option<&Resource<FileListing>>,
     ) -> Answer<()> {
+        self.unpack_in(job, item, files, None).await
+    }
+
+    /// Adds one archive, which belongs to a chain if `chain` is given.
+    ///
+    /// # Errors
+    /// The errors of [`State::fetch_files`].
+    pub(super) async fn unpack_in(
+        &mut self,
+        job: &Resource<TransferJob>,
+        item: Unpack,
+        files: Option<&Resource<FileListing>>,
+        chain: Option<(Arc<Chain>, Link)>,
+    ) -> Answer<()> {
         let capability = self.opens_origin(job, Some(item.origin));
         let call = self.reporter.call(capability, "transfer.unpack", || item_text(&item.object, &item.path));
         let answer: Answer<()> = async move {
@@ -161,7 +176,13 @@ impl State {
                 None => None,
             };
             let adds = Arc::clone(&work);
-            self.while_reporting(&work, async move { adds.unpack(item, files).await }).await
+            self.while_reporting(&work, async move {
+                match chain {
+                    None => adds.unpack(item, files).await,
+                    Some((chain, link)) => adds.unpack_link(item, files, chain, link).await,
+                }
+            })
+            .await
         }
         .await;
         call.end_unless_ok(answer)
@@ -238,7 +259,7 @@ impl State {
     ///
     /// # Errors
     /// `Denied` if the job may not write.
-    fn writable_job(&self, job: &Resource<TransferJob>) -> Answer<Arc<Job>> {
+    pub(super) fn writable_job(&self, job: &Resource<TransferJob>) -> Answer<Arc<Job>> {
         let job = self.table.get(job)?.job.clone();
         Ok(job.ok_or_else(|| self.no_transfer())?)
     }
@@ -254,7 +275,7 @@ impl State {
     ///
     /// # Errors
     /// `Denied` if the name is reserved or a tablespace is not mapped, `Invalid` for any other path that cannot be written.
-    fn check_path(&self, path: &str) -> Result<(), HostError> {
+    pub(super) fn check_path(&self, path: &str) -> Result<(), HostError> {
         let Some(target) = self.plane().and_then(|plane| plane.target()) else {
             return Err(self.no_transfer());
         };
@@ -277,7 +298,7 @@ impl State {
     ///
     /// # Errors
     /// `Denied` if a key was derived from the object.
-    fn check_object(&self, job: &TransferJob, origin: u32, object: &str) -> Result<(), HostError> {
+    pub(super) fn check_object(&self, job: &TransferJob, origin: u32, object: &str) -> Result<(), HostError> {
         let held = job.origins.get(origin as usize).zip(self.plane());
         if held.is_some_and(|((store, _), plane)| plane.holds_a_key(store, object)) {
             let what =
@@ -287,7 +308,7 @@ impl State {
         Ok(())
     }
 
-    fn check_count<T>(&self, items: &[T]) -> Result<(), HostError> {
+    pub(super) fn check_count<T>(&self, items: &[T]) -> Result<(), HostError> {
         match items.len() {
             0..=ITEMS => Ok(()),
             more => {
@@ -298,7 +319,7 @@ impl State {
     }
 
     /// Runs `work` on the plane's threads. Reports the job's progress until `work` ends.
-    async fn while_reporting(
+    pub(super) async fn while_reporting(
         &mut self,
         job: &Job,
         work: impl Future<Output = Result<(), ::transfer::error::Error>> + Send + 'static,
@@ -357,7 +378,7 @@ impl State {
 }
 
 /// Returns the text that names a refused item in the record of a call. An item that was added has its own record, made when the item ends.
-fn item_text(object: &str, path: &str) -> String {
+pub(super) fn item_text(object: &str, path: &str) -> String {
     format!("{object} -> {path}")
 }
 

@@ -400,7 +400,7 @@ fn adjacent_ranges_are_read_with_one_request() {
         let units = coalesce::into_units(items);
         let count = |unit: &Unit| match &unit.task {
             Task::Fetch(items) => items.len(),
-            Task::Unpack(_) => 0,
+            Task::Unpack(_) | Task::Assemble(_) => 0,
         };
         units.iter().map(count).collect::<Vec<_>>()
     };

@@ -1,4 +1,6 @@
+mod assembling;
 mod bounds;
+mod chains;
 mod fetching;
 mod held;
 mod listings;
@@ -17,6 +19,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::*;
+use crate::chain::{Chain, Link};
 use crate::digest::{Algorithm, Hasher};
 use crate::plane::DataPlane;
 use crate::target::{Budget, Mapped};
@@ -61,6 +64,10 @@ impl Budget for Counted {
     fn write(&self, file: &File, start: u64, length: u64) -> io::Result<()> {
         let more = (start + length).saturating_sub(file.metadata()?.len());
         take(&self.bytes, more)
+    }
+
+    fn extend(&self, file: &File, size: u64) -> io::Result<()> {
+        self.write(file, 0, size)
     }
 
     fn make(&self, place: &File) -> io::Result<()> {
@@ -160,6 +167,18 @@ impl Scene {
 
     fn unpack(&self, job: &Job, item: Unpack, listing: Option<&Arc<Listing>>) -> Result<(), Error> {
         self.wait(job.unpack(item, listing.cloned())).unwrap();
+        self.ended(job).remove(0).map(|action| assert_eq!(action, Action::Written))
+    }
+
+    fn unpack_link(
+        &self,
+        job: &Job,
+        item: Unpack,
+        listing: Option<&Arc<Listing>>,
+        chain: &Arc<Chain>,
+        link: Link,
+    ) -> Result<(), Error> {
+        self.wait(job.unpack_link(item, listing.cloned(), Arc::clone(chain), link)).unwrap();
         self.ended(job).remove(0).map(|action| assert_eq!(action, Action::Written))
     }
 

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::linked::{LinkOf, Linked};
 use super::text;
 use crate::budget::ALLOCATION_OVERHEAD;
 use crate::digest::{Digest, Hasher};
@@ -69,6 +70,8 @@ pub(super) struct MemberFile {
     pub(super) number: Option<Number>,
     /// Whether it is checked but not written.
     pub(super) skipped: bool,
+    /// Its place in a chain; `None` if the archive does not belong to a chain.
+    pub(super) link: Option<LinkOf>,
 }
 
 impl Archive {
@@ -91,6 +94,11 @@ impl Archive {
     /// Returns how many bytes of files were written.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of files that were written.
+    pub(super) fn count_written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// # Errors
@@ -173,7 +181,7 @@ pub(crate) fn write_batch(worker: &mut Worker, batch: Batch) {
 fn write_small(worker: &mut Worker, archive: &Archive, small: SmallFile) -> Result<(), Error> {
     let mut writing = Writing::begin(worker, archive, small.file)?;
     for piece in &small.pieces {
-        writing.write(piece.bytes())?;
+        writing.write(worker, piece.bytes())?;
     }
     writing.finish(archive)
 }
@@ -186,15 +194,18 @@ pub(super) struct Writing<'a> {
 
 enum To<'a> {
     File(Output<'a>),
+    Linked(Box<Linked<'a>>),
     Discard(&'a State, Option<(Hasher, Digest)>),
 }
 
 impl<'a> Writing<'a> {
     pub(super) fn begin(worker: &mut Worker, archive: &'a Archive, file: MemberFile) -> Result<Self, Error> {
-        let MemberFile { path, size, digest, number, skipped } = file;
+        let MemberFile { path, size, digest, number, skipped, link } = file;
         let job = &*archive.job;
         let to = if skipped {
             To::Discard(job, digest.map(|digest| (Hasher::new(digest.algorithm), digest)))
+        } else if let Some(link) = link {
+            To::Linked(Box::new(Linked::begin(worker, job, link, size, digest)?))
         } else {
             let place = job.target().file(&path)?;
             let wanted = Wanted { size, digest, mode: job.target().modes.0 };
@@ -203,9 +214,10 @@ impl<'a> Writing<'a> {
         Ok(Self { number, to })
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn write(&mut self, worker: &mut Worker, bytes: &[u8]) -> Result<(), Error> {
         match &mut self.to {
             To::File(output) => output.write(bytes),
+            To::Linked(linked) => linked.write(worker, bytes),
             To::Discard(job, hasher) => {
                 if let Some((hasher, _)) = hasher {
                     hasher.update(bytes);
@@ -219,9 +231,10 @@ impl<'a> Writing<'a> {
     pub(super) fn finish(self, archive: &Archive) -> Result<(), Error> {
         match self.to {
             To::File(output) => {
-                archive.written.fetch_add(output.position(), Ordering::Relaxed);
+                archive.count_written(output.position());
                 output.finish(None)?;
             }
+            To::Linked(linked) => linked.finish(archive)?,
             To::Discard(_, Some((hasher, digest))) => file::compare(hasher, &digest)?,
             To::Discard(_, None) => {}
         }

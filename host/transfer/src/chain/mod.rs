@@ -1,0 +1,249 @@
+//! Chains: a backup that contains only the changed pages of some files, and the older backups that it depends on.
+//!
+//! The archives of the newest backup are unpacked first, then those of each older backup. A file of which the newest backup has only some
+//! pages is created with its final size, and a map records which pages it has. Each older backup adds the pages that are still missing, up
+//! to a backup that has the whole file. So every page is written once, and nothing but the final files is on disk.
+//!
+//! A map has one bit for each page: 16 KiB for a segment of 1 GiB.
+
+pub(crate) mod increment;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::budget::{ALLOCATION_OVERHEAD, Budget, Charge};
+use crate::error::{Error, Kind};
+use foundation::rooted::RelativePath;
+
+/// How the archives of a chain store a file of which they contain only some pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IncrementFormat {
+    /// PostgreSQL 17 and later: the file `INCREMENTAL.NAME` in the directory of the file NAME.
+    Postgresql,
+    /// WAL-G: a file with the name of a relation's segment whose content begins with `wi1` and the byte 0x55.
+    WalG,
+}
+
+/// The place of a backup in its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// The backup that is restored.
+    Newest,
+    /// A backup that the newest one depends on.
+    Older,
+}
+
+/// The size of PostgreSQL's pages in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageSize(u32);
+
+impl PageSize {
+    /// # Errors
+    /// `Invalid` if `bytes` is not a size that PostgreSQL can be built with.
+    fn new(bytes: u32) -> Result<Self, Error> {
+        if bytes.is_power_of_two() && (1024..=32768).contains(&bytes) {
+            return Ok(Self(bytes));
+        }
+        Err(Error::new(
+            Kind::Invalid,
+            format!(
+                "a page of PostgreSQL cannot have {bytes} bytes: a power of two from 1024 to 32768 is valid"
+            ),
+        ))
+    }
+
+    pub(crate) fn bytes(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+/// The files of a chain that are not complete yet. All unpacks of the chain share the value.
+pub struct Chain {
+    format: IncrementFormat,
+    page_size: PageSize,
+    memory: Budget,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    files: HashMap<Box<str>, File>,
+    /// The charge for `files`.
+    charge: Charge,
+}
+
+/// A file that is not complete.
+#[derive(Debug)]
+enum File {
+    /// No archive has contained a page of it.
+    Wanted,
+    /// Some pages are written.
+    Partial(Pages),
+    /// An archive that contains it is being unpacked.
+    InProgress,
+}
+
+/// The pages of a file.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    /// Only pages below this one are taken from older backups. The other missing pages are zeros.
+    end: u32,
+    /// One bit for each page that is written.
+    written: Vec<u64>,
+    _charge: Charge,
+}
+
+impl Pages {
+    /// Returns whether an older backup must provide page `number`.
+    pub(crate) fn lacks(&self, number: u32) -> bool {
+        let (word, bit) = (number / 64, number % 64);
+        number < self.end && self.written.get(word as usize).is_some_and(|word| word >> bit & 1 == 0)
+    }
+
+    /// Records that page `number` is written.
+    pub(crate) fn mark(&mut self, number: u32) {
+        if let Some(word) = self.written.get_mut((number / 64) as usize) {
+            *word |= 1 << (number % 64);
+        }
+    }
+}
+
+/// What a chain does with a member of an archive.
+#[derive(Debug)]
+pub(crate) enum Needed {
+    /// The whole file is written.
+    Whole,
+    /// Only the pages that the file lacks are written.
+    Pages(Pages),
+    /// The member is checked but not written.
+    Nothing,
+}
+
+impl Chain {
+    /// Makes an empty chain that charges its memory to this budget. `page_size` is in bytes.
+    ///
+    /// # Errors
+    /// `Invalid` if `page_size` is not a power of two from 1024 to 32768.
+    pub fn within(memory: &Budget, format: IncrementFormat, page_size: u32) -> Result<Self, Error> {
+        let inner = Inner { files: HashMap::new(), charge: memory.charge_anyway(0) };
+        let page_size = PageSize::new(page_size)?;
+        Ok(Self { format, page_size, memory: memory.clone(), inner: Mutex::new(inner) })
+    }
+
+    /// Adds files that the newest backup takes from an older backup without containing any page of them.
+    ///
+    /// # Errors
+    /// `Invalid` if a path leaves the data directory; `Limit` if too little memory is left.
+    pub fn want(&self, paths: Vec<String>) -> Result<(), Error> {
+        let mut inner = self.inner();
+        for path in paths {
+            let clean = RelativePath::new(&path).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
+            inner.add(&clean.as_os_str().to_string_lossy(), File::Wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Returns up to `max` files that are not complete, in the order of their names. Stops before the names together exceed 1 MiB, but
+    /// returns at least one if any is missing.
+    pub fn missing(&self, max: usize) -> Vec<String> {
+        const BYTES: usize = 1 << 20;
+        let inner = self.inner();
+        let mut names: Vec<&str> = inner.files.keys().map(AsRef::as_ref).collect();
+        names.sort_unstable();
+        let mut bytes = 0;
+        let fits = |name: &&str| {
+            bytes += name.len();
+            bytes <= BYTES || bytes == name.len()
+        };
+        names.into_iter().take(max).take_while(fits).map(str::to_owned).collect()
+    }
+
+    pub(crate) fn format(&self) -> IncrementFormat {
+        self.format
+    }
+
+    pub(crate) fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    pub(crate) fn memory(&self) -> &Budget {
+        &self.memory
+    }
+
+    /// Returns whether a file of an older backup is needed.
+    pub(crate) fn needs(&self, path: &str) -> bool {
+        self.inner().files.contains_key(path)
+    }
+
+    /// Begins with the file `path` of an archive. Unless the answer is [`Needed::Nothing`], the caller ends with [`Chain::put_back`] or
+    /// [`Chain::complete`].
+    ///
+    /// # Errors
+    /// `Corrupt` if an archive of the newest backup contains the file twice; `Invalid` if another archive that contains the file is being
+    /// unpacked.
+    pub(crate) fn begin(&self, path: &str, link: Link) -> Result<Needed, Error> {
+        let mut inner = self.inner();
+        match (inner.files.get_mut(path), link) {
+            (Some(File::InProgress), _) => Err(Error::new(
+                Kind::Invalid,
+                "another archive of the chain that contains it is still being unpacked",
+            )),
+            (Some(File::Partial(_)), Link::Newest) => Err(Error::new(Kind::Corrupt, "it occurs twice")),
+            (None, Link::Newest) => Ok(Needed::Whole),
+            (None, Link::Older) => Ok(Needed::Nothing),
+            (Some(file), _) => Ok(match std::mem::replace(file, File::InProgress) {
+                File::Partial(pages) => Needed::Pages(pages),
+                File::Wanted | File::InProgress => Needed::Whole,
+            }),
+        }
+    }
+
+    /// Makes the map of a file of which the first archive that contains it has only some pages. Older backups provide pages below `end`.
+    ///
+    /// # Errors
+    /// `Limit` if too little memory is left.
+    pub(crate) fn pages(&self, end: u32) -> Result<Pages, Error> {
+        let words = u64::from(end).div_ceil(64);
+        let what = "the map of a file's pages";
+        let charge = self.memory.charge(8 * words + ALLOCATION_OVERHEAD, what)?;
+        let written = vec![0; usize::try_from(words).unwrap_or(usize::MAX)];
+        Ok(Pages { end, written, _charge: charge })
+    }
+
+    /// Ends with a file that still lacks pages.
+    ///
+    /// # Errors
+    /// `Limit` if too little memory is left.
+    pub(crate) fn put_back(&self, path: &str, pages: Pages) -> Result<(), Error> {
+        self.inner().add(path, File::Partial(pages))
+    }
+
+    /// Ends with a file that is complete.
+    pub(crate) fn complete(&self, path: &str) {
+        self.inner().files.remove(path);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn add(&mut self, path: &str, file: File) -> Result<(), Error> {
+        match self.files.get_mut(path) {
+            Some(known) => {
+                if !matches!(file, File::Wanted) {
+                    *known = file;
+                }
+            }
+            None => {
+                let entry = 3 * size_of::<(Box<str>, File)>() as u64 + ALLOCATION_OVERHEAD;
+                self.charge.grow(path.len() as u64 + entry, "a file of a chain")?;
+                self.files.insert(path.into(), file);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! Puts a file together from parts of several objects.
+//!
+//! One worker writes the whole file. Pieces whose stored bytes are adjacent are read with one request. The digest of the file is computed
+//! while the bytes are written, as long as they arrive in the order of the file; the rest of the file is read again at the end.
+
+mod blocks;
+mod check;
+
+use std::collections::VecDeque;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::coalesce::{self, Ranged};
+use super::fetch::{guarded, named, set_mode_and_time};
+use super::outcomes::OUTCOME;
+use super::state::{Origin, State};
+use super::stored::{Part, Stored};
+use super::unit::{Ticket, Unit};
+use super::worker::Worker;
+use super::{Action, Assembly, BlockDigests, EndedItem, Extent};
+use crate::budget::ALLOCATION_OVERHEAD;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Kind};
+use crate::sink::BUFFER;
+use crate::sink::directories::shown;
+use crate::sink::file;
+use crate::sink::scattered::Scattered;
+use crate::store::Range;
+use crate::target::Target;
+use foundation::rooted::RelativePath;
+
+/// The most pieces of a file.
+pub const MOST_PIECES: usize = 65_536;
+
+/// The most extents of all pieces of a file together.
+pub const MOST_EXTENTS: usize = 1_048_576;
+
+/// A file to put together, after validation.
+pub(crate) struct Item {
+    ticket: Ticket,
+    path: RelativePath,
+    size: u64,
+    digest: Digest,
+    mode: u32,
+    mtime: Option<u64>,
+    keep_same: bool,
+    blocks: Option<BlockDigests>,
+    pieces: Vec<Piece>,
+}
+
+/// A part of an object, after validation.
+pub(crate) struct Piece {
+    origin: Arc<Origin>,
+    object: String,
+    range: Option<Range>,
+    size: u64,
+    extents: Vec<Extent>,
+}
+
+impl Ranged for Piece {
+    fn range(&self) -> Option<Range> {
+        self.range
+    }
+
+    fn is_of_the_same_object(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.origin, &other.origin) && self.object == other.object
+    }
+}
+
+impl Item {
+    /// Validates a file to put together. `origin` returns the origin with an index.
+    ///
+    /// # Errors
+    /// `Invalid`, and the message says what is wrong; `Limit` if there are too many pieces or extents.
+    pub(super) fn new(
+        assembly: Assembly,
+        target: &Target,
+        origin: impl Fn(u32) -> Result<Arc<Origin>, Error>,
+    ) -> Result<Self, Error> {
+        let path =
+            RelativePath::new(&assembly.path).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
+        target.file(&path)?;
+        assembly.digest.check_length()?;
+        check::pieces(&assembly)?;
+        let pieces = assembly.pieces.into_iter().map(|piece| {
+            let origin = origin(piece.origin)?;
+            let super::Piece { object, range, size, extents, .. } = piece;
+            Ok(Piece { origin, object, range, size, extents })
+        });
+        Ok(Self {
+            ticket: Ticket::none(),
+            path,
+            size: assembly.size,
+            digest: assembly.digest,
+            mode: assembly.mode.unwrap_or(target.modes.0) & target.modes.0,
+            mtime: assembly.mtime,
+            keep_same: assembly.keep_same,
+            blocks: assembly.blocks,
+            pieces: pieces.collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// Returns the memory of the item, its slot in the queue and its outcome.
+    pub(super) fn bytes(&self) -> u64 {
+        let of_piece = |piece: &Piece| {
+            let extents = piece.extents.capacity() * size_of::<Extent>();
+            (size_of::<Piece>() + piece.object.capacity() + extents) as u64 + 2 * ALLOCATION_OVERHEAD
+        };
+        let pieces: u64 = self.pieces.iter().map(of_piece).sum();
+        let blocks = self.blocks.as_ref().map_or(0, |blocks| blocks.values.capacity() as u64);
+        let strings = (self.path.as_os_str().len() + self.digest.value.capacity()) as u64;
+        2 * (size_of::<Self>() + size_of::<Unit>()) as u64
+            + pieces
+            + blocks
+            + strings
+            + 4 * ALLOCATION_OVERHEAD
+            + OUTCOME
+    }
+
+    /// Returns the size of the file in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns the item with this ticket.
+    pub(super) fn ticketed(self, ticket: Ticket) -> Self {
+        Self { ticket, ..self }
+    }
+
+    fn finish(self, job: &State, began: Instant, bytes_read: u64, ended: Result<Action, Error>) {
+        let ended = ended.map_err(|error| error.of(format!("`{}`", shown(&self.path))));
+        if let Some(observer) = job.observer() {
+            let first = self.pieces.first();
+            observer.ended(&EndedItem {
+                is_archive: false,
+                store: first.map_or("", |piece| piece.origin.store.name()),
+                object: first.map_or("", |piece| &piece.object),
+                path: &shown(&self.path),
+                bytes_read,
+                bytes_written: if ended == Ok(Action::Written) { self.size } else { 0 },
+                duration: began.elapsed(),
+                ended: &ended,
+            });
+        }
+        self.ticket.finish(ended);
+    }
+}
+
+/// Puts a file together.
+pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, mut item: Item) {
+    let (began, mut read) = (Instant::now(), 0);
+    let ended = guarded(|| assemble(worker, job, &mut item, &mut read));
+    item.finish(job, began, read, ended);
+}
+
+fn assemble(
+    worker: &mut Worker,
+    job: &Arc<State>,
+    item: &mut Item,
+    bytes_read: &mut u64,
+) -> Result<Action, Error> {
+    job.fail_if_cancelled()?;
+    let place = job.target().file(&item.path)?;
+    let existing = if item.keep_same {
+        match blocks::compare(worker, job, item, &place)? {
+            blocks::Existing::Same => return Ok(Action::Kept),
+            blocks::Existing::Differs(same_blocks) => Some(same_blocks),
+            blocks::Existing::Missing => None,
+        }
+    } else {
+        None
+    };
+    let mut pieces = std::mem::take(&mut item.pieces);
+    let (destination, directories) = (&job.destination, &mut worker.directories);
+    let file = match &existing {
+        Some(same_blocks) => {
+            pieces.retain(|piece| piece.extents.iter().any(|extent| !same_blocks.cover(extent)));
+            let file = Scattered::open(destination, directories, &place)?;
+            file.set_size(item.size)?;
+            file
+        }
+        None => Scattered::replace(destination, directories, &place, item.size, item.mode)?,
+    };
+    let mut writing = Writing { job, item, file, hasher: Hasher::new(item.digest.algorithm), hashed: 0 };
+    for run in coalesce::adjacent(pieces) {
+        *bytes_read += writing.run(worker, run)?;
+    }
+    writing.finish(worker)?;
+    Ok(Action::Written)
+}
+
+/// A file that is being put together.
+struct Writing<'a> {
+    job: &'a Arc<State>,
+    item: &'a Item,
+    file: Scattered<'a>,
+    /// The digest of the first `hashed` bytes of the file.
+    hasher: Hasher,
+    hashed: u64,
+}
+
+impl Writing<'_> {
+    /// Reads pieces with one request. Returns how many stored bytes they have.
+    fn run(&mut self, worker: &mut Worker, pieces: Vec<Piece>) -> Result<u64, Error> {
+        let pieces = VecDeque::from(pieces);
+        let (Some(first), Some(last)) = (pieces.front(), pieces.back()) else { return Ok(0) };
+        let range = first.range.map(|range| Range {
+            offset: range.offset,
+            length: last.range.map_or(range.length, |last| last.offset + last.length - range.offset),
+        });
+        let job = self.job;
+        let stored = Stored::open(job, job.cancel_token(), &first.origin, &first.object, range)?;
+        let whole = stored.size();
+        let stored = Arc::new(Mutex::new(stored));
+        let start = range.map_or(0, |range| range.offset);
+        let mut read = 0;
+        for piece in &pieces {
+            let (position, length) =
+                piece.range.map_or((0, whole), |range| (range.offset - start, range.length));
+            stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).skip_to(position)?;
+            let part = Part::new(Arc::clone(&stored), length);
+            self.piece(worker, piece, part).map_err(|error| named(error, &piece.object, &piece.origin))?;
+            read += length;
+        }
+        Ok(read)
+    }
+
+    /// Writes one piece.
+    fn piece(&mut self, worker: &mut Worker, piece: &Piece, part: Part) -> Result<(), Error> {
+        let job = self.job;
+        let plain =
+            piece.origin.via.decode_to_keep(Box::new(part), &job.memory_allowance(job.cancel_token()))?;
+        let mut plain = job.withheld.refusing(plain);
+        let (mut position, mut extents) = (0_u64, piece.extents.iter().copied().peekable());
+        loop {
+            job.fail_if_cancelled()?;
+            // Reads at most one byte more than expected, so that a decompression bomb fails here.
+            let most = usize::try_from(piece.size - position + 1).unwrap_or(usize::MAX);
+            let most = most.min(worker.buffer.len());
+            let count = match plain.read(&mut worker.buffer[..most]) {
+                Ok(0) if position == piece.size => return Ok(()),
+                Ok(0) => return Err(file::too_short(position, piece.size)),
+                Ok(count) if count as u64 > piece.size - position => return Err(file::too_long(piece.size)),
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let end = position + count as u64;
+            while let Some(extent) = extents.peek().copied().filter(|extent| extent.offset < end) {
+                let from = extent.offset.max(position);
+                let to = end.min(extent.offset + extent.length);
+                let bytes = &worker.buffer[(from - position) as usize..(to - position) as usize];
+                self.write(extent.at + (from - extent.offset), bytes)?;
+                if to < extent.offset + extent.length {
+                    break;
+                }
+                extents.next();
+            }
+            position = end;
+        }
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write(at, bytes)?;
+        if at == self.hashed {
+            self.hasher.update(bytes);
+            self.hashed += bytes.len() as u64;
+            if self.hashed / file::WRITEBACK > at / file::WRITEBACK {
+                self.file.start_writeback(at.saturating_sub(file::WRITEBACK), self.hashed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is not hashed yet, and compares the digest.
+    fn finish(mut self, worker: &mut Worker) -> Result<(), Error> {
+        while self.hashed < self.item.size {
+            self.job.fail_if_cancelled()?;
+            let most = usize::try_from(self.item.size - self.hashed).unwrap_or(BUFFER).min(BUFFER);
+            let count = self.file.file().read_at(&mut worker.buffer[..most], self.hashed)?;
+            if count == 0 {
+                return Err(file::too_short(self.hashed, self.item.size));
+            }
+            self.hasher.update(&worker.buffer[..count]);
+            self.job.read_without_writing(count as u64);
+            self.hashed += count as u64;
+        }
+        file::compare(self.hasher, &self.item.digest)?;
+        file::set_mode(self.file.file(), self.item.mode)?;
+        self.file.finish(self.item.mtime)
+    }
+}

@@ -1,0 +1,256 @@
+//! Writes the members of an archive that belongs to a chain: whole files, and the pages that a file lacks.
+
+use std::sync::Arc;
+
+use super::writing::Archive;
+use crate::budget::Charge;
+use crate::chain::increment::{Content, Header, HeaderReader, WAL_G};
+use crate::chain::{Chain, Link, Needed, Pages};
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Kind};
+use crate::job::state::State;
+use crate::job::worker::Worker;
+use crate::sink::file;
+use crate::sink::scattered::Scattered;
+use crate::target::Place;
+use foundation::rooted::RelativePath;
+
+/// The place of a member in its chain.
+#[derive(Clone)]
+pub(super) struct LinkOf {
+    pub(super) chain: Arc<Chain>,
+    pub(super) link: Link,
+    /// The path of the file that the member belongs to.
+    pub(super) file: RelativePath,
+    pub(super) content: Content,
+}
+
+/// A member that is being written.
+pub(super) struct Linked<'a> {
+    job: &'a State,
+    chain: Arc<Chain>,
+    /// The path of the file that the member belongs to.
+    path: String,
+    place: Place,
+    /// The size of the member in bytes.
+    size: u64,
+    hasher: Option<(Hasher, Digest)>,
+    stage: Stage<'a>,
+    /// How many bytes were written to the file.
+    written: u64,
+}
+
+enum Stage<'a> {
+    /// The first bytes, from which the content of the member will be known.
+    Beginning(Needed, Vec<u8>),
+    /// The header of an increment.
+    Header(Needed, Box<HeaderReader>),
+    /// The pages of an increment, with their numbers; `None` for a page that is not needed.
+    Increment { file: Scattered<'a>, pages: Pages, numbers: Vec<Option<u32>>, at: u64, _charge: Charge },
+    /// The whole file, of which only the pages that the file lacks are written.
+    Fill { file: Scattered<'a>, pages: Pages, at: u64 },
+    /// The whole file, of which every byte is written.
+    Whole { file: Scattered<'a>, at: u64 },
+    /// The member is checked but not written.
+    Discard,
+}
+
+impl<'a> Stage<'a> {
+    fn header(chain: &Chain, needed: Needed, size: u64) -> Self {
+        let reader = HeaderReader::new(chain.format(), chain.page_size(), size, chain.memory());
+        Self::Header(needed, Box::new(reader))
+    }
+
+    /// Begins with a member that is the whole file.
+    fn whole(worker: &mut Worker, job: &'a State, place: &Place, needed: Needed) -> Result<Self, Error> {
+        let (destination, directories) = (&job.destination, &mut worker.directories);
+        Ok(match needed {
+            Needed::Nothing => Self::Discard,
+            Needed::Pages(pages) => {
+                Self::Fill { file: Scattered::open(destination, directories, place)?, pages, at: 0 }
+            }
+            Needed::Whole => {
+                let mode = job.target().modes.0;
+                Self::Whole { file: Scattered::create(destination, directories, place, 0, mode)?, at: 0 }
+            }
+        })
+    }
+}
+
+impl<'a> Linked<'a> {
+    /// Begins with a member.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be created, or an archive of the newest backup contains it twice.
+    pub(super) fn begin(
+        worker: &mut Worker,
+        job: &'a State,
+        LinkOf { chain, link, file, content }: LinkOf,
+        size: u64,
+        digest: Option<Digest>,
+    ) -> Result<Self, Error> {
+        let place = job.target().file(&file)?;
+        let path = super::text(&file);
+        let needed = chain.begin(&path, link)?;
+        let hasher = digest.map(|digest| (Hasher::new(digest.algorithm), digest));
+        let stage = match content {
+            _ if matches!(needed, Needed::Nothing) => Stage::Discard,
+            Content::Increment => Stage::header(&chain, needed, size),
+            Content::Unknown if size >= WAL_G.len() as u64 => Stage::Beginning(needed, Vec::new()),
+            Content::Unknown | Content::Whole => Stage::whole(worker, job, &place, needed)?,
+        };
+        Ok(Self { job, chain, path, place, size, hasher, stage, written: 0 })
+    }
+
+    /// Takes the next bytes of the member.
+    ///
+    /// # Errors
+    /// `Corrupt` if the member is no valid increment; `Limit` if memory, the budget or the disk is full; `Cancelled`.
+    pub(super) fn write(&mut self, worker: &mut Worker, bytes: &[u8]) -> Result<(), Error> {
+        if let Some((hasher, _)) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = self.step(worker, rest)?;
+        }
+        Ok(())
+    }
+
+    /// Takes some of the bytes, and returns the others.
+    fn step<'b>(&mut self, worker: &mut Worker, bytes: &'b [u8]) -> Result<&'b [u8], Error> {
+        let page = self.chain.page_size().bytes();
+        match &mut self.stage {
+            Stage::Beginning(needed, first) => {
+                let count = (WAL_G.len() - first.len()).min(bytes.len());
+                first.extend_from_slice(&bytes[..count]);
+                if first.len() == WAL_G.len() {
+                    let (needed, first) = (std::mem::replace(needed, Needed::Nothing), std::mem::take(first));
+                    self.stage = if first == WAL_G {
+                        Stage::header(&self.chain, needed, self.size)
+                    } else {
+                        Stage::whole(worker, self.job, &self.place, needed)?
+                    };
+                    let mut left = &first[..];
+                    while !left.is_empty() {
+                        left = self.step(worker, left)?;
+                    }
+                }
+                Ok(&bytes[count..])
+            }
+            Stage::Header(needed, reader) => {
+                let (count, header) = reader.take(bytes)?;
+                if let Some(header) = header {
+                    let needed = std::mem::replace(needed, Needed::Nothing);
+                    self.stage = self.increment(worker, needed, header)?;
+                }
+                Ok(&bytes[count..])
+            }
+            Stage::Increment { file, numbers, at, .. } => {
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let index = usize::try_from(*at / page).unwrap_or(usize::MAX);
+                    // A run of pages that follow each other in the file, or of pages that are not needed.
+                    let first = numbers.get(index).copied().flatten();
+                    let (mut run, inside) = (page - *at % page, *at % page);
+                    let mut next = index + 1;
+                    while run < rest.len() as u64 && next < numbers.len() {
+                        let follows = match first {
+                            None => numbers[next].is_none(),
+                            Some(first) => {
+                                u64::from(first) + (next - index) as u64
+                                    == numbers[next].map_or(u64::MAX, u64::from)
+                            }
+                        };
+                        if !follows {
+                            break;
+                        }
+                        run += page;
+                        next += 1;
+                    }
+                    let count = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
+                    if let Some(first) = first {
+                        file.write(u64::from(first) * page + inside, &rest[..count])?;
+                        self.written += count as u64;
+                    }
+                    *at += count as u64;
+                    rest = &rest[count..];
+                }
+                Ok(rest)
+            }
+            Stage::Fill { file, pages, at } => {
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let number = |at: u64| u32::try_from(at / page).unwrap_or(u32::MAX);
+                    let lacks = pages.lacks(number(*at));
+                    let mut run = page - *at % page;
+                    while run < rest.len() as u64 && pages.lacks(number(*at + run)) == lacks {
+                        run += page;
+                    }
+                    let count = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
+                    if lacks {
+                        file.write(*at, &rest[..count])?;
+                        self.written += count as u64;
+                    }
+                    *at += count as u64;
+                    rest = &rest[count..];
+                }
+                Ok(rest)
+            }
+            Stage::Whole { file, at } => {
+                file.write(*at, bytes)?;
+                self.written += bytes.len() as u64;
+                *at += bytes.len() as u64;
+                Ok(&[])
+            }
+            Stage::Discard => {
+                self.job.read_without_writing(bytes.len() as u64);
+                self.job.fail_if_cancelled()?;
+                Ok(&[])
+            }
+        }
+    }
+
+    /// Begins with the pages of an increment.
+    fn increment(&self, worker: &mut Worker, needed: Needed, header: Header) -> Result<Stage<'a>, Error> {
+        let (destination, directories) = (&self.job.destination, &mut worker.directories);
+        let (file, mut pages, is_first) = match needed {
+            Needed::Pages(pages) => (Scattered::open(destination, directories, &self.place)?, pages, false),
+            Needed::Whole | Needed::Nothing => {
+                let pages = self.chain.pages(header.end)?;
+                let size = u64::from(header.count) * self.chain.page_size().bytes();
+                let mode = self.job.target().modes.0;
+                (Scattered::create(destination, directories, &self.place, size, mode)?, pages, true)
+            }
+        };
+        let needs = |pages: &mut Pages, number: u32| {
+            let needed = if is_first { number < header.count } else { pages.lacks(number) };
+            pages.mark(number);
+            needed.then_some(number)
+        };
+        let numbers = header.pages.iter().map(|number| needs(&mut pages, *number)).collect();
+        Ok(Stage::Increment { file, pages, numbers, at: 0, _charge: header.charge })
+    }
+
+    /// Ends with the member: compares its digest, and tells the chain which pages the file still lacks.
+    ///
+    /// # Errors
+    /// `Corrupt` if the digest is wrong, or the member ended within the header of an increment.
+    pub(super) fn finish(mut self, archive: &Archive) -> Result<(), Error> {
+        if let Some((hasher, digest)) = self.hasher.take() {
+            file::compare(hasher, &digest)?;
+        }
+        archive.count_written(self.written);
+        match self.stage {
+            Stage::Increment { pages, .. } => self.chain.put_back(&self.path, pages),
+            Stage::Fill { file, .. } | Stage::Whole { file, .. } => {
+                self.chain.complete(&self.path);
+                file.finish(None)
+            }
+            Stage::Discard => Ok(()),
+            Stage::Beginning(..) | Stage::Header(..) => {
+                Err(Error::new(Kind::Corrupt, "it ends within the header of an increment"))
+            }
+        }
+    }
+}
