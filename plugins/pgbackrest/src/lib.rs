@@ -26,7 +26,8 @@ use understudy::{
     Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
 };
 
-use options::{Options, REPOSITORY, Wal};
+use options::{Options, REPOSITORY};
+use restore::wal::Wal;
 
 struct PgBackRest;
 

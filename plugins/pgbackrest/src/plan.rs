@@ -12,7 +12,7 @@ use crate::files::one_more;
 use crate::manifest::{Contents, File};
 use crate::names::shown;
 use crate::options::Options;
-use crate::wal::WalRoute;
+use crate::wal;
 
 /// How many damaged files are named in the log.
 const MOST_NAMED: u64 = 20;
@@ -112,7 +112,7 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     warn(&chosen);
     let (mut bytes, mut files) =
         (chosen.contents.bytes, chosen.contents.files + chosen.contents.segments_without_status());
-    if let Some(mut route) = WalRoute::of(&chosen, options.wal, control.segment_size)? {
+    if let Some(mut route) = wal::route(&chosen, options.wal, control.segment_size)? {
         let segments = route.next_segments(&|name| chosen.contents.wal.contains(name))?;
         let histories = route.histories()?;
         let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;

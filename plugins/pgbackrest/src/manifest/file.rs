@@ -3,16 +3,11 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+pub(crate) use restore::transfer::SHA1_OF_EMPTY;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::References;
-
-/// The SHA-1 of an empty file.
-pub(crate) const SHA1_OF_EMPTY: [u8; 20] = [
-    0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18, 0x90, 0xaf,
-    0xd8, 0x07, 0x09,
-];
 
 /// The largest file, in bytes: far larger than a file system allows, and small enough that sums do not overflow.
 const LARGEST: u64 = 1 << 50;
