@@ -147,6 +147,7 @@ mod tests {
                 length: size,
             }),
             damage: None,
+            blocks: None,
         }
     }
 
