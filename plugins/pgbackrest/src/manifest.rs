@@ -19,7 +19,7 @@ use crate::repository::Wrapping;
 #[cfg(test)]
 pub(crate) use file::Bundled;
 use file::Line;
-pub(crate) use file::{Blocks, File, SHA1_OF_EMPTY, digest};
+pub(crate) use file::{Blocks, File, digest};
 use longest::Longest;
 pub(crate) use references::References;
 pub(crate) use targets::Target;

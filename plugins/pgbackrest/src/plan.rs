@@ -206,7 +206,8 @@ fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
         if chosen.info.find(label).is_some_and(|backup| backup.has_chunks) {
             return Err(chosen.failed(format!(
                 "lists files in blocks of the backup {label}, which the beta of block incremental backup in pgBackRest 2.45 wrote in \
-                 a form of its own: take a new full backup with a newer pgBackRest, or restore this one with pgBackRest 2.45"
+                 a form of its own: take a new full backup with repo-block=n or with a newer pgBackRest, or restore this one with \
+                 pgBackRest 2.45"
             )));
         }
     }

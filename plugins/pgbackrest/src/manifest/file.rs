@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
-pub(crate) use restore::transfer::SHA1_OF_EMPTY;
+use restore::transfer::SHA1_OF_EMPTY;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
