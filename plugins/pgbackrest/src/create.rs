@@ -10,6 +10,7 @@ use understudy::store::Range;
 use understudy::transfer::{Algorithm, Digest, Fetch, Job, Unless};
 use understudy::{Datadir, EntryKind, Failure, Plan, cancelled, log, progress};
 
+use crate::blocks::BlockFile;
 use crate::choice::{Chosen, choose};
 use crate::files::Files;
 use crate::label::segment_of;
@@ -121,8 +122,8 @@ pub(crate) struct Restoring<'a> {
     job: Job,
     /// The origin of the backup's files that are separate objects.
     origin: u32,
-    /// The origin of files in bundles.
-    bundles: u32,
+    /// The origin of objects in raw form: files in raw bundles, and blocks.
+    raw: u32,
     /// The items for empty files and for WAL.
     wal: WalFiles,
     unless: Unless,
@@ -135,12 +136,13 @@ impl<'a> Restoring<'a> {
         let job = Job::new();
         let from = |wrapping| job.origin(&chosen.repository.bucket, chosen.pipeline(wrapping).as_ref());
         let origin = from(Wrapping::Whole)?;
-        let bundles = if chosen.head.has_raw_bundles { from(Wrapping::Raw)? } else { origin };
+        let has_raw = chosen.head.has_raw_bundles || !chosen.head.block_holders.is_empty();
+        let raw = if has_raw { from(Wrapping::Raw)? } else { origin };
         let folder = chosen.repository.backup("");
         let unless = if is_delta { Unless::SameDigest } else { Unless::Always };
         let nothing = format!("{folder}/{}", chosen.backup.label);
         let wal = WalFiles::new(origin, nothing, chosen.head.file_mode, unless);
-        Ok(Self { chosen, job, origin, bundles, wal, unless, folder })
+        Ok(Self { chosen, job, origin, raw, wal, unless, folder })
     }
 
     /// Waits until all added items are done, and starts a new job.
@@ -161,11 +163,18 @@ impl<'a> Restoring<'a> {
         if file.size == 0 {
             return self.empty(&file.name, file);
         }
+        if let Some(blocks) = &file.blocks {
+            cancelled()?;
+            let is_delta = self.unless == Unless::SameDigest;
+            let file_in_blocks = BlockFile::open(self.chosen, file, blocks)?;
+            let item = file_in_blocks.assembly(self.raw, self.mode(file), sha1(&file.digest), is_delta);
+            return self.job.assemble(&item);
+        }
         let (mode, head) = (self.mode(file), &self.chosen.head);
         self.job.fetch(Fetch {
             origin: match head.wrapping(file) {
                 Wrapping::Whole => self.origin,
-                Wrapping::Raw => self.bundles,
+                Wrapping::Raw => self.raw,
             },
             object: format!("{}/{}", self.folder, head.object(file)),
             range: file.bundled.map(|bundled| Range { offset: bundled.offset, length: bundled.length }),

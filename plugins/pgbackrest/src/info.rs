@@ -32,6 +32,8 @@ pub(crate) struct Backup {
     pub(crate) has_errors: bool,
     /// The number of the cluster in the stanza.
     pub(crate) cluster: u32,
+    /// Whether the blocks in the backup, if it has any, are divided into chunks, as up to pgBackRest 2.45.
+    pub(crate) has_chunks: bool,
 }
 
 /// A cluster that a stanza has or had.
@@ -120,6 +122,18 @@ struct Current {
     has_errors: Option<bool>,
     #[serde(rename = "db-id")]
     cluster: u32,
+    #[serde(rename = "backrest-version")]
+    release: Option<String>,
+}
+
+/// Returns whether this release of pgBackRest, such as `2.45`, divided super blocks into chunks. Release 2.46 was the first that did not
+/// (its src/command/backup/blockIncr.c).
+fn has_chunks(release: &str) -> bool {
+    let mut parts = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) <= (2, 45),
+        _ => false,
+    }
 }
 
 impl Visitor for BackupInfo {
@@ -148,6 +162,7 @@ impl Visitor for BackupInfo {
                         .map(SegmentName::timeline),
                     has_errors: current.has_errors.unwrap_or(false),
                     cluster: current.cluster,
+                    has_chunks: current.release.as_deref().is_some_and(has_chunks),
                 });
                 Ok(label.len())
             }

@@ -1,5 +1,5 @@
 //! The method `pgbackrest`: restores a backup from a pgBackRest repository, without pgBackRest on the machine. Supports full,
-//! differential and incremental backups, bundles, every compression, encryption, tablespaces, and the archived WAL.
+//! differential and incremental backups, bundles, block incremental backups, every compression, encryption, tablespaces, and the archived WAL.
 //!
 //! The component reads only the texts that describe the backup: `backup.info`, a manifest, and listings of the archive. The host fetches
 //! many files at once, and compares each file with its checksum while it writes the file.
@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod block_map;
+mod blocks;
 mod choice;
 mod control;
 mod create;

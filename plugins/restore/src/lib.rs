@@ -7,3 +7,6 @@
 pub mod timelines;
 pub mod transfer;
 pub mod wal;
+
+#[cfg(test)]
+mod tests;

@@ -129,7 +129,7 @@ pub fn restore_wal<A: Archive>(
     has: &dyn Fn(&str) -> bool,
     expected: (Option<u64>, Option<u64>),
     rounds: usize,
-    fetch: &mut dyn FnMut(&Route<A>, &[Segment]) -> Result<(), Failure>,
+    fetch: &mut impl FnMut(&Route<A>, &[Segment]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let (mut bytes, mut files) = expected;
     for _ in 0..rounds {
