@@ -126,7 +126,12 @@ impl Archives {
     ///
     /// # Errors
     /// Fails if an archive is missing.
-    pub(crate) fn check(&self, place: &Place, backup: &Backup, listed: &BTreeSet<String>) -> Result<(), Failure> {
+    pub(crate) fn check(
+        &self,
+        place: &Place,
+        backup: &Backup,
+        listed: &BTreeSet<String>,
+    ) -> Result<(), Failure> {
         let shown = place.shown(&place.backups(&format!("{}/tar_partitions", backup.name)));
         let gone = "the backup was removed in part or not copied whole; choose another with `backup`";
         let all = self.parts.iter().chain(&self.label).chain(std::iter::once(&self.control));
@@ -166,7 +171,16 @@ mod tests {
             assert_eq!(parse(name), Ok((content, codec)), "{name}");
         }
         assert!(parse("part_001.tar.lzo").unwrap_err().contains("lzo"));
-        for name in ["", "part_001", "part_.tar", "part_1x.tar", "x.tar.lz4", "part_001.tar.xz", "a/part_001.tar", "part_001.tar.lz4.tmp"] {
+        for name in [
+            "",
+            "part_001",
+            "part_.tar",
+            "part_1x.tar",
+            "x.tar.lz4",
+            "part_001.tar.xz",
+            "a/part_001.tar",
+            "part_001.tar.lz4.tmp",
+        ] {
             assert!(parse(name).unwrap_err().contains("not an archive"), "{name}");
         }
     }

@@ -18,7 +18,11 @@ pub(crate) const MOST_BACKUPS: usize = 1000;
 ///
 /// # Errors
 /// Fails if a backup is missing, or does not belong to the chain.
-pub(crate) fn load(place: &Place, name: &BackupName, listed: &mut Listed<'_>) -> Result<Vec<Backup>, Failure> {
+pub(crate) fn load(
+    place: &Place,
+    name: &BackupName,
+    listed: &mut Listed<'_>,
+) -> Result<Vec<Backup>, Failure> {
     let Some(newest) = Backup::load(place, name, listed)? else {
         return Err(missing(place, name)?);
     };
@@ -66,12 +70,16 @@ fn missing(place: &Place, name: &BackupName) -> Result<Failure, Failure> {
 pub(crate) fn check(child: &Backup, parent: &Backup) -> Result<(), Failure> {
     let (newer, older) = (&child.sentinel, &parent.sentinel);
     let Some(link) = &newer.parent else { return Ok(()) };
-    let refuse = |what: String| Err(child.failed(format!("was not made from the backup {}: {what}", parent.name)));
+    let refuse =
+        |what: String| Err(child.failed(format!("was not made from the backup {}: {what}", parent.name)));
     if link.name != parent.name {
         return refuse(format!("it names {}", link.name));
     }
     if link.start != older.start {
-        return refuse(format!("it begins with the changes after {}, and that backup began at {}", link.start, older.start));
+        return refuse(format!(
+            "it begins with the changes after {}, and that backup began at {}",
+            link.start, older.start
+        ));
     }
     // WAL-G refuses to make such a backup (`backupFromFuture` in internal/databases/postgres/backup_push_handler.go).
     if older.finish > newer.start {
@@ -80,15 +88,22 @@ pub(crate) fn check(child: &Backup, parent: &Backup) -> Result<(), Failure> {
     if let (Some(of_child), Some(of_parent)) = (newer.system_identifier, older.system_identifier)
         && of_child != of_parent
     {
-        return refuse(format!("it is of the cluster {of_child}, and that backup of the cluster {of_parent}"));
+        return refuse(format!(
+            "it is of the cluster {of_child}, and that backup of the cluster {of_parent}"
+        ));
     }
     // A minor release may have been installed between the two.
     if newer.major != older.major {
-        return refuse(format!("it is of PostgreSQL {}, and that backup of PostgreSQL {}", newer.major, older.major));
+        return refuse(format!(
+            "it is of PostgreSQL {}, and that backup of PostgreSQL {}",
+            newer.major, older.major
+        ));
     }
     if child.name.timeline() < parent.name.timeline() {
         let (of_child, of_parent) = (child.name.timeline(), parent.name.timeline());
-        return refuse(format!("it is on the timeline {of_child}, and that backup on the timeline {of_parent}"));
+        return refuse(format!(
+            "it is on the timeline {of_child}, and that backup on the timeline {of_parent}"
+        ));
     }
     let (full, count) = match &older.parent {
         None => (&parent.name, 0),

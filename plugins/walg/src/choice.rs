@@ -34,10 +34,13 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
             let mut best: Option<(i64, &BackupName)> = None;
             for finished in &found {
                 cancelled()?;
-                let at = match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finished()) {
+                let at = match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finished())
+                {
                     Some(at) => at,
                     // WAL-G writes the sentinel when the backup has finished.
-                    None => finished.written.and_then(|written| i64::try_from(written).ok()).unwrap_or(i64::MAX),
+                    None => {
+                        finished.written.and_then(|written| i64::try_from(written).ok()).unwrap_or(i64::MAX)
+                    }
                 };
                 if at <= *seconds && best.is_none_or(|(best, _)| best <= at) {
                     best = Some((at, &finished.name));
@@ -55,7 +58,9 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
             let mut matching = Vec::new();
             for finished in &found {
                 cancelled()?;
-                if Metadata::load(place, &finished.name)?.is_some_and(|metadata| metadata.has_user_data(wanted)) {
+                if Metadata::load(place, &finished.name)?
+                    .is_some_and(|metadata| metadata.has_user_data(wanted))
+                {
                     matching.push(&finished.name);
                 }
             }

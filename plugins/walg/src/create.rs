@@ -51,7 +51,11 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         return Err(Failure::failed(format!("`{}` is not a backup of WAL-G", plan.backup.escape_debug())));
     };
     let mut chain = Chain::new(IncrementFormat::WalG, PAGE)?;
-    let now = usable(place, &name, false, &mut |path| Ok(chain.want(path)?))?;
+    let mut want = |path: String| {
+        // The component writes these, also if they did not change since the older backup.
+        if SKIPPED.contains(&path.as_str()) { Ok(()) } else { Ok(chain.want(path)?) }
+    };
+    let now = usable(place, &name, false, &mut want)?;
     let planned = |plan: &Plan| (plan.system_identifier, plan.timeline, plan.start_lsn, plan.stop_lsn);
     if planned(&now.plan) != planned(plan) || now.plan.tablespaces != plan.tablespaces {
         return Err(Failure::retry_later(format!(
@@ -105,11 +109,7 @@ fn unpack_full(place: &Place, backup: &Backup, archives: &Archives) -> Result<()
 
 /// Unpacks the archives of a delta backup and of the backups that it depends on, newest first. The archives of a backup must have ended before
 /// those of an older one begin.
-fn unpack_chain(
-    place: &Place,
-    backups: &[(Backup, Archives)],
-    chain: &mut Chain,
-) -> Result<(), Failure> {
+fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain) -> Result<(), Failure> {
     let mut work = Unpacking::new(place);
     let newest = backups.first().map_or(u64::MAX, |(newest, _)| most_bytes(&newest.sentinel));
     for (at, (backup, archives)) in backups.iter().enumerate() {

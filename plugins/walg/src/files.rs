@@ -248,8 +248,8 @@ mod tests {
     #[test]
     fn a_list_is_passed_on_file_by_file() {
         let mut counting = Counting(0);
-        document::read("doc", Endless { next: 0, most: 1_000_000, line: Vec::new() }, &mut counting).unwrap();
-        assert_eq!(counting.0, 1_000_000);
+        document::read("doc", Endless { next: 0, most: 100_000, line: Vec::new() }, &mut counting).unwrap();
+        assert_eq!(counting.0, 100_000);
         // The first refusal ends the reading, although the text never ends.
         struct Refusing(u64);
         impl Contents for Refusing {
@@ -261,7 +261,8 @@ mod tests {
                 Ok(())
             }
         }
-        let read = document::read("doc", Endless { next: 0, most: u64::MAX, line: Vec::new() }, &mut Refusing(0));
+        let read =
+            document::read("doc", Endless { next: 0, most: u64::MAX, line: Vec::new() }, &mut Refusing(0));
         assert_eq!(read.map(drop), Err(Failure::retry_later("full")));
     }
 

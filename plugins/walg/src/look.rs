@@ -48,10 +48,13 @@ pub(crate) fn at(place: &Place, backup: &Backup, archives: &Archives) -> Result<
         && identifier != beginning.system_identifier
     {
         let found = beginning.system_identifier;
-        return Err(control.failed(format!("is of the cluster {found}, and the backup of the cluster {identifier}")));
+        return Err(
+            control.failed(format!("is of the cluster {found}, and the backup of the cluster {identifier}"))
+        );
     }
     let segment_size = control_file::wal_segment_size(&bytes).map_err(|error| {
-        control.failed(format!("has a {CONTROL_FILE} that {error}: set `wal = \"none\"` to restore without WAL"))
+        control
+            .failed(format!("has a {CONTROL_FILE} that {error}: set `wal = \"none\"` to restore without WAL"))
     });
     let label = label(place, backup, archives)?;
     Ok(Looked { label, control: bytes, system_identifier: beginning.system_identifier, segment_size })
@@ -67,8 +70,8 @@ fn label(place: &Place, backup: &Backup, archives: &Archives) -> Result<Vec<u8>,
         cancelled()?;
         let tar = Tar { place, archive };
         let Some(bytes) = tar.member(BACKUP_LABEL, backup_label::LIMIT, most)? else { continue };
-        let start = Start::parse(&bytes)
-            .map_err(|error| tar.failed(format!("has a {BACKUP_LABEL} that {error}")))?;
+        let start =
+            Start::parse(&bytes).map_err(|error| tar.failed(format!("has a {BACKUP_LABEL} that {error}")))?;
         check(backup, &start).map_err(|what| tar.failed(format!("has a {BACKUP_LABEL} {what}")))?;
         return Ok(bytes);
     }
@@ -90,7 +93,9 @@ fn check(backup: &Backup, start: &Start) -> Result<(), String> {
     }
     if start.timeline != backup.name.timeline() {
         let (found, named) = (start.timeline, backup.name.timeline());
-        return Err(format!("of another backup: it is on the timeline {found}, and the backup's name says {named}"));
+        return Err(format!(
+            "of another backup: it is on the timeline {found}, and the backup's name says {named}"
+        ));
     }
     Ok(())
 }
@@ -110,7 +115,7 @@ impl Tar<'_> {
             Error::NotFound(_) => self.failed("is missing: the backup was removed or replaced"),
             error => error.into(),
         })?;
-        let mut tar = ustar::Archive::boxed(Stream(UntilCancelled::new(stream)));
+        let mut tar = ustar::Archive::boxed(Stream(UntilCancelled::new(stream))).of_wal_g();
         for _ in 0..most {
             cancelled()?;
             let Some(member) = tar.next().map_err(|error| self.broken(error))? else { return Ok(None) };
@@ -118,7 +123,9 @@ impl Tar<'_> {
                 continue;
             }
             if member.kind != Kind::File || member.size > limit {
-                return Err(self.failed(format!("has a {wanted} that is not a file or is larger than {limit} bytes")));
+                return Err(
+                    self.failed(format!("has a {wanted} that is not a file or is larger than {limit} bytes"))
+                );
             }
             let mut bytes = Vec::new();
             let read = tar.contents().read_to_end(&mut bytes);
@@ -174,12 +181,17 @@ fn cipher_of(beginning: &[u8], archive: &Archive) -> Option<Cipher> {
     let signature = signature(archive.codec);
     let is_as_named = if archive.codec.is_none() {
         // A plain archive begins with the name of a member.
-        beginning.first().is_some_and(|byte| matches!(byte, b'/' | b'.' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'))
+        beginning
+            .first()
+            .is_some_and(|byte| matches!(byte, b'/' | b'.' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'))
     } else {
         beginning.starts_with(signature)
     };
     // WAL-G's internal/crypto/yckms/key.go and internal/crypto/envelope/enveloper/yckms/enveloper.go.
-    for (magic, name) in [(&b"yckms"[..], "a key of Yandex Cloud KMS"), (b"envelope-yc-kms", "OpenPGP in an envelope of Yandex Cloud KMS")] {
+    for (magic, name) in [
+        (&b"yckms"[..], "a key of Yandex Cloud KMS"),
+        (b"envelope-yc-kms", "OpenPGP in an envelope of Yandex Cloud KMS"),
+    ] {
         if beginning.starts_with(magic) {
             return Some(Cipher::Unread(name));
         }

@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn user_data_is_compared_by_value() {
         let of = |user_data: &str| {
-            let text = format!("{{\"finish_time\":\"2026-11-26T04:30:00.5Z\",\"user_data\":{user_data},\"x\":[]}}");
+            let text =
+                format!("{{\"finish_time\":\"2026-11-26T04:30:00.5Z\",\"user_data\":{user_data},\"x\":[]}}");
             serde_json::from_str::<Metadata>(&text).unwrap()
         };
         assert_eq!(of("1").finished(), Some(1_795_667_400));

@@ -100,8 +100,9 @@ fn check_timelines(place: &Place, child: &Backup, parent: &Backup, cluster: u64)
     }
     let mut ends = None;
     for text in WalFolder::of(place).histories(newer)? {
-        let forks = history::parse(&text)
-            .map_err(|error| Failure::failed(format!("the archived history of the timeline {newer} {error}")))?;
+        let forks = history::parse(&text).map_err(|error| {
+            Failure::failed(format!("the archived history of the timeline {newer} {error}"))
+        })?;
         ends = Some(forks.iter().find(|fork| fork.timeline == older).map(|fork| fork.at));
     }
     if ends.is_none()

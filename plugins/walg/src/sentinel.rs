@@ -116,7 +116,9 @@ impl Sentinel {
         }
         let lsn = |lsn: Option<u64>, what: &str| {
             let none = || {
-                format!("has no {what}: the backup is from WAL-E or an old release of WAL-G, restore with WAL-G")
+                format!(
+                    "has no {what}: the backup is from WAL-E or an old release of WAL-G, restore with WAL-G"
+                )
             };
             lsn.filter(|lsn| *lsn > 0).map(Lsn).ok_or_else(none)
         };
@@ -133,7 +135,8 @@ impl Sentinel {
             return Err("is of a delta backup with OrioleDB, which is not restored: restore with WAL-G, or take a full backup"
                 .to_owned());
         }
-        let bytes = |size: Option<i64>| size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0);
+        let bytes =
+            |size: Option<i64>| size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0);
         let (uncompressed, compressed) = (bytes(fields.uncompressed), bytes(fields.compressed));
         let catalog = bytes(fields.catalog);
         let is_without_files = fields.is_without_files.unwrap_or(false);
@@ -187,7 +190,9 @@ fn parent_and_spec(name: &BackupName, fields: Fields) -> Result<(Option<Parent>,
     match (&parent, name.parent()) {
         (None, None) => {}
         (Some(parent), Some(segment)) if parent.name.segment() == segment => {}
-        (None, Some(_)) => return Err("has no DeltaFrom, but the backup has the name of a delta backup".to_owned()),
+        (None, Some(_)) => {
+            return Err("has no DeltaFrom, but the backup has the name of a delta backup".to_owned());
+        }
         (Some(parent), _) => {
             return Err(format!("says that the backup was made from {}, and its name does not", parent.name));
         }

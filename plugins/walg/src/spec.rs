@@ -160,8 +160,11 @@ mod tests {
     fn a_tablespace_is_its_oid_and_its_directory() {
         let text = r#"{"base_prefix":"/var/lib/pg","tablespaces":["16384","16385"],
             "16385":{"loc":"/fast disk","link":"pg_tblspc/16385"},"16384":{"loc":"/var/lib/pg2","link":"pg_tblspc/16384"}}"#;
-        let expected = [(16384, "/var/lib/pg2"), (16385, "/fast disk")]
-            .map(|(oid, location)| Tablespace { oid, name: None, location: location.to_owned() });
+        let expected = [(16384, "/var/lib/pg2"), (16385, "/fast disk")].map(|(oid, location)| Tablespace {
+            oid,
+            name: None,
+            location: location.to_owned(),
+        });
         assert_eq!(tablespaces(text), Ok(expected.to_vec()));
         assert_eq!(tablespaces(r#"{"base_prefix":"/pg","tablespaces":[]}"#), Ok(Vec::new()));
         assert_eq!(tablespaces(r#"{"base_prefix":"/pg","tablespaces":null}"#), Ok(Vec::new()));
@@ -170,7 +173,9 @@ mod tests {
     #[test]
     fn a_list_that_contradicts_itself_is_refused() {
         let one = |name: &str, loc: &str, link: &str| {
-            format!(r#"{{"base_prefix":"/pg/","tablespaces":["{name}"],"16384":{{"loc":"{loc}","link":"{link}"}}}}"#)
+            format!(
+                r#"{{"base_prefix":"/pg/","tablespaces":["{name}"],"16384":{{"loc":"{loc}","link":"{link}"}}}}"#
+            )
         };
         for (text, what) in [
             (one("../16384", "/a", "pg_tblspc/16384"), "not an oid"),

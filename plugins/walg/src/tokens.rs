@@ -47,7 +47,10 @@ impl<R: Read> Tokens<R> {
         }
         if self.length > LONGEST {
             let shown = &self.shown;
-            return Err(Failure::failed(format!("{shown} has a text or number of more than {LONGEST} bytes")).into());
+            return Err(Failure::failed(format!(
+                "{shown} has a text or number of more than {LONGEST} bytes"
+            ))
+            .into());
         }
         Ok(())
     }

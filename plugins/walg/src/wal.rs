@@ -105,7 +105,9 @@ impl Archive for WalFolder<'_> {
 
     fn duplicate_message(&self, name: &str, one: &Stored, other: &Stored) -> String {
         let (one, other) = (self.place.shown(&one.object), self.place.shown(&other.object));
-        format!("the segment {name} is archived twice, as {one} and as {other}: remove the one that does not belong here")
+        format!(
+            "the segment {name} is archived twice, as {one} and as {other}: remove the one that does not belong here"
+        )
     }
 
     fn place(&self) -> &'static str {
