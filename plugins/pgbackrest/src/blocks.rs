@@ -104,8 +104,8 @@ impl<'a, C> BlockFile<'a, C> {
         self.chosen.head.block_object(label, super_block.bundle, &self.file.name)
     }
 
-    /// Returns the item that puts the file together. `origin` is the origin of raw objects, and `mode` are the permission bits of the file. If
-    /// `is_delta`, an existing file is kept as far as its blocks are the same.
+    /// Returns the item that puts the file together. `origin` is the origin of raw objects, and `mode` are the permission bits of the file.
+    /// If `is_delta`, an existing file is kept as far as its blocks are the same.
     pub(crate) fn assembly(
         self,
         origin: u32,
