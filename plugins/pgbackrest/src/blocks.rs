@@ -6,7 +6,7 @@
 
 use std::io::Read;
 
-use understudy::store::{Range, Stream};
+use understudy::store::Range;
 use understudy::transfer::{Assembly, BlockDigests, Extent, Piece};
 use understudy::{AtPath, Error, Failure};
 
@@ -51,7 +51,7 @@ impl<'a, C> BlockFile<'a, C> {
             size: file.size,
             block: blocks.block,
             checksum: blocks.checksum,
-            references: head.block_references.iter().count(),
+            references: head.block_references.len(),
         };
         let map = BlockMap::parse(&bytes, shape).map_err(&bad)?;
         let this = Self { chosen, file, blocks, map };
@@ -80,7 +80,7 @@ impl<'a, C> BlockFile<'a, C> {
                     self.object_of(super_block, label)
                 ));
             }
-            if self.chosen.info.find(label).is_some_and(|backup| backup.has_chunks) {
+            if self.chosen.info.has_chunks(label) {
                 return Err(format!(
                     "refers to blocks in the backup {label}, which the beta of block incremental backup in pgBackRest 2.45 wrote in \
                      a form of its own"
@@ -104,8 +104,8 @@ impl<'a, C> BlockFile<'a, C> {
         self.chosen.head.block_object(label, super_block.bundle, &self.file.name)
     }
 
-    /// Returns the item that puts the file together, without its mode. `origin` is an origin for raw objects. If `is_delta`, an existing file
-    /// is kept as far as its blocks are the same.
+    /// Returns the item that puts the file together. `origin` is the origin of raw objects, and `mode` are the permission bits of the file.
+    /// If `is_delta`, an existing file is kept as far as its blocks are the same.
     pub(crate) fn assembly(
         self,
         origin: u32,
@@ -157,7 +157,7 @@ impl<'a, C> BlockFile<'a, C> {
             let shown = self.chosen.repository.shown(&object);
             let range = Range { offset: super_block.offset, length: super_block.stored };
             let gone = || Failure::failed(format!("{shown} is missing: the backup {label} was removed"));
-            let stream: Stream = self
+            let stream = self
                 .chosen
                 .repository
                 .bucket

@@ -1,6 +1,8 @@
 //! `backup.info` and `archive.info`: the backups of a stanza and their clusters (pgBackRest's src/info/infoBackup.c and
 //! src/info/infoArchive.c).
 
+use std::collections::HashSet;
+
 use postgres_formats::Lsn;
 use postgres_formats::segment::SegmentName;
 use serde::Deserialize;
@@ -32,8 +34,6 @@ pub(crate) struct Backup {
     pub(crate) has_errors: bool,
     /// The number of the cluster in the stanza.
     pub(crate) cluster: u32,
-    /// Whether the blocks in the backup, if it has any, are divided into chunks, as up to pgBackRest 2.45.
-    pub(crate) has_chunks: bool,
 }
 
 /// A cluster that a stanza has or had.
@@ -50,6 +50,8 @@ pub(crate) struct Cluster {
 pub(crate) struct BackupInfo {
     pub(crate) backups: Vec<Backup>,
     clusters: Vec<Cluster>,
+    /// The labels of the backups whose blocks, if they have any, are divided into chunks.
+    with_chunks: HashSet<String>,
     /// The key of the manifests, if the repository is encrypted.
     pub(crate) key: Option<Key>,
 }
@@ -76,6 +78,11 @@ impl BackupInfo {
     /// Finds the backup with this label.
     pub(crate) fn find(&self, label: &str) -> Option<&Backup> {
         self.backups.iter().find(|backup| backup.label == label)
+    }
+
+    /// Returns whether the blocks in the backup `label`, if it has any, are divided into chunks, as up to pgBackRest 2.45.
+    pub(crate) fn has_chunks(&self, label: &str) -> bool {
+        self.with_chunks.contains(label)
     }
 
     /// Returns the cluster of `backup`.
@@ -150,6 +157,9 @@ impl Visitor for BackupInfo {
                 let stop_lsn = current.lsn_stop.map(|text| text.parse::<Lsn>());
                 let last_segment =
                     current.archive_stop.map(|name| SegmentName::parse(name.as_bytes()).ok_or(name));
+                if current.release.as_deref().is_some_and(has_chunks) {
+                    self.with_chunks.insert(label.to_owned());
+                }
                 self.backups.push(Backup {
                     label: label.to_owned(),
                     stopped: current.stopped,
@@ -162,7 +172,6 @@ impl Visitor for BackupInfo {
                         .map(SegmentName::timeline),
                     has_errors: current.has_errors.unwrap_or(false),
                     cluster: current.cluster,
-                    has_chunks: current.release.as_deref().is_some_and(has_chunks),
                 });
                 Ok(label.len())
             }

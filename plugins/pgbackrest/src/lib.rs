@@ -1,7 +1,8 @@
 //! The method `pgbackrest`: restores a backup from a pgBackRest repository, without pgBackRest on the machine. Supports full,
-//! differential and incremental backups, bundles, block incremental backups, every compression, encryption, tablespaces, and the archived WAL.
+//! differential and incremental backups, bundles, block incremental backups, every compression, encryption, tablespaces, and the archived
+//! WAL.
 //!
-//! The component reads only the texts that describe the backup: `backup.info`, a manifest, and listings of the archive. The host fetches
+//! The component reads only what describes the backup: `backup.info`, a manifest, block maps, and listings of the archive. The host fetches
 //! many files at once, and compares each file with its checksum while it writes the file.
 
 #![forbid(unsafe_code)]

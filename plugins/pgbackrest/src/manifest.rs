@@ -120,7 +120,8 @@ impl Head {
         }
     }
 
-    /// Returns the object that holds `file`, relative to the folder of the backups. For a file in blocks it is the object with the block map.
+    /// Returns the object that holds `file`, relative to the folder of the backups. For a file in blocks that is the object with the block
+    /// map.
     pub(crate) fn object(&self, file: &File) -> String {
         let label = self.holder(file);
         match &file.bundled {

@@ -203,7 +203,7 @@ fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     // Bundles are raw if the full backup was taken with `repo-block=y` (`manifestBuildIncr` in pgBackRest's src/info/manifest.c).
     let full = head.block_references.iter().next().filter(|_| head.has_raw_bundles);
     for label in head.block_labels().chain(full) {
-        if chosen.info.find(label).is_some_and(|backup| backup.has_chunks) {
+        if chosen.info.has_chunks(label) {
             return Err(chosen.failed(format!(
                 "lists files in blocks of the backup {label}, which the beta of block incremental backup in pgBackRest 2.45 wrote in \
                  a form of its own: take a new full backup with repo-block=n or with a newer pgBackRest, or restore this one with \

@@ -211,3 +211,22 @@ fn the_option_has_three_choices() {
     assert_eq!(choices, [Wal::None, Wal::Consistent, Wal::Latest]);
     assert!(Wal::of(Some("all")).unwrap_err().to_string().contains("none, consistent, latest"));
 }
+
+#[test]
+fn the_number_of_segments_is_bounded() {
+    let root = tempfile::tempdir().unwrap();
+    for (segments, is_allowed) in [(100_000, true), (100_001, false)] {
+        let (found, _) = run(root.path(), &[], None, |archive| {
+            let backup = between(1, 0, segments * MIB);
+            let mut route = Route::of(&backup, archive, Wal::Consistent, size())?.unwrap();
+            // The backup itself has every segment.
+            route.next_segments(&|_| true)
+        });
+        match found {
+            Ok(found) => assert!(is_allowed && found.len() as u64 == segments),
+            Err(failure) => {
+                assert!(!is_allowed && failure.to_string().contains("more than 100000"), "{failure}")
+            }
+        }
+    }
+}

@@ -51,7 +51,7 @@ pub(crate) struct Blocks {
 /// The factor of block sizes (`BLOCK_INCR_SIZE_FACTOR` in pgBackRest's src/info/manifest.c).
 const BLOCK_FACTOR: u64 = 8192;
 
-/// The length of a block's checksum if the manifest gives none (`BLOCK_INCR_CHECKSUM_SIZE_MIN` in src/command/backup/blockIncr.h).
+/// The length of a block's checksum if the manifest gives none (`BLOCK_INCR_CHECKSUM_SIZE_MIN` in src/info/manifest.h).
 const SHORTEST_CHECKSUM: u64 = 6;
 
 /// The longest checksum of a block: a whole XXH3 (`XX_HASH_SIZE_MAX` in src/common/crypto/xxhash.h).

@@ -41,6 +41,11 @@ impl References {
         Ok(references)
     }
 
+    /// Returns the number of labels.
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+
     /// Returns every label.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.labels.iter().map(AsRef::as_ref)
