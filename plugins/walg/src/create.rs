@@ -51,10 +51,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         return Err(Failure::failed(format!("`{}` is not a backup of WAL-G", plan.backup.escape_debug())));
     };
     let mut chain = Chain::new(IncrementFormat::WalG, PAGE)?;
-    let mut want = |path: String| {
-        // The component writes these, also if they did not change since the older backup.
-        if SKIPPED.contains(&path.as_str()) { Ok(()) } else { Ok(chain.want(path)?) }
-    };
+    let mut want = |path: String| if is_unpacked(&path) { Ok(chain.want(path)?) } else { Ok(()) };
     let now = usable(place, &name, false, &mut want)?;
     let planned = |plan: &Plan| (plan.system_identifier, plan.timeline, plan.start_lsn, plan.stop_lsn);
     if planned(&now.plan) != planned(plan) || now.plan.tablespaces != plan.tablespaces {
@@ -92,6 +89,11 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     datadir.write(CONTROL_FILE, &mut &looked.control[..])?;
     log::info!("restored {name}");
     Ok(())
+}
+
+/// Returns whether the host writes the file `path`. The component writes the others, also if they did not change since the older backup.
+fn is_unpacked(path: &str) -> bool {
+    !SKIPPED.contains(&path)
 }
 
 /// Unpacks the archives of a full backup.
@@ -222,4 +224,19 @@ fn fetch_segments(
         files.segment(&mut job, route, segment)?;
     }
     job.finish().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unchanged_file_that_the_component_writes_is_not_wanted_from_an_older_backup() {
+        for name in ["PG_VERSION", "backup_label", "tablespace_map", "global/pg_control"] {
+            assert!(!is_unpacked(name), "{name}");
+        }
+        for name in ["base/5/PG_VERSION", "base/5/1259", "postgresql.conf", "global/pg_filenode.map"] {
+            assert!(is_unpacked(name), "{name}");
+        }
+    }
 }
