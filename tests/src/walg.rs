@@ -126,7 +126,8 @@ pub struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// Packs the files of a cluster on which `pg_backup_start` returned the LSN `start`: all of a full backup, or what changed since `parent`.
+    /// Packs the files of a cluster on which `pg_backup_start` returned the LSN `start`: all of a full backup, or what changed since
+    /// `parent`.
     pub fn pack(
         settings: &'a Settings,
         cluster: &'a Cluster,

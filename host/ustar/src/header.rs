@@ -27,8 +27,8 @@ pub(super) fn check(block: &Block) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Parses a header. With `is_of_wal_g`, the name may begin with `/`; the name of the directory `/` is then empty. `extended` is the extended
-/// header before it.
+/// Parses a header. With `is_of_wal_g`, the name may begin with `/`; the name of the directory `/` is then empty. `extended` is the
+/// extended header before it.
 pub(super) fn parse(block: &Block, is_of_wal_g: bool, extended: Option<Extended>) -> Result<Member, Wrong> {
     check(block)?;
     let Extended { path, size: extended_size } = extended.unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The archives of a backup, in its folder `tar_partitions`: `part_001.tar.lz4` and so on, `copy_0.tar.lz4` for an archive of an earlier full
-//! backup that was copied, `pg_control.tar.lz4`, and `backup_label.tar.lz4` with `tablespace_map` (`SetUp` in WAL-G's
+//! The archives of a backup, in its folder `tar_partitions`: `part_001.tar.lz4` and so on, `copy_0.tar.lz4` for an archive of an earlier
+//! full backup that was copied, `pg_control.tar.lz4`, and `backup_label.tar.lz4` with `tablespace_map` (`SetUp` in WAL-G's
 //! internal/storage_tar_ball.go, `uploadLabelFiles` in internal/databases/postgres/bundle.go, `copyTar` in copy_tar_ball_composer.go). A
 //! remote backup, which comes from BASE_BACKUP, has no `backup_label.tar`: the file is in one of its parts (streaming_base_backup.go).
 
@@ -121,8 +121,8 @@ impl Archives {
         Ok(Self { control, label, parts, stored })
     }
 
-    /// Checks that the backup has every archive that its list of the files names. Without such a list, checks that the archives together are
-    /// not smaller than when they were written.
+    /// Checks that the backup has every archive that its list of the files names. Without such a list, checks that the archives together
+    /// are not smaller than when they were written.
     ///
     /// # Errors
     /// Fails if an archive is missing.

@@ -1,10 +1,11 @@
 //! Chooses the backup to restore.
 
+use postgres_formats::Lsn;
 use understudy::{Error, Failure, cancelled, log};
 
 use crate::metadata::Metadata;
 use crate::name::BackupName;
-use crate::options::Wanted;
+use crate::options::{Until, Wanted};
 use crate::place::Place;
 use crate::sentinel::SUFFIX;
 
@@ -23,33 +24,31 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
         return Ok(name.clone());
     }
     let found = finished(place)?;
-    let Some(newest) = found.last() else {
+    if found.is_empty() {
         return Err(Failure::not_applicable(format!(
             "there is no finished backup in {place}: none of its objects is named base_*{SUFFIX}"
         )));
-    };
+    }
     match wanted {
-        Wanted::Named(_) | Wanted::Latest => Ok(newest.name.clone()),
-        Wanted::Before { seconds, text } => {
-            let mut best: Option<(i64, &BackupName)> = None;
-            for finished in &found {
-                cancelled()?;
-                let at = match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finished())
-                {
-                    Some(at) => at,
-                    // WAL-G writes the sentinel when the backup has finished.
-                    None => {
-                        finished.written.and_then(|written| i64::try_from(written).ok()).unwrap_or(i64::MAX)
-                    }
+        Wanted::Named(name) => Ok(name.clone()),
+        Wanted::Newest { until, timeline } => {
+            let fits =
+                |finished: &&Finished| timeline.is_none_or(|timeline| finished.name.timeline() == timeline);
+            let fitting: Vec<_> = found.iter().filter(fits).collect();
+            let newest = match until {
+                None => fitting.last().map(|finished| &finished.name),
+                Some(Until::Time { seconds, .. }) => before_time(place, &fitting, *seconds)?,
+                Some(Until::Lsn(lsn)) => before_lsn(place, &fitting, *lsn)?,
+            };
+            newest.cloned().ok_or_else(|| {
+                let finished = match until {
+                    None => String::new(),
+                    Some(Until::Time { text, .. }) => format!(" that finished at or before {text}"),
+                    Some(Until::Lsn(lsn)) => format!(" that finished at or before {lsn}"),
                 };
-                if at <= *seconds && best.is_none_or(|(best, _)| best <= at) {
-                    best = Some((at, &finished.name));
-                }
-            }
-            best.map(|(_, name)| name.clone()).ok_or_else(|| {
+                let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));
                 Failure::failed(format!(
-                    "{place} holds {} finished backups, and none that finished at or before {text}: choose another with \
-                     `backup`",
+                    "{place} holds {} finished backups, and none{finished}{on}: choose another with `backup`",
                     found.len()
                 ))
             })
@@ -77,6 +76,47 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
             }
         }
     }
+}
+
+/// Returns the last of the backups that finished at or before a time; `None` if there is none.
+fn before_time<'a>(
+    place: &Place,
+    found: &[&'a Finished],
+    seconds: i64,
+) -> Result<Option<&'a BackupName>, Failure> {
+    let mut best: Option<(i64, &BackupName)> = None;
+    for finished in found {
+        cancelled()?;
+        let at = match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finished()) {
+            Some(at) => at,
+            // WAL-G writes the sentinel when the backup has finished.
+            None => finished.written.and_then(|written| i64::try_from(written).ok()).unwrap_or(i64::MAX),
+        };
+        if at <= seconds && best.is_none_or(|(best, _)| best <= at) {
+            best = Some((at, &finished.name));
+        }
+    }
+    Ok(best.map(|(_, name)| name))
+}
+
+/// Returns the last of the backups that finished at or before an LSN; `None` if there is none.
+fn before_lsn<'a>(
+    place: &Place,
+    found: &[&'a Finished],
+    lsn: Lsn,
+) -> Result<Option<&'a BackupName>, Failure> {
+    for finished in found.iter().rev() {
+        cancelled()?;
+        match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finish()) {
+            Some(finish) if finish <= lsn => return Ok(Some(&finished.name)),
+            Some(_) => {}
+            None => log::warn!(
+                "skipped the backup {}: it has no metadata with the LSN at which it finished",
+                finished.name
+            ),
+        }
+    }
+    Ok(None)
 }
 
 /// A finished backup.

@@ -2,8 +2,8 @@
 
 use understudy::store::Codec;
 
-/// The endings, in the order in which WAL-G tries them for a segment (`Decompressors` in internal/compression). The last stands for an object
-/// that is not compressed, whose name has no ending.
+/// The endings, in the order in which WAL-G tries them for a segment (`Decompressors` in internal/compression). The last stands for an
+/// object that is not compressed, whose name has no ending.
 pub(crate) const ENDINGS: [(&str, Option<Codec>); 6] = [
     (".lz4", Some(Codec::Lz4)),
     (".lzma", Some(Codec::Lzma)),

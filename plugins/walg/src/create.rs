@@ -1,5 +1,5 @@
-//! Restores a backup. The component writes `PG_VERSION`, `backup_label` and the control file, which it has read in any case. The host unpacks
-//! everything else.
+//! Restores a backup. The component writes `PG_VERSION`, `backup_label` and the control file, which it has read in any case. The host
+//! unpacks everything else.
 
 use std::collections::HashMap;
 
@@ -24,8 +24,8 @@ use crate::wal::{self, WalRoute};
 /// The size of a page in bytes (`BlockSize` in WAL-G's internal/walparser).
 const PAGE: u32 = 8192;
 
-/// Files in the archives that are not written. The component writes the first three, each from where it belongs: a data directory may have an
-/// old `backup_label`, and a remote backup has the control file twice. The host makes the links of `tablespace_map`.
+/// Files in the archives that are not written. The component writes the first three, each from where it belongs: a data directory may have
+/// an old `backup_label`, and a remote backup has the control file twice. The host makes the links of `tablespace_map`.
 const SKIPPED: [&str; 4] = [PG_VERSION, BACKUP_LABEL, CONTROL_FILE, TABLESPACE_MAP];
 
 /// Files of a running server and of the host, which no archive may have. WAL-G excludes the former (`ExcludedFilenames` in
@@ -109,8 +109,8 @@ fn unpack_full(place: &Place, backup: &Backup, archives: &Archives) -> Result<()
     work.job.finish().map(drop)
 }
 
-/// Unpacks the archives of a delta backup and of the backups that it depends on, newest first. The archives of a backup must have ended before
-/// those of an older one begin.
+/// Unpacks the archives of a delta backup and of the backups that it depends on, newest first. The archives of a backup must have ended
+/// before those of an older one begin.
 fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain) -> Result<(), Failure> {
     let mut work = Unpacking::new(place);
     let newest = backups.first().map_or(u64::MAX, |(newest, _)| most_bytes(&newest.sentinel));

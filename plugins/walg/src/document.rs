@@ -1,5 +1,5 @@
-//! Reads the JSON of a sentinel and of `files_metadata.json` as a stream. Both may have the list of the files, with an entry for each file of
-//! the cluster, so that the document can be larger than the memory: old releases of WAL-G wrote that list into the sentinel
+//! Reads the JSON of a sentinel and of `files_metadata.json` as a stream. Both may have the list of the files, with an entry for each file
+//! of the cluster, so that the document can be larger than the memory: old releases of WAL-G wrote that list into the sentinel
 //! (`DeprecatedSentinelFields` in internal/databases/postgres/backup_sentinel_dto.go).
 
 use std::cell::RefCell;

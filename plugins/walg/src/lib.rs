@@ -51,6 +51,10 @@ impl Method for WalG {
             .option(OptionSpec::text("target-time").doc(
                 "the newest backup that finished at or before this time, such as 2026-11-26 04:30:00+00",
             ))
+            .option(OptionSpec::text("target-lsn").doc(
+                "the newest backup that finished at or before this LSN, such as 0/16B3748",
+            ))
+            .option(OptionSpec::integer("target-timeline").doc("the newest backup that was taken on this timeline"))
             .option(OptionSpec::text("target-user-data").doc(
                 "the one backup with this user data, in JSON, as WAL-G's `--target-user-data`",
             ))

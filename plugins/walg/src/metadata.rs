@@ -1,6 +1,7 @@
 //! The metadata of a backup: `<name>/metadata.json`, which is small (`ExtendedMetadataDto` in WAL-G's
 //! internal/databases/postgres/backup_sentinel_dto.go). It is neither compressed nor encrypted.
 
+use postgres_formats::Lsn;
 use serde::Deserialize;
 use serde_json::Value;
 use understudy::{Error, Failure};
@@ -16,6 +17,7 @@ const LIMIT: u32 = 1 << 20;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub(crate) struct Metadata {
     finish_time: Option<String>,
+    finish_lsn: Option<u64>,
     user_data: Option<Value>,
 }
 
@@ -39,6 +41,11 @@ impl Metadata {
     /// Returns when the backup finished, in seconds since 1970; `None` if the metadata does not say it.
     pub(crate) fn finished(&self) -> Option<i64> {
         self.finish_time.as_deref().and_then(seconds_of)
+    }
+
+    /// Returns the LSN at which the backup finished; `None` if the metadata does not say it.
+    pub(crate) fn finish(&self) -> Option<Lsn> {
+        self.finish_lsn.map(Lsn)
     }
 
     /// Returns whether the backup has this user data.

@@ -1,5 +1,6 @@
 //! Reads the operator's options.
 
+use postgres_formats::Lsn;
 use restore::wal::Wal;
 use serde_json::Value;
 use understudy::store::CipherFormat;
@@ -23,19 +24,31 @@ pub(crate) struct Options {
 /// Which backup to restore.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wanted {
-    /// The backup whose sentinel was written last.
-    Latest,
     /// The backup with this name.
     Named(BackupName),
-    /// The newest backup that finished at or before a time.
-    Before {
+    /// The newest matching backup: the one whose sentinel was written last.
+    Newest {
+        /// The point at or before which the backup must have finished; `None` for any point.
+        until: Option<Until>,
+        /// The timeline on which the backup must have been taken; `None` for any timeline.
+        timeline: Option<u32>,
+    },
+    /// The one backup with this user data.
+    UserData(Value),
+}
+
+/// When a backup must have finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// At or before a time.
+    Time {
         /// Seconds since 1970.
         seconds: i64,
         /// The time as the operator wrote it.
         text: String,
     },
-    /// The one backup with this user data.
-    UserData(Value),
+    /// At or before an LSN.
+    Lsn(Lsn),
 }
 
 impl Options {
@@ -64,39 +77,62 @@ fn cipher(transform: Option<&str>) -> Result<CipherFormat, Failure> {
 }
 
 fn wanted(request: &Request) -> Result<Wanted, Failure> {
-    let set: Vec<(&str, String)> = ["backup", "target-time", "target-user-data"]
-        .into_iter()
-        .filter_map(|name| request.get::<String>(name).map(|value| Some((name, value?))).transpose())
-        .collect::<Result<_, _>>()?;
-    let (name, text) = match set.as_slice() {
-        [] => return Ok(Wanted::Latest),
-        [(name, text)] => (*name, text.clone()),
-        [(one, _), (other, _), ..] => {
-            return Err(Failure::failed(format!(
-                "the options `{one}` and `{other}` both choose a backup: set one of them"
-            )));
-        }
-    };
-    match name {
-        "backup" if text == "LATEST" => Ok(Wanted::Latest),
-        "backup" => match BackupName::parse(&text) {
-            Some(name) => Ok(Wanted::Named(name)),
-            None => Err(Failure::failed(format!(
+    let backup = request.get::<String>("backup")?.filter(|name| name != "LATEST");
+    let user_data = request.get::<String>("target-user-data")?;
+    let time = request.get::<String>("target-time")?;
+    let lsn = request.get::<String>("target-lsn")?;
+    let timeline = request.get::<i64>("target-timeline")?;
+    // Each of the first four chooses a backup, and a timeline only leaves some of them.
+    let set: Vec<&str> = [
+        ("backup", backup.is_some()),
+        ("target-user-data", user_data.is_some()),
+        ("target-time", time.is_some()),
+        ("target-lsn", lsn.is_some()),
+        ("target-timeline", timeline.is_some() && (backup.is_some() || user_data.is_some())),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_set)| is_set.then_some(name))
+    .collect();
+    if let [one, other, ..] = set.as_slice() {
+        return Err(Failure::failed(format!(
+            "the options `{one}` and `{other}` both choose a backup: set one of them"
+        )));
+    }
+    if let Some(text) = backup {
+        return BackupName::parse(&text).map(Wanted::Named).ok_or_else(|| {
+            Failure::failed(format!(
                 "`backup = \"{}\"` is not a name of WAL-G such as base_000000010000000000000004 or LATEST",
                 text.escape_debug()
-            ))),
-        },
-        "target-time" => match seconds_of(&text) {
-            Some(seconds) => Ok(Wanted::Before { seconds, text }),
-            None => Err(Failure::failed(format!(
-                "`target-time = \"{}\"` is not a time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
-                text.escape_debug()
-            ))),
-        },
-        _ => serde_json::from_str(&text).map(Wanted::UserData).map_err(|error| {
+            ))
+        });
+    }
+    if let Some(text) = user_data {
+        return serde_json::from_str(&text).map(Wanted::UserData).map_err(|error| {
             Failure::failed(format!(
                 "`target-user-data` is not JSON, as WAL-G requires: {error}; write a text as '\"text\"'"
             ))
-        }),
+        });
     }
+    let until = match (time, lsn) {
+        (None, None) => None,
+        (Some(text), _) => match seconds_of(&text) {
+            Some(seconds) => Some(Until::Time { seconds, text }),
+            None => {
+                return Err(Failure::failed(format!(
+                    "`target-time = \"{}\"` is not a time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
+                    text.escape_debug()
+                )));
+            }
+        },
+        (None, Some(lsn)) => Some(Until::Lsn(
+            lsn.parse().map_err(|error| Failure::failed(format!("the option `target-lsn`: {error}")))?,
+        )),
+    };
+    let timeline = match timeline {
+        None => None,
+        Some(number) => Some(u32::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| {
+            Failure::failed(format!("`target-timeline = {number}` is not a timeline: timelines count from 1"))
+        })?),
+    };
+    Ok(Wanted::Newest { until, timeline })
 }

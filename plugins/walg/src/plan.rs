@@ -91,8 +91,8 @@ fn check_list(backup: &Backup, has_list: bool, listed: &Listed<'_>) -> Result<()
     }
 }
 
-/// Checks that `child`, which was made from `parent` on another timeline, has the history of `parent`: WAL-G does not compare timelines when
-/// it makes a delta backup.
+/// Checks that `child`, which was made from `parent` on another timeline, has the history of `parent`: WAL-G does not compare timelines
+/// when it makes a delta backup.
 fn check_timelines(place: &Place, child: &Backup, parent: &Backup, cluster: u64) -> Result<(), Failure> {
     let (newer, older) = (child.name.timeline(), parent.name.timeline());
     if newer == older {

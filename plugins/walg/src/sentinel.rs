@@ -66,8 +66,8 @@ pub(crate) struct Parent {
 }
 
 impl Backup {
-    /// Reads the sentinel of the backup `name`, and passes the list of the files to `contents`, if the sentinel has it; `None` if there is no
-    /// sentinel.
+    /// Reads the sentinel of the backup `name`, and passes the list of the files to `contents`, if the sentinel has it; `None` if there is
+    /// no sentinel.
     ///
     /// # Errors
     /// Fails if the sentinel cannot be read, is damaged, or describes a backup that cannot be restored.

@@ -1,6 +1,6 @@
-//! Finds WAL in the folder `wal_005`: `<segment>.lz4` and `<timeline>.history.lz4`, compressed and encrypted as the archives
-//! (`UploadFile` in WAL-G's internal/uploader.go). The folder is flat and may have many objects, so it is not listed: each segment is looked up by
-//! the names that it can have, as WAL-G does (`findDecompressorAndDownload` in internal/fetch_helper.go).
+//! Finds WAL in the folder `wal_005`: `<segment>.lz4` and `<timeline>.history.lz4`, compressed and encrypted as the archives (`UploadFile`
+//! in WAL-G's internal/uploader.go). The folder is flat and may have many objects, so it is not listed: each segment is looked up by the
+//! names that it can have, as WAL-G does (`findDecompressorAndDownload` in internal/fetch_helper.go).
 
 use std::cell::Cell;
 

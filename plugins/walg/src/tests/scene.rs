@@ -85,7 +85,7 @@ impl Scene {
         self.put_in(name, "files_metadata.json", files_metadata(name.contains("_D_")).to_string().as_bytes());
         let day = sentinel["LSN"].as_u64().unwrap() >> 24;
         let metadata = json!({"start_time": format!("2026-11-{day:02}T04:00:00Z"), "date_fmt": "x",
-            "finish_time": format!("2026-11-{day:02}T04:30:00.5Z"), "user_data": {"day": day}});
+            "finish_time": format!("2026-11-{day:02}T04:30:00.5Z"), "user_data": {"day": day}, "finish_lsn": sentinel["FinishLSN"]});
         self.put_in(name, "metadata.json", metadata.to_string().as_bytes());
         self.put_sentinel(name, sentinel);
         self.written_at(name, day);
