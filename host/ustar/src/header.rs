@@ -1,5 +1,6 @@
 //! The header block of a member (`pax(1)`, "ustar Interchange Format"; `tarCreateHeader` in PostgreSQL's src/port/tar.c).
 
+use super::extended::Extended;
 use super::{Kind, Member};
 
 /// The size of a block in bytes. A header is one block; contents are padded with zeros to whole blocks.
@@ -14,8 +15,8 @@ pub(super) enum Wrong {
     Member(String, String),
 }
 
-/// Parses a header.
-pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
+/// Checks that a block is a ustar header.
+pub(super) fn check(block: &Block) -> Result<(), Wrong> {
     let sum = octal(&block[148..156]).ok_or(Wrong::Header("its checksum is not a number"))?;
     if sum != checksum(block) {
         return Err(Wrong::Header("its checksum is wrong"));
@@ -23,8 +24,20 @@ pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
     if &block[257..265] != b"ustar\x0000" {
         return Err(Wrong::Header("it is not a ustar header, which is what pg_basebackup writes"));
     }
-    let (name, directory_slash) = name(block)?;
-    let refuse = |what: &str| Err(Wrong::Member(name.escape_debug().to_string(), what.to_owned()));
+    Ok(())
+}
+
+/// Parses a header. With `is_of_wal_g`, the name may begin with `/`; the name of the directory `/` is then empty. `extended` is the
+/// extended header before it.
+pub(super) fn parse(block: &Block, is_of_wal_g: bool, extended: Option<Extended>) -> Result<Member, Wrong> {
+    check(block)?;
+    let Extended { path, size: extended_size } = extended.unwrap_or_default();
+    let full = match path {
+        Some(path) => path,
+        None => full_name(block)?,
+    };
+    let (name, directory_slash) = name(&full, is_of_wal_g)?;
+    let refuse = |what: &str| Err(Wrong::Member(full.escape_debug().to_string(), what.to_owned()));
     let kind = match block[156] {
         b'0' | 0 => Kind::File,
         b'5' => Kind::Directory,
@@ -39,7 +52,7 @@ pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
             ));
         }
     };
-    let Some(size) = size(&block[124..136]) else {
+    let Some(size) = extended_size.or_else(|| size(&block[124..136])) else {
         return refuse("whose size is not a number from 0 to 2^63");
     };
     match kind {
@@ -49,12 +62,20 @@ pub(super) fn parse(block: &Block) -> Result<Member, Wrong> {
     }
 }
 
-/// Returns the name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether the name had
-/// a trailing `/`.
-fn name(block: &Block) -> Result<(String, bool), Wrong> {
+/// Returns the name in a header.
+fn full_name(block: &Block) -> Result<String, Wrong> {
     let (prefix, last) = (text(&block[345..500])?, text(&block[0..100])?);
-    let full = if prefix.is_empty() { last.to_owned() } else { format!("{prefix}/{last}") };
-    let name = full.strip_prefix("./").unwrap_or(&full);
+    Ok(if prefix.is_empty() { last.to_owned() } else { format!("{prefix}/{last}") })
+}
+
+/// Returns the name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether the name had
+/// a trailing `/`. With `is_of_wal_g`, also without a leading `/`.
+fn name(full: &str, is_of_wal_g: bool) -> Result<(String, bool), Wrong> {
+    let name = match full.strip_prefix('/') {
+        Some("") if is_of_wal_g => return Ok((String::new(), true)),
+        Some(name) if is_of_wal_g => name,
+        _ => full.strip_prefix("./").unwrap_or(full),
+    };
     let (name, slash) = name.strip_suffix('/').map_or((name, false), |name| (name, true));
     let refuse = |what: &str| Err(Wrong::Member(full.escape_debug().to_string(), what.to_owned()));
     if name.starts_with('/') {
@@ -84,7 +105,7 @@ fn text(field: &[u8]) -> Result<&str, Wrong> {
 }
 
 /// Parses a size: octal, or from 8 GiB on in base 256 after a byte of 0x80.
-fn size(field: &[u8]) -> Option<u64> {
+pub(super) fn size(field: &[u8]) -> Option<u64> {
     let size = match field.split_first()? {
         (0x80, number) => {
             number.iter().try_fold(0u64, |all, byte| Some(all.checked_mul(256)? + u64::from(*byte)))?

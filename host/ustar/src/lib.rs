@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod extended;
 mod header;
 mod source;
 pub mod written;
@@ -35,6 +36,8 @@ pub struct Archive<S = Box<dyn Source>> {
     padding: u64,
     /// The name of the current member.
     last: Option<String>,
+    /// Whether the archive may have what WAL-G writes and PostgreSQL does not.
+    is_of_wal_g: bool,
 }
 
 /// A member of an archive.
@@ -123,7 +126,16 @@ impl Archive {
 impl<S: Source> Archive<S> {
     /// Makes a reader of plain bytes from `source`.
     pub fn new(source: S) -> Self {
-        Self { source, position: 0, contents: 0, padding: 0, last: None }
+        Self { source, position: 0, contents: 0, padding: 0, last: None, is_of_wal_g: false }
+    }
+
+    /// Also accepts what WAL-G writes and PostgreSQL does not. Names may begin with `/`: [`Member::name`] is without it, and the directory
+    /// `/` itself is passed over (`GetFileRelPath` in WAL-G's internal/bundle.go). A member may have extended headers (pax), of which the
+    /// name and the size are read; Go's archive/tar writes them where a number or a text does not fit into a ustar header, such as a large
+    /// user ID.
+    #[must_use]
+    pub fn of_wal_g(self) -> Self {
+        Self { is_of_wal_g: true, ..self }
     }
 
     /// Returns the next member and skips the rest of the current one. Returns `None` after the last member. By then it has read the source
@@ -133,23 +145,55 @@ impl<S: Source> Archive<S> {
     /// [`TarError`] says what is wrong with the archive.
     #[expect(clippy::should_implement_trait, reason = "it cannot continue after an error")]
     pub fn next(&mut self) -> Result<Option<Member>, TarError> {
-        self.skip()?;
-        let at = self.position;
-        let block = self.block()?;
-        if block == [0; BLOCK] {
-            if self.block()? != [0; BLOCK] {
-                return Err(self.header(at, "a block of zeros stands alone"));
+        let mut extended = None;
+        loop {
+            self.skip()?;
+            let at = self.position;
+            let block = self.block()?;
+            if block == [0; BLOCK] {
+                if self.block()? != [0; BLOCK] {
+                    return Err(self.header(at, "a block of zeros stands alone"));
+                }
+                if extended.is_some() {
+                    return Err(self.header(at, "an extended header stands alone"));
+                }
+                return self.end().map(|()| None);
             }
-            return self.end().map(|()| None);
+            let wrong = |wrong| match wrong {
+                header::Wrong::Header(what) => self.header(at, what),
+                header::Wrong::Member(name, what) => TarError::Member { name, what },
+            };
+            if self.is_of_wal_g
+                && extended.is_none()
+                && let Some(size) = extended::size(&block).map_err(wrong)?
+            {
+                self.hold(size);
+                extended = Some(self.extended(at)?);
+                continue;
+            }
+            let member = header::parse(&block, self.is_of_wal_g, extended.take()).map_err(wrong)?;
+            self.hold(member.size);
+            if member.name.is_empty() {
+                self.last = Some("/".to_owned());
+                continue;
+            }
+            self.last = Some(member.name.clone());
+            return Ok(Some(member));
         }
-        let member = header::parse(&block).map_err(|wrong| match wrong {
-            header::Wrong::Header(what) => self.header(at, what),
-            header::Wrong::Member(name, what) => TarError::Member { name, what },
-        })?;
-        self.contents = member.size;
-        self.padding = member.size.next_multiple_of(BLOCK as u64) - member.size;
-        self.last = Some(member.name.clone());
-        Ok(Some(member))
+    }
+
+    /// Begins contents of `size` bytes.
+    fn hold(&mut self, size: u64) {
+        self.contents = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+    }
+
+    /// Reads the contents of an extended header.
+    fn extended(&mut self, at: u64) -> Result<extended::Extended, TarError> {
+        let mut bytes = Vec::new();
+        let read = self.contents().read_to_end(&mut bytes);
+        read.map_err(|error| self.error(error))?;
+        extended::Extended::parse(&bytes).map_err(|what| self.header(at, what))
     }
 
     /// Returns a reader of the unread contents of the current member.
@@ -287,7 +331,7 @@ fn leads_to_end(mut tail: &[u8]) -> bool {
 }
 
 fn parse(bytes: &[u8]) -> Option<Member> {
-    header::parse(bytes.get(..BLOCK)?.try_into().ok()?).ok()
+    header::parse(bytes.get(..BLOCK)?.try_into().ok()?, false, None).ok()
 }
 
 #[cfg(test)]

@@ -259,3 +259,48 @@ fn after_the_end_only_zeros_may_follow_and_not_for_ever() {
     alone.extend(file("base/2", b"x"));
     assert!(refusal(&alone).contains("a block of zeros stands alone"));
 }
+
+#[test]
+fn what_wal_g_writes_is_accepted_only_if_it_is_asked_for() {
+    let bytes = archive(&[
+        directory("/"),
+        directory("/base/"),
+        file("/base/5/1259", b"x"),
+        file("backup_label", b"y"),
+    ]);
+    assert!(refusal(&bytes).contains("member `/`"));
+    let members = list(open(&bytes).of_wal_g()).unwrap();
+    let names: Vec<_> = members.iter().map(|(name, _, _)| name.as_str()).collect();
+    assert_eq!(names, ["base", "base/5/1259", "backup_label"]);
+    for name in ["/../x", "//x", "/a/../x", "/a//b", "/./a", "/", "", "../x", "."] {
+        let refusal = list(open(&archive(&[file(name, b"x")])).of_wal_g()).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("member `{name}`")), "{name:?}: {refusal}");
+    }
+}
+
+#[test]
+fn an_extended_header_gives_the_name_and_the_size_of_the_next_member() {
+    let extended = |records: &[u8]| {
+        let mut bytes = file("PaxHeaders.0/1259", records);
+        let mut block: Block = bytes[..BLOCK].try_into().unwrap();
+        block[156] = b'x';
+        bytes[..BLOCK].copy_from_slice(&summed(block));
+        bytes
+    };
+    let bytes = archive(&[extended(b"14 path=/b/12\n10 size=3\n"), file("12", b"abc"), file("13", b"d")]);
+    let members = list(open(&bytes).of_wal_g()).unwrap();
+    assert_eq!(members[0], ("b/12".to_owned(), Kind::File, b"abc".to_vec()));
+    assert_eq!(members[1], ("13".to_owned(), Kind::File, b"d".to_vec()));
+    assert!(refusal(&bytes).contains("type `x`"));
+    for (bytes, what) in [
+        (archive(&[extended(b"13 path=../x\n"), file("x", b"")]), "`../x`"),
+        (archive(&[extended(b"x"), file("x", b"")]), "damaged"),
+        (archive(&[extended(b"8 path=a\n")]), "damaged"),
+        (archive(&[extended(b"9 path=a\n")]), "stands alone"),
+        (archive(&[extended(b"9 path=a\n"), extended(b"9 path=a\n"), file("x", b"")]), "type `x`"),
+        (archive(&[extended(&[b'x'; (64 << 10) + 1]), file("x", b"")]), "too large"),
+    ] {
+        let refusal = list(open(&bytes).of_wal_g()).unwrap_err().to_string();
+        assert!(refusal.contains(what), "{what}: {refusal}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use restore::timelines::Timelines;
 use understudy::store::Pipeline;
 use understudy::{Failure, cancelled, log, source};
 
@@ -9,7 +10,6 @@ use crate::info::{Backup, BackupInfo, Cluster};
 use crate::manifest::{Contents, Head, Manifest};
 use crate::options::{Options, Until, Wanted};
 use crate::repository::{Loaded, Repository, TextKey, Wrapping};
-use crate::wal::timelines::Timelines;
 
 /// A backup that was found, with its manifest.
 #[derive(Debug)]

@@ -10,7 +10,9 @@ use understudy::digests::{Algorithm, Hasher};
 use understudy::store::Range;
 use understudy::{AtPath, Error, Failure};
 
+use crate::blocks::BlockFile;
 use crate::choice::Chosen;
+use crate::manifest::File;
 
 /// The content of the control file.
 #[derive(Debug)]
@@ -36,17 +38,10 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
     let repository = &chosen.repository;
     let object = repository.backup(&chosen.head.object(file));
     let shown = repository.shown(&object);
-    let pipeline = chosen.pipeline(chosen.head.wrapping(file));
-    let range = file.bundled.map(|bundled| Range { offset: bundled.offset, length: bundled.length });
-    let stream = repository.bucket.read(&object, range, pipeline.as_ref()).map_err(|error| match error {
-        Error::NotFound(_) => Failure::failed(format!(
-            "{shown} is missing, which holds {CONTROL_FILE}: the backup {} expired or was removed",
-            chosen.backup.label
-        )),
-        error => error.into(),
-    })?;
-    let mut bytes = Vec::new();
-    stream.take(control_file::SIZE + 1).read_to_end(&mut bytes).at(&shown)?;
+    let bytes = match &file.blocks {
+        None => whole(chosen, file, &object)?,
+        Some(blocks) => BlockFile::open(chosen, file, blocks)?.contents()?,
+    };
     let mut sum = Hasher::new(Algorithm::Sha1);
     sum.update(&bytes);
     if sum.finish() != file.digest {
@@ -61,4 +56,22 @@ pub(crate) fn read<C>(chosen: &Chosen<C>) -> Result<ControlFile, Failure> {
         ))
     });
     Ok(ControlFile { control: Beginning::parse(&bytes).map_err(bad)?, segment_size })
+}
+
+/// Reads the control file `file` from the object `object`, which stores it whole.
+fn whole<C>(chosen: &Chosen<C>, file: &File, object: &str) -> Result<Vec<u8>, Failure> {
+    let repository = &chosen.repository;
+    let shown = repository.shown(object);
+    let pipeline = chosen.pipeline(chosen.head.wrapping(file));
+    let range = file.bundled.map(|bundled| Range { offset: bundled.offset, length: bundled.length });
+    let stream = repository.bucket.read(object, range, pipeline.as_ref()).map_err(|error| match error {
+        Error::NotFound(_) => Failure::failed(format!(
+            "{shown} is missing, which holds {CONTROL_FILE}: the backup {} expired or was removed",
+            chosen.backup.label
+        )),
+        error => error.into(),
+    })?;
+    let mut bytes = Vec::new();
+    stream.take(control_file::SIZE + 1).read_to_end(&mut bytes).at(&shown)?;
+    Ok(bytes)
 }

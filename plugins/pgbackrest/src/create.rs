@@ -1,33 +1,28 @@
 //! Restores a backup. The component says which object becomes which file. The host writes the files and compares each file with its
 //! checksum from the manifest.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs;
-use std::io::ErrorKind;
+use std::collections::BTreeSet;
 
 use postgres_formats::names::{BACKUP_LABEL, PG_VERSION};
-use understudy::store::{Codec, Range};
+use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
+use restore::wal::{History, Segment};
+use understudy::store::Range;
 use understudy::transfer::{Algorithm, Digest, Fetch, Job, Unless};
-use understudy::{AtPath, Datadir, EntryKind, Failure, Plan, cancelled, log, progress};
+use understudy::{Datadir, EntryKind, Failure, Plan, cancelled, log, progress};
 
+use crate::blocks::BlockFile;
 use crate::choice::{Chosen, choose};
 use crate::files::Files;
 use crate::label::segment_of;
 use crate::manifest::File;
 use crate::options::{Options, Wanted};
 use crate::plan::{Usable, usable};
-use crate::repository::{Repository, Wrapping};
-use crate::wal::{History, Segment, WalRoute};
-
-/// The SHA-1 of an empty file.
-const SHA1_OF_EMPTY: [u8; 20] = crate::manifest::SHA1_OF_EMPTY;
+use crate::repository::Wrapping;
+use crate::wal::{self, WalRoute};
 
 /// The files that are written completely before any other file. From these files, a Patroni that starts during the run
 /// learns the version, and that the directory comes from a backup.
 const FIRST: [&str; 2] = [PG_VERSION, BACKUP_LABEL];
-
-/// How many times the archive is listed again for segments that were archived during the restore.
-const ROUNDS: usize = 100;
 
 /// Restores the backup of `plan`.
 ///
@@ -48,7 +43,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
         )));
     }
     progress::expect(plan.bytes, plan.files);
-    let mut route = WalRoute::of(&chosen, options.wal, control.segment_size)?;
+    let mut route = wal::route(&chosen, options.wal, control.segment_size)?;
     let has = |name: &str| chosen.contents.has_file(&format!("pg_wal/{name}"));
     let (segments, histories) = match &mut route {
         None => (Vec::new(), Vec::new()),
@@ -63,69 +58,31 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     for file in FIRST.iter().filter_map(|name| chosen.contents.find(name)) {
         restoring.file(file)?;
     }
-    let mut restoring = restoring.finish()?;
+    restoring.finish()?;
     for name in &chosen.contents.directories {
         cancelled()?;
         datadir.create_dir(name)?;
     }
-    datadir.create_dir("pg_wal/archive_status")?;
+    datadir.create_dir(STATUS_FOLDER)?;
     for file in chosen.contents.in_best_order().filter(|file| !FIRST.contains(&&*file.name)) {
         restoring.file(file)?;
         if let Some(segment) = segment_of(&file.name)
             && !chosen.contents.has_status(segment)
         {
-            restoring.mark_archived(segment)?;
+            restoring.wal.mark_archived(&mut restoring.job, segment)?;
         }
     }
     for history in &histories {
-        restoring.history(history, datadir)?;
+        restoring.wal.history(&mut restoring.job, history, datadir)?;
     }
     match &mut route {
-        None => restoring.finish().map(drop)?,
-        Some(route) => restore_wal(route, restoring, segments, &has, (plan.bytes, plan.files), ROUNDS)?,
+        None => restoring.finish()?,
+        Some(route) => {
+            let mut fetch = |route: &WalRoute<'_>, segments: &[Segment]| restoring.segments(route, segments);
+            restore_wal(route, segments, &has, (plan.bytes, plan.files), ROUNDS, &mut fetch)?;
+        }
     }
     log::info!("restored {}", plan.backup);
-    Ok(())
-}
-
-/// Fetches `segments`. If the route follows the source, also fetches the segments that were archived during the restore, at most `rounds`
-/// times. `expected` are the numbers of bytes and files that were reported as expected so far.
-pub(crate) fn restore_wal(
-    route: &mut WalRoute<'_>,
-    mut restoring: Restoring<'_>,
-    mut segments: Vec<Segment>,
-    has: &dyn Fn(&str) -> bool,
-    expected: (Option<u64>, Option<u64>),
-    rounds: usize,
-) -> Result<(), Failure> {
-    let (mut bytes, mut files) = expected;
-    for _ in 0..rounds {
-        for segment in &segments {
-            restoring.segment(route, segment)?;
-        }
-        restoring = restoring.finish()?;
-        if !route.follows_source() {
-            return Ok(());
-        }
-        progress::phase("write-ahead log");
-        segments = route.next_segments(has)?;
-        if segments.is_empty() {
-            return Ok(());
-        }
-        log::info!("WAL segments that were archived meanwhile: {}", segments.len());
-        let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
-        bytes = bytes.map(|bytes| bytes.saturating_add(fetched * route.size.bytes()));
-        files = files.map(|files| files.saturating_add(2 * fetched));
-        progress::expect(bytes, files);
-    }
-    for segment in &segments {
-        restoring.segment(route, segment)?;
-    }
-    restoring.finish()?;
-    log::warn!(
-        "WAL was archived as fast as it was restored, {rounds} times: the replica gets the WAL after {} from the source",
-        segments.last().map_or("the last", |segment| &segment.name)
-    );
     Ok(())
 }
 
@@ -165,15 +122,13 @@ pub(crate) struct Restoring<'a> {
     job: Job,
     /// The origin of the backup's files that are separate objects.
     origin: u32,
-    /// The origin of files in bundles.
-    bundles: u32,
-    /// The origins of WAL, by compression.
-    archives: HashMap<&'static str, u32>,
+    /// The origin of objects in raw form: files in raw bundles, and blocks.
+    raw: u32,
+    /// The items for empty files and for WAL.
+    wal: WalFiles,
     unless: Unless,
     /// The folder with the backups.
     folder: String,
-    /// The object name in the items for empty files. The host never reads this object.
-    nothing: String,
 }
 
 impl<'a> Restoring<'a> {
@@ -181,36 +136,45 @@ impl<'a> Restoring<'a> {
         let job = Job::new();
         let from = |wrapping| job.origin(&chosen.repository.bucket, chosen.pipeline(wrapping).as_ref());
         let origin = from(Wrapping::Whole)?;
-        let bundles = if chosen.head.has_raw_bundles { from(Wrapping::Raw)? } else { origin };
+        let has_raw = chosen.head.has_raw_bundles || !chosen.head.block_holders.is_empty();
+        let raw = if has_raw { from(Wrapping::Raw)? } else { origin };
         let folder = chosen.repository.backup("");
-        Ok(Self {
-            chosen,
-            job,
-            origin,
-            bundles,
-            archives: HashMap::new(),
-            unless: if is_delta { Unless::SameDigest } else { Unless::Always },
-            nothing: format!("{folder}/{}", chosen.backup.label),
-            folder,
-        })
+        let unless = if is_delta { Unless::SameDigest } else { Unless::Always };
+        let nothing = format!("{folder}/{}", chosen.backup.label);
+        let wal = WalFiles::new(origin, nothing, chosen.head.file_mode, unless);
+        Ok(Self { chosen, job, origin, raw, wal, unless, folder })
     }
 
     /// Waits until all added items are done, and starts a new job.
-    fn finish(self) -> Result<Self, Failure> {
-        let (chosen, is_delta) = (self.chosen, self.unless == Unless::SameDigest);
-        self.job.finish()?;
-        Self::new(chosen, is_delta)
+    fn finish(&mut self) -> Result<(), Failure> {
+        let next = Self::new(self.chosen, self.unless == Unless::SameDigest)?;
+        std::mem::replace(self, next).job.finish().map(drop)
+    }
+
+    /// Adds `segments`, and waits until all added items are done.
+    pub(crate) fn segments(&mut self, route: &WalRoute<'_>, segments: &[Segment]) -> Result<(), Failure> {
+        for segment in segments {
+            self.wal.segment(&mut self.job, route, segment)?;
+        }
+        self.finish()
     }
 
     fn file(&mut self, file: &File) -> Result<(), Failure> {
         if file.size == 0 {
             return self.empty(&file.name, file);
         }
+        if let Some(blocks) = &file.blocks {
+            cancelled()?;
+            let is_delta = self.unless == Unless::SameDigest;
+            let file_in_blocks = BlockFile::open(self.chosen, file, blocks)?;
+            let item = file_in_blocks.assembly(self.raw, self.mode(file), sha1(&file.digest), is_delta);
+            return self.job.assemble(&item);
+        }
         let (mode, head) = (self.mode(file), &self.chosen.head);
         self.job.fetch(Fetch {
             origin: match head.wrapping(file) {
                 Wrapping::Whole => self.origin,
-                Wrapping::Raw => self.bundles,
+                Wrapping::Raw => self.raw,
             },
             object: format!("{}/{}", self.folder, head.object(file)),
             range: file.bundled.map(|bundled| Range { offset: bundled.offset, length: bundled.length }),
@@ -229,77 +193,8 @@ impl<'a> Restoring<'a> {
     }
 
     fn empty(&mut self, name: &str, file: &File) -> Result<(), Failure> {
-        let item =
-            Fetch { mode: self.mode(file), mtime: file.mtime.map(Into::into), ..self.nothing_at(name) };
+        let item = Fetch { mode: self.mode(file), mtime: file.mtime.map(Into::into), ..self.wal.empty(name) };
         self.job.fetch(item)
-    }
-
-    /// Returns the item for an empty file, which the host creates without reading an object.
-    fn nothing_at(&self, name: &str) -> Fetch {
-        Fetch {
-            origin: self.origin,
-            object: self.nothing.clone(),
-            range: Some(Range { offset: 0, length: 0 }),
-            path: name.to_owned(),
-            at: None,
-            size: 0,
-            digest: Some(sha1(&SHA1_OF_EMPTY)),
-            mode: self.chosen.head.file_mode,
-            mtime: None,
-            unless: self.unless,
-        }
-    }
-
-    fn segment(&mut self, route: &WalRoute<'_>, segment: &Segment) -> Result<(), Failure> {
-        // A segment in the backup itself was restored with its files.
-        let Some(archived) = &segment.archived else { return Ok(()) };
-        let origin = self.archive(route, archived.codec)?;
-        self.job.fetch(Fetch {
-            origin,
-            object: archived.object.clone(),
-            range: None,
-            path: format!("pg_wal/{}", segment.name),
-            size: route.size.bytes(),
-            digest: Some(sha1(&archived.digest)),
-            ..self.nothing_at("")
-        })?;
-        self.mark_archived(&segment.name)
-    }
-
-    /// Marks the file `name` of `pg_wal` as archived. Otherwise a promoted server would archive it again.
-    fn mark_archived(&mut self, name: &str) -> Result<(), Failure> {
-        let item = self.nothing_at(&format!("pg_wal/archive_status/{name}.done"));
-        self.job.fetch(item)
-    }
-
-    /// Returns the origin of WAL with this compression.
-    fn archive(&mut self, route: &WalRoute<'_>, codec: Option<Codec>) -> Result<u32, Failure> {
-        let name = match codec {
-            None => "",
-            Some(Codec::Gzip) => "gz",
-            Some(Codec::Lz4) => "lz4",
-            Some(Codec::Zstd) => "zst",
-            Some(_) => "bz2",
-        };
-        if let Some(origin) = self.archives.get(name) {
-            return Ok(*origin);
-        }
-        let pipeline = Repository::pipeline(route.archive.key()?, codec, Wrapping::Whole);
-        let origin = self.job.origin(&self.chosen.repository.bucket, pipeline.as_ref())?;
-        self.archives.insert(name, origin);
-        Ok(origin)
-    }
-
-    fn history(&mut self, history: &History, datadir: &Datadir) -> Result<(), Failure> {
-        let name = format!("pg_wal/{}", history.name);
-        // An interrupted run left this file.
-        let path = datadir.place(&name)?;
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => removed.at(&path)?,
-        }
-        datadir.write(&name, &mut &history.text[..])?;
-        self.mark_archived(&history.name)
     }
 }
 

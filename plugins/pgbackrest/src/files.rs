@@ -130,8 +130,10 @@ fn is_in_tablespace(name: &str) -> bool {
 mod tests {
     use std::num::NonZeroU64;
 
+    use restore::transfer::SHA1_OF_EMPTY;
+
     use super::*;
-    use crate::manifest::{Bundled, SHA1_OF_EMPTY};
+    use crate::manifest::Bundled;
 
     fn file(name: &str, size: u64, bundled: Option<(u64, u64)>) -> File {
         File {
@@ -147,6 +149,7 @@ mod tests {
                 length: size,
             }),
             damage: None,
+            blocks: None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! `backup.info` and `archive.info`: the backups of a stanza and their clusters (pgBackRest's src/info/infoBackup.c and
 //! src/info/infoArchive.c).
 
+use std::collections::HashSet;
+
 use postgres_formats::Lsn;
 use postgres_formats::segment::SegmentName;
 use serde::Deserialize;
@@ -48,6 +50,8 @@ pub(crate) struct Cluster {
 pub(crate) struct BackupInfo {
     pub(crate) backups: Vec<Backup>,
     clusters: Vec<Cluster>,
+    /// The labels of the backups whose blocks, if they have any, are divided into chunks.
+    with_chunks: HashSet<String>,
     /// The key of the manifests, if the repository is encrypted.
     pub(crate) key: Option<Key>,
 }
@@ -74,6 +78,11 @@ impl BackupInfo {
     /// Finds the backup with this label.
     pub(crate) fn find(&self, label: &str) -> Option<&Backup> {
         self.backups.iter().find(|backup| backup.label == label)
+    }
+
+    /// Returns whether the blocks in the backup `label`, if it has any, are divided into chunks, as up to pgBackRest 2.45.
+    pub(crate) fn has_chunks(&self, label: &str) -> bool {
+        self.with_chunks.contains(label)
     }
 
     /// Returns the cluster of `backup`.
@@ -120,6 +129,18 @@ struct Current {
     has_errors: Option<bool>,
     #[serde(rename = "db-id")]
     cluster: u32,
+    #[serde(rename = "backrest-version")]
+    release: Option<String>,
+}
+
+/// Returns whether this release of pgBackRest, such as `2.45`, divided super blocks into chunks. Release 2.46 was the first that did not
+/// (its src/command/backup/blockIncr.c).
+fn has_chunks(release: &str) -> bool {
+    let mut parts = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) <= (2, 45),
+        _ => false,
+    }
 }
 
 impl Visitor for BackupInfo {
@@ -136,6 +157,9 @@ impl Visitor for BackupInfo {
                 let stop_lsn = current.lsn_stop.map(|text| text.parse::<Lsn>());
                 let last_segment =
                     current.archive_stop.map(|name| SegmentName::parse(name.as_bytes()).ok_or(name));
+                if current.release.as_deref().is_some_and(has_chunks) {
+                    self.with_chunks.insert(label.to_owned());
+                }
                 self.backups.push(Backup {
                     label: label.to_owned(),
                     stopped: current.stopped,

@@ -1,12 +1,15 @@
 //! The method `pgbackrest`: restores a backup from a pgBackRest repository, without pgBackRest on the machine. Supports full,
-//! differential and incremental backups, bundles, every compression, encryption, tablespaces, and the archived WAL.
+//! differential and incremental backups, bundles, block incremental backups, every compression, encryption, tablespaces, and the archived
+//! WAL.
 //!
-//! The component reads only the texts that describe the backup: `backup.info`, a manifest, and listings of the archive. The host fetches
+//! The component reads only what describes the backup: `backup.info`, a manifest, block maps, and listings of the archive. The host fetches
 //! many files at once, and compares each file with its checksum while it writes the file.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod block_map;
+mod blocks;
 mod choice;
 mod control;
 mod create;
@@ -26,7 +29,8 @@ use understudy::{
     Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
 };
 
-use options::{Options, REPOSITORY, Wal};
+use options::{Options, REPOSITORY};
+use restore::wal::Wal;
 
 struct PgBackRest;
 

@@ -6,6 +6,8 @@ mod longest;
 mod references;
 mod targets;
 
+use std::collections::BTreeSet;
+
 use postgres_formats::Lsn;
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION, tablespace_oid};
 use understudy::store::Codec;
@@ -17,7 +19,7 @@ use crate::repository::Wrapping;
 #[cfg(test)]
 pub(crate) use file::Bundled;
 use file::Line;
-pub(crate) use file::{File, SHA1_OF_EMPTY, digest};
+pub(crate) use file::{Blocks, File, digest};
 use longest::Longest;
 pub(crate) use references::References;
 pub(crate) use targets::Target;
@@ -57,8 +59,12 @@ pub(crate) struct Head {
     pub(crate) archive_stop: Option<String>,
     pub(crate) lsn_start: Option<Lsn>,
     pub(crate) lsn_stop: Option<Lsn>,
-    /// Whether a file is stored as blocks, which is not supported. The setting `backup-block-incr` by itself does not matter.
-    pub(crate) has_blocks: bool,
+    /// The backups that hold the block maps of files, as [`File::reference`]. Empty if no file is stored in blocks, whatever the setting
+    /// `backup-block-incr` is.
+    pub(crate) block_holders: BTreeSet<Option<u16>>,
+    /// The labels of the backups that may hold blocks. Block maps refer to backups by their index in this list. Empty if no file is stored
+    /// in blocks.
+    pub(crate) block_references: References,
     pub(crate) has_raw_bundles: bool,
     pub(crate) system_identifier: Option<u64>,
     pub(crate) version: Option<String>,
@@ -92,10 +98,36 @@ impl Head {
         self.targets.iter().filter_map(|target| target.tablespace.as_ref().map(|(oid, _)| *oid))
     }
 
-    /// Returns the object that holds `file`, relative to the folder of the backups.
+    /// Returns the labels of the backups that hold block maps.
+    pub(crate) fn block_labels(&self) -> impl Iterator<Item = &str> {
+        let holders = self.block_holders.iter();
+        holders.map(|at| at.and_then(|at| self.references.get(at)).unwrap_or(&self.label))
+    }
+
+    /// Returns the label of the backup that holds `file`. For a file in blocks it is the backup that holds the block map.
+    pub(crate) fn holder(&self, file: &File) -> &str {
+        file.reference.and_then(|at| self.references.get(at)).unwrap_or(&self.label)
+    }
+
+    /// Returns the object of the backup `label` that holds blocks of the file `name`, relative to the folder of the backups. `bundle` is 0
+    /// if they are in an object of the file's own.
+    #[expect(clippy::unused_self, reason = "the names of objects are the manifest's matter")]
+    pub(crate) fn block_object(&self, label: &str, bundle: u64, name: &str) -> String {
+        if bundle > 0 {
+            format!("{label}/bundle/{bundle}")
+        } else {
+            format!("{label}/{}{name}.pgbi", crate::names::root_of(name))
+        }
+    }
+
+    /// Returns the object that holds `file`, relative to the folder of the backups. For a file in blocks that is the object with the block
+    /// map.
     pub(crate) fn object(&self, file: &File) -> String {
-        let label = file.reference.and_then(|at| self.references.get(at)).unwrap_or(&self.label);
+        let label = self.holder(file);
         match &file.bundled {
+            bundled if file.blocks.is_some() => {
+                self.block_object(label, bundled.map_or(0, |bundled| bundled.bundle.get()), &file.name)
+            }
             Some(bundled) => format!("{label}/bundle/{}", bundled.bundle),
             None => format!(
                 "{label}/{}{}{}",
@@ -118,6 +150,8 @@ pub(crate) struct Manifest<C> {
     /// The OIDs of the tablespaces that have files.
     oids: Vec<u32>,
     targets: Targets,
+    /// The list of backups that may hold blocks (`backup-reference`).
+    block_references: Option<String>,
 }
 
 impl<C: Contents> Manifest<C> {
@@ -129,6 +163,7 @@ impl<C: Contents> Manifest<C> {
             last_directory: String::new(),
             oids: Vec::new(),
             targets: Targets::default(),
+            block_references: None,
         }
     }
 
@@ -141,6 +176,16 @@ impl<C: Contents> Manifest<C> {
             return Err(format!("belongs to the backup `{}`", shown(&self.head.label, 80)));
         }
         self.head.targets = self.targets.finish()?;
+        if !self.head.block_holders.is_empty() {
+            let list = self.block_references.ok_or("has files in blocks and no backup-reference")?;
+            self.head.block_references = References::of_list(&list)?;
+            let is_unlisted = |label: &&str| self.head.block_references.position(label).is_none();
+            if let Some(label) = self.head.block_labels().find(is_unlisted) {
+                return Err(format!(
+                    "lists files in blocks of the backup {label}, which backup-reference does not list"
+                ));
+            }
+        }
         if let Some(oid) = self.oids.iter().find(|oid| !self.head.oids().any(|known| known == **oid)) {
             return Err(format!("lists files of the tablespace {oid}, which is not among its targets"));
         }
@@ -151,7 +196,6 @@ impl<C: Contents> Manifest<C> {
         let (key, value) = split::<Line<'_>>(line)?;
         let name = name_of(key)?;
         in_order(&mut self.last_file, key)?;
-        self.head.has_blocks |= value.is_stored_as_blocks();
         match name {
             Name::Below(name) => {
                 let file = value
@@ -167,6 +211,9 @@ impl<C: Contents> Manifest<C> {
                 let label =
                     file.reference.and_then(|at| self.head.references.get(at)).unwrap_or(&self.head.label);
                 self.head.longest.add(label, &file);
+                if file.blocks.is_some() {
+                    self.head.block_holders.insert(file.reference);
+                }
                 self.contents.file(file)?;
             }
             Name::NotRestored => {}
@@ -215,6 +262,7 @@ impl<C: Contents> Manifest<C> {
             "backup-archive-stop" => head.archive_stop = Some(split(line)?.1),
             "backup-lsn-start" => head.lsn_start = Some(lsn(line)?),
             "backup-lsn-stop" => head.lsn_stop = Some(lsn(line)?),
+            "backup-reference" => self.block_references = Some(split(line)?.1),
             "backup-bundle-raw" => head.has_raw_bundles = split(line)?.1,
             _ => return skip(line),
         }

@@ -1,6 +1,7 @@
 //! Reads the operator's options.
 
 use postgres_formats::Lsn;
+use restore::wal::Wal;
 use understudy::{Failure, Request};
 
 use crate::label::{check_stanza, is_label};
@@ -52,22 +53,6 @@ pub(crate) enum Until {
     Lsn(Lsn),
 }
 
-/// Which WAL is restored to `pg_wal`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wal {
-    /// No WAL. The standby gets the WAL from the source.
-    None,
-    /// The WAL that the backup needs to become consistent.
-    Consistent,
-    /// All archived WAL up to the position of the source, along the source's timelines.
-    Latest,
-}
-
-impl Wal {
-    /// The names of the choices.
-    pub(crate) const CHOICES: [&'static str; 3] = ["none", "consistent", "latest"];
-}
-
 impl Options {
     /// Reads the options of `request`.
     ///
@@ -85,17 +70,7 @@ impl Options {
                 repositories.len()
             )));
         }
-        let wal = match request.get::<String>("wal")?.as_deref() {
-            Some("none") => Wal::None,
-            None | Some("consistent") => Wal::Consistent,
-            Some("latest") => Wal::Latest,
-            Some(other) => {
-                return Err(Failure::failed(format!(
-                    "`wal = \"{other}\"` is none of {}",
-                    Wal::CHOICES.join(", ")
-                )));
-            }
-        };
+        let wal = Wal::of(request.get::<String>("wal")?.as_deref())?;
         let (wanted, takes_older) = (wanted(request)?, request.flag("older")?);
         if takes_older && matches!(wanted, Wanted::Label(_)) {
             return Err(Failure::failed(

@@ -12,7 +12,7 @@ use crate::files::one_more;
 use crate::manifest::{Contents, File};
 use crate::names::shown;
 use crate::options::Options;
-use crate::wal::WalRoute;
+use crate::wal;
 
 /// How many damaged files are named in the log.
 const MOST_NAMED: u64 = 20;
@@ -112,7 +112,7 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     warn(&chosen);
     let (mut bytes, mut files) =
         (chosen.contents.bytes, chosen.contents.files + chosen.contents.segments_without_status());
-    if let Some(mut route) = WalRoute::of(&chosen, options.wal, control.segment_size)? {
+    if let Some(mut route) = wal::route(&chosen, options.wal, control.segment_size)? {
         let segments = route.next_segments(&|name| chosen.contents.wal.contains(name))?;
         let histories = route.histories()?;
         let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
@@ -200,12 +200,16 @@ fn describe<C>(chosen: &Chosen<C>) -> Result<Plan, Failure> {
 /// The error says why the backup cannot be restored.
 fn check_kind<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     let head = &chosen.head;
-    if head.has_blocks {
-        // An incremental or differential backup also uses the blocks of the backups that it is built on.
-        return Err(chosen.failed(
-            "is of a block incremental backup (repo-block=y), which is not restored: take a new full backup with \
-             repo-block=n, or restore this one with pgbackrest",
-        ));
+    // Bundles are raw if the full backup was taken with `repo-block=y` (`manifestBuildIncr` in pgBackRest's src/info/manifest.c).
+    let full = head.block_references.iter().next().filter(|_| head.has_raw_bundles);
+    for label in head.block_labels().chain(full) {
+        if chosen.info.has_chunks(label) {
+            return Err(chosen.failed(format!(
+                "lists files in blocks of the backup {label}, which the beta of block incremental backup in pgBackRest 2.45 wrote in \
+                 a form of its own: take a new full backup with repo-block=n or with a newer pgBackRest, or restore this one with \
+                 pgBackRest 2.45"
+            )));
+        }
     }
     if !head.has_version_file {
         return Err(chosen.failed(format!("lists no {PG_VERSION}: a cluster does not start without it")));
@@ -246,7 +250,9 @@ fn check_longest<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
 /// Checks that every other backup that contains files of this backup exists.
 fn check_references<C>(chosen: &Chosen<C>) -> Result<(), Failure> {
     let listed: HashSet<&str> = chosen.info.backups.iter().map(|backup| backup.label.as_str()).collect();
-    for label in chosen.head.references.iter().filter(|label| *label != chosen.backup.label) {
+    let labels: BTreeSet<&str> =
+        chosen.head.references.iter().chain(chosen.head.block_references.iter()).collect();
+    for label in labels.into_iter().filter(|label| *label != chosen.backup.label) {
         cancelled()?;
         let gone = |what: &str| {
             chosen

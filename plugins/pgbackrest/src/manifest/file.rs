@@ -3,16 +3,11 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use restore::transfer::SHA1_OF_EMPTY;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::References;
-
-/// The SHA-1 of an empty file.
-pub(crate) const SHA1_OF_EMPTY: [u8; 20] = [
-    0xda, 0x39, 0xa3, 0xee, 0x5e, 0x6b, 0x4b, 0x0d, 0x32, 0x55, 0xbf, 0xef, 0x95, 0x60, 0x18, 0x90, 0xaf,
-    0xd8, 0x07, 0x09,
-];
 
 /// The largest file, in bytes: far larger than a file system allows, and small enough that sums do not overflow.
 const LARGEST: u64 = 1 << 50;
@@ -36,7 +31,39 @@ pub(crate) struct File {
     pub(crate) bundled: Option<Bundled>,
     /// The damaged pages when the backup was taken; `None` if no page was damaged.
     pub(crate) damage: Option<Damage>,
+    /// How the file is divided into blocks; `None` if it is stored whole.
+    pub(crate) blocks: Option<Box<Blocks>>,
 }
+
+/// How a file is stored in blocks of one or several backups. Its own object has its newest blocks, followed by the block map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Blocks {
+    /// The size of a block in bytes.
+    pub(crate) block: u32,
+    /// The length of a block's checksum in bytes.
+    pub(crate) checksum: u8,
+    /// The offset of the map in the object.
+    pub(crate) map_at: u64,
+    /// The stored length of the map in bytes.
+    pub(crate) map_length: u32,
+}
+
+/// The factor of block sizes (`BLOCK_INCR_SIZE_FACTOR` in pgBackRest's src/info/manifest.c).
+const BLOCK_FACTOR: u64 = 8192;
+
+/// The length of a block's checksum if the manifest gives none (`BLOCK_INCR_CHECKSUM_SIZE_MIN` in src/info/manifest.h).
+const SHORTEST_CHECKSUM: u64 = 6;
+
+/// The longest checksum of a block: a whole XXH3 (`XX_HASH_SIZE_MAX` in src/common/crypto/xxhash.h).
+const LONGEST_CHECKSUM: u64 = 16;
+
+/// The largest permitted block map, in bytes. A file of 1 GiB has a map of some 100 KiB.
+const LARGEST_MAP: u64 = 16 << 20;
+
+/// How many bytes of a map there may be for each block besides its checksum, and for the whole map. In the worst case each block is in a
+/// super block of its own, whose numbers have some 20 bytes.
+const MAP_FOR_BLOCK: u64 = 32;
+const MAP_FOR_FILE: u64 = 1024;
 
 /// A part of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +81,8 @@ pub(crate) struct Damage(pub(crate) Option<u32>);
 #[derive(Deserialize)]
 #[serde(expecting = "what is known of a file, by names")]
 pub(super) struct Line<'a> {
+    bi: Option<u64>,
+    bic: Option<u64>,
     bim: Option<u64>,
     bni: Option<u64>,
     bno: Option<u64>,
@@ -73,7 +102,40 @@ pub(super) struct Line<'a> {
 impl Line<'_> {
     /// Returns whether the file is stored as blocks of several backups, with a block map.
     pub(super) fn is_stored_as_blocks(&self) -> bool {
-        self.bim.is_some()
+        self.bim.is_some_and(|length| length > 0) && self.size.is_some_and(|size| size > 0)
+    }
+
+    /// Returns how the file is divided into blocks; `None` if it is stored whole.
+    fn blocks(&self, size: u64, bundled: Option<Bundled>) -> Result<Option<Box<Blocks>>, String> {
+        if !self.is_stored_as_blocks() {
+            return Ok(None);
+        }
+        let factor = self.bi.ok_or("has a block map and no block size")?;
+        let block = factor.saturating_mul(BLOCK_FACTOR);
+        let block = u32::try_from(block)
+            .ok()
+            .filter(|block| *block > 0)
+            .ok_or_else(|| format!("would have blocks of {block} bytes"))?;
+        let length = self.bic.unwrap_or(SHORTEST_CHECKSUM);
+        let checksum = u8::try_from(length)
+            .ok()
+            .filter(|length| (1..=LONGEST_CHECKSUM).contains(&u64::from(*length)))
+            .ok_or_else(|| format!("would have block checksums of {length} bytes"))?;
+        let (map, stored) = (self.bim.unwrap_or(0), self.stored.unwrap_or(size));
+        let most = size.div_ceil(block.into()).saturating_mul(length + MAP_FOR_BLOCK);
+        let most = most.saturating_add(MAP_FOR_FILE).min(LARGEST_MAP);
+        let map_length = u32::try_from(map)
+            .ok()
+            .filter(|_| map <= most)
+            .ok_or_else(|| format!("would have a block map of {map} bytes: at most {most} are allowed"))?;
+        let before = stored
+            .checked_sub(map)
+            .ok_or_else(|| format!("has a block map of {map} bytes in {stored} stored bytes"))?;
+        let begin = bundled.map_or(0, |bundled| bundled.offset);
+        if begin.saturating_add(stored) > LARGEST {
+            return Err(format!("would have {stored} stored bytes"));
+        }
+        Ok(Some(Box::new(Blocks { block, checksum, map_at: begin + before, map_length })))
     }
 
     /// Makes the file `name` from the line.
@@ -100,6 +162,7 @@ impl Line<'_> {
                 Some(Bundled { bundle, offset, length })
             }
         };
+        let blocks = self.blocks(size, bundled)?;
         let damage = match self.is_page_checksum_right {
             Some(false) => Some(Damage(self.wrong_pages.map(|Pages(count)| count))),
             _ => None,
@@ -113,6 +176,7 @@ impl Line<'_> {
             reference: self.reference.map(|text| references.number(text)).transpose()?,
             bundled: bundled.filter(|_| size > 0),
             damage,
+            blocks,
         })
     }
 }

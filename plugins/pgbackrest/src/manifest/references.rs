@@ -18,8 +18,32 @@ pub(crate) struct References {
 
 impl References {
     /// Returns the label with this index.
-    pub(crate) fn get(&self, number: u16) -> Option<&str> {
-        self.labels.get(usize::from(number)).map(AsRef::as_ref)
+    pub(crate) fn get(&self, number: impl Into<usize>) -> Option<&str> {
+        self.labels.get(number.into()).map(AsRef::as_ref)
+    }
+
+    /// Returns the index of a label; `None` if the label is not in the list.
+    pub(crate) fn position(&self, label: &str) -> Option<usize> {
+        self.numbers.get(label).map(|number| usize::from(*number))
+    }
+
+    /// Reads the labels of a list such as `20261126-043406F,20261126-043406F_20261126-043412I`.
+    ///
+    /// # Errors
+    /// Fails if a label is invalid or repeated, or if there are too many labels.
+    pub(super) fn of_list(list: &str) -> Result<Self, String> {
+        let mut references = Self::default();
+        for (at, label) in list.split(',').enumerate() {
+            if usize::from(references.number(label)?) != at {
+                return Err(format!("is in the backup {label} twice"));
+            }
+        }
+        Ok(references)
+    }
+
+    /// Returns the number of labels.
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
     }
 
     /// Returns every label.
@@ -73,7 +97,7 @@ mod tests {
                 assert_eq!(references.number(&label(number)), Ok(number as u16), "{round}");
             }
         }
-        assert_eq!((references.get(7), references.iter().count()), (Some(label(7).as_str()), MOST));
+        assert_eq!((references.get(7_usize), references.iter().count()), (Some(label(7).as_str()), MOST));
         assert!(references.number(&label(MOST)).unwrap_err().contains("more than 20000 backups"));
         assert!(references.number("../x").unwrap_err().contains("not a label"));
     }

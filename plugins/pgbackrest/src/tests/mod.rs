@@ -1,3 +1,4 @@
+mod blocks;
 mod bounds;
 mod delta;
 mod repositories;
@@ -209,11 +210,6 @@ fn an_invalid_manifest_is_refused_and_named() {
             "db-system-id=7575",
             "db-system-id=1111".to_owned(),
             "is not from the cluster that backup.info gives",
-        ),
-        (
-            "\"size\":20000",
-            "\"bi\":1,\"bim\":9,\"size\":20000".to_owned(),
-            "take a new full backup with repo-block=n, or restore this one with pgbackrest",
         ),
         ("pg_data/PG_VERSION=", "pg_data/PG_VERSIO=".to_owned(), "lists no PG_VERSION"),
         ("pg_data/backup_label=", "pg_data/backup_labe=".to_owned(), "lists no backup_label"),

@@ -53,7 +53,10 @@ fn a_repository_whose_backup_cannot_be_restored_is_skipped() {
     let removed =
         |object: String| Box::new(move |scene: &Scene| scene.remove(&object)) as Box<dyn Fn(&Scene)>;
     for (damage, what) in [
-        (manifest("20000,\"timestamp\"", "20000,\"bim\":9,\"timestamp\""), "block incremental"),
+        (
+            manifest("20000,\"timestamp\"", "20000,\"bim\":9,\"timestamp\""),
+            "has a block map and no block size",
+        ),
         (manifest("backup-lsn-stop=\"0/40000F0\"", "backup-lsn-stop=\"0/3000000\""), "begins at 0/4000028"),
         (removed(format!("backup/main/{FULL}/backup.manifest")), "is gone"),
         (removed(format!("backup/main/{INCREMENTAL}/pg_data/global/pg_control")), "pg_control is missing"),

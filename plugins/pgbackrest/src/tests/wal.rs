@@ -125,7 +125,7 @@ fn a_segment_that_is_archived_twice_during_the_restore_ends_the_route() {
         let usable = |chosen: &choice::Chosen<files::Files>| plan::usable(chosen, false);
         let (chosen, plan::Usable { control, .. }) =
             choice::choose(&options, &mut files::Files::default, &usable)?;
-        let mut route = crate::wal::WalRoute::of(&chosen, options.wal, control.segment_size)?.unwrap();
+        let mut route = crate::wal::route(&chosen, options.wal, control.segment_size)?.unwrap();
         let before = route.next_segments(&|_| false)?.len();
         scene.archive(1, 0x42, b'1');
         scene.archive(1, 0x43, b'1');
@@ -288,11 +288,13 @@ fn restoring_ends_after_a_fixed_number_of_rounds_if_wal_is_archived_faster() {
         let options = Options::of(&request)?;
         let (chosen, found) =
             choice::choose(&options, &mut files::Files::default, &|chosen| plan::usable(chosen, true))?;
-        let mut route = crate::wal::WalRoute::of(&chosen, Wal::Latest, found.control.segment_size)?.unwrap();
+        let mut route = crate::wal::route(&chosen, Wal::Latest, found.control.segment_size)?.unwrap();
         let segments = route.next_segments(&has)?;
         let expected = (Some((segments.len() * SEGMENT) as u64), Some(2 * segments.len() as u64));
-        let restoring = create::Restoring::new(&chosen, false)?;
-        create::restore_wal(&mut route, restoring, segments, &has, expected, 2)?;
+        let mut restoring = create::Restoring::new(&chosen, false)?;
+        let mut fetch =
+            |route: &crate::wal::WalRoute<'_>, segments: &[_]| restoring.segments(route, segments);
+        restore::transfer::restore_wal(&mut route, segments, &has, expected, 2, &mut fetch)?;
         Ok::<_, Failure>(())
     });
     assert_eq!(result, Ok(()));

@@ -1,43 +1,201 @@
 //! Finds the WAL to restore to `pg_wal`. A server replays this WAL before it streams, so the backup becomes consistent without the source.
 //! With WAL from another timeline after a fork, a standby could never follow the source. So the segments are chosen along the timelines
 //! of the source, not by what the archive contains.
-
-pub(crate) mod archive;
-pub(crate) mod timelines;
+//!
+//! The messages name the options `wal` and `backup`, which every method has that uses this module.
 
 use postgres_formats::segment::{SegmentSize, history_name};
 use postgres_formats::{Lsn, history};
+use understudy::store::Codec;
+use understudy::transfer::{Digest, Job};
 use understudy::{Failure, cancelled, log, source};
 
-use crate::choice::Chosen;
-use crate::names::shown;
-use crate::options::Wal;
-use archive::{Archive, Archived, Found};
-use timelines::Timelines;
+use crate::timelines::Timelines;
 
 /// The largest number of segments that are restored. With the default segment size that is more than 1.5 TB.
 const MOST_SEGMENTS: usize = 100_000;
 
-/// A segment to restore to `pg_wal`.
+/// Which WAL is restored to `pg_wal`: the option `wal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wal {
+    /// No WAL. The standby gets the WAL from the source.
+    None,
+    /// The WAL that the backup needs to become consistent.
+    Consistent,
+    /// All archived WAL up to the position of the source, along the source's timelines.
+    Latest,
+}
+
+impl Wal {
+    /// The names of the choices.
+    pub const CHOICES: [&'static str; 3] = ["none", "consistent", "latest"];
+
+    /// Returns the choice with this name; the default if there is none.
+    ///
+    /// # Errors
+    /// Fails if no choice has this name.
+    pub fn of(name: Option<&str>) -> Result<Self, Failure> {
+        match name {
+            Some("none") => Ok(Self::None),
+            None | Some("consistent") => Ok(Self::Consistent),
+            Some("latest") => Ok(Self::Latest),
+            Some(other) => {
+                Err(Failure::failed(format!("`wal = \"{other}\"` is none of {}", Self::CHOICES.join(", "))))
+            }
+        }
+    }
+}
+
+/// A segment in the archive.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The object.
+    pub object: String,
+    /// How the object is compressed; `None` if it is not.
+    pub codec: Option<Codec>,
+    /// The digest of its plain bytes; `None` if the archive does not have it.
+    pub digest: Option<Digest>,
+}
+
+/// The objects of a segment in the archive.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// One object, or several with the same bytes.
+    One(Stored),
+    /// Two objects with different bytes. Which of them the cluster wrote is unknown.
+    Two(Stored, Stored),
+}
+
+/// The WAL of one cluster in the archive of a backup tool.
+pub trait Archive {
+    /// Finds the segment `name`; `None` if the segment is not archived.
+    ///
+    /// # Errors
+    /// The error of the store.
+    fn find(&mut self, name: &str) -> Result<Option<Found>, Failure>;
+
+    /// Drops what is kept of listings, so that the next lookup reads them again.
+    fn forget(&mut self);
+
+    /// Returns where the segment `name` should be, for messages.
+    ///
+    /// # Errors
+    /// Fails if there is no archive.
+    fn shown(&self, name: &str) -> Result<String, Failure>;
+
+    /// Reads the history files for `timeline`, the likeliest first. Empty if no file is archived.
+    ///
+    /// # Errors
+    /// The error of the store.
+    fn histories(&self, timeline: u32) -> Result<Vec<Vec<u8>>, Failure>;
+
+    /// Returns whether a segment or history file was looked up successfully, so that the archive is known to exist.
+    fn is_opened(&self) -> bool;
+
+    /// Returns the message for a segment that is archived twice with different bytes.
+    fn duplicate_message(&self, name: &str, one: &Stored, other: &Stored) -> String;
+
+    /// Returns what one cluster archives to, for messages, such as `stanza`.
+    fn place(&self) -> &'static str;
+
+    /// Adds the origin of segments with this compression to `job`, and returns its index.
+    ///
+    /// # Errors
+    /// The error of the host; fails if there is no archive.
+    fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure>;
+}
+
+/// What a route needs to know of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) name: String,
+pub struct Backup {
+    /// The name of the backup at the beginning of messages, such as `repo:backup/main/20261126-043406F/backup.manifest`.
+    pub shown: String,
+    /// The system identifier of the cluster; `None` if unknown.
+    pub system_identifier: Option<u64>,
+    /// The WAL that the backup needs; `None` if it needs none, because the cluster was shut down.
+    pub needed: Option<Needed>,
+    /// The LSN at which the backup ended; `None` if unknown.
+    pub stop: Option<Lsn>,
+}
+
+/// The WAL that a backup needs to become consistent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// Segments, by the names of the first and the last.
+    Segments(String, String),
+    /// Everything on a timeline between two LSNs.
+    Between {
+        /// The timeline.
+        timeline: u32,
+        /// Where the backup began.
+        start: Lsn,
+        /// Where it ended: the LSN of the first byte that is not needed.
+        stop: Lsn,
+    },
+}
+
+impl Needed {
+    /// Returns the timeline, and the numbers of the first and the last segment.
+    fn numbers(&self, shown: &str, size: SegmentSize) -> Result<(u32, u64, u64), Failure> {
+        let refused = |start: &dyn std::fmt::Display, stop: &dyn std::fmt::Display, what: &str| {
+            Failure::failed(format!(
+                "{shown} begins {what}{start} and ends with {stop}: choose another with `backup`"
+            ))
+        };
+        match self {
+            Self::Segments(start, stop) => {
+                let parse = |name: &str| {
+                    let none = || {
+                        let name: String = name.escape_debug().take(60).collect();
+                        Failure::failed(format!(
+                            "{shown} names `{name}`, which is not a WAL segment: set `wal = \"none\"`"
+                        ))
+                    };
+                    size.parse(name).ok_or_else(none)
+                };
+                let ((timeline, first), (stop_timeline, last)) = (parse(start)?, parse(stop)?);
+                if timeline != stop_timeline || last < first {
+                    return Err(refused(start, stop, "with the segment "));
+                }
+                Ok((timeline, first, last))
+            }
+            Self::Between { timeline, start, stop } => {
+                if stop < start || *timeline == 0 {
+                    return Err(refused(start, stop, "with "));
+                }
+                // The last byte that is needed is the one before `stop` (`XLByteToPrevSeg` in PostgreSQL's xlog_internal.h).
+                let (first, last) = (size.number(*start), size.number(Lsn(stop.0.saturating_sub(1))));
+                Ok((*timeline, first, last.max(first)))
+            }
+        }
+    }
+}
+
+/// A segment to restore to `pg_wal`.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its name.
+    pub name: String,
     /// The segment in the archive; `None` if the segment is in the backup itself.
-    pub(crate) archived: Option<Archived>,
+    pub archived: Option<Stored>,
 }
 
 /// A history file to restore to `pg_wal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct History {
-    pub(crate) name: String,
-    pub(crate) text: Vec<u8>,
+pub struct History {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub text: Vec<u8>,
 }
 
 /// The route along which the WAL for a backup is chosen, and the current position on the route.
 #[derive(Debug)]
-pub(crate) struct WalRoute<'a> {
-    pub(crate) archive: Archive<'a>,
-    pub(crate) size: SegmentSize,
+pub struct Route<A> {
+    /// The archive.
+    pub archive: A,
+    /// The size of a segment.
+    pub size: SegmentSize,
     /// The timeline of the backup.
     timeline: u32,
     /// The numbers of the first and the last segment that the backup needs.
@@ -50,37 +208,38 @@ pub(crate) struct WalRoute<'a> {
     /// The number of the next segment.
     next: u64,
     found: usize,
-    /// Whether [`WalRoute::next_segments`] was called before.
+    /// Whether [`Route::next_segments`] was called before.
     is_repeated: bool,
 }
 
-impl<'a> WalRoute<'a> {
-    /// Makes the route for the option `wal`; `None` if no WAL is restored.
+impl<A: Archive> Route<A> {
+    /// Makes the route for the option `wal`; `None` if no WAL is restored. `size` is the size of a segment, or why it is unknown.
     ///
     /// # Errors
     /// Fails for [`Wal::Latest`] without a source, or if the backup is not in the history of the source.
-    pub(crate) fn of<C>(
-        chosen: &'a Chosen<C>,
+    pub fn of(
+        backup: &Backup,
+        archive: A,
         wal: Wal,
         size: Result<SegmentSize, Failure>,
     ) -> Result<Option<Self>, Failure> {
         if wal == Wal::None {
             return Ok(None);
         }
-        let head = &chosen.head;
-        let (start, stop) = match (&head.archive_start, &head.archive_stop) {
-            (Some(start), Some(stop)) => (start, stop),
-            _ if wal == Wal::Consistent => return Ok(None),
-            _ => {
-                return Err(chosen.failed(
-                    "names no WAL, because the cluster was shut down: `wal = \"latest\"` does not know where to begin; set \
+        let needed = match &backup.needed {
+            Some(needed) => needed,
+            None if wal == Wal::Consistent => return Ok(None),
+            None => {
+                return Err(Failure::failed(format!(
+                    "{} names no WAL, because the cluster was shut down: `wal = \"latest\"` does not know where to begin; set \
                      it to \"consistent\"",
-                ));
+                    backup.shown
+                )));
             }
         };
         let follows_source = wal == Wal::Latest;
         // The host itself refuses a source of another cluster.
-        let is_of_cluster = follows_source || source::system_identifier() == head.system_identifier;
+        let is_of_cluster = follows_source || source::system_identifier() == backup.system_identifier;
         let timelines = if is_of_cluster { Timelines::of_source() } else { None };
         if follows_source && timelines.is_none() {
             return Err(Failure::failed(
@@ -89,23 +248,10 @@ impl<'a> WalRoute<'a> {
             ));
         }
         let size = size?;
-        let parse = |name: &str| {
-            let none = || {
-                let name = shown(name, 60);
-                chosen.failed(format!("names `{name}`, which is not a WAL segment: set `wal = \"none\"`"))
-            };
-            size.parse(name).ok_or_else(none)
-        };
-        let ((timeline, first), (stop_timeline, last)) = (parse(start)?, parse(stop)?);
-        if timeline != stop_timeline || last < first {
-            return Err(chosen.failed(format!(
-                "begins with the segment {start} and ends with {stop}: choose another with `backup`"
-            )));
-        }
+        let (timeline, first, last) = needed.numbers(&backup.shown, size)?;
         if let Some(timelines) = &timelines {
-            timelines.check(timeline, head.lsn_stop.unwrap_or(Lsn(last * size.bytes())))?;
+            timelines.check(timeline, backup.stop.unwrap_or(Lsn(last * size.bytes())))?;
         }
-        let archive = Archive::of(chosen);
         Ok(Some(Self {
             archive,
             size,
@@ -121,7 +267,7 @@ impl<'a> WalRoute<'a> {
     }
 
     /// Returns whether the route continues up to the position of the source.
-    pub(crate) fn follows_source(&self) -> bool {
+    pub fn follows_source(&self) -> bool {
         self.follows_source
     }
 
@@ -133,7 +279,7 @@ impl<'a> WalRoute<'a> {
     /// # Errors
     /// Fails if a segment that the backup needs is missing, or if a segment is archived twice with different content. In later calls, which
     /// look for newly archived segments, a segment that is archived twice only ends the route.
-    pub(crate) fn next_segments(&mut self, has: &dyn Fn(&str) -> bool) -> Result<Vec<Segment>, Failure> {
+    pub fn next_segments(&mut self, has: &dyn Fn(&str) -> bool) -> Result<Vec<Segment>, Failure> {
         let mut segments = Vec::new();
         self.archive.forget();
         let is_repeated = std::mem::replace(&mut self.is_repeated, true);
@@ -196,7 +342,7 @@ impl<'a> WalRoute<'a> {
     ///
     /// # Errors
     /// Fails if a history file does not match the history of the source.
-    pub(crate) fn histories(&self) -> Result<Vec<History>, Failure> {
+    pub fn histories(&self) -> Result<Vec<History>, Failure> {
         let timelines: Vec<u32> = match &self.timelines {
             Some(timelines) => timelines.with_histories().collect(),
             None if self.timeline > 1 => vec![self.timeline],
@@ -233,7 +379,8 @@ impl<'a> WalRoute<'a> {
                 }
                 Ok(_) => Failure::failed(format!(
                     "the archived {name} is not that of the source: another cluster's timeline of that number archived to \
-                     this stanza"
+                     this {}",
+                    self.archive.place()
                 )),
             };
             why = why.or(Some(failure));

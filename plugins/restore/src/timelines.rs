@@ -1,4 +1,5 @@
-//! The timelines that lead to the position of the source: the ancestors of its timeline, oldest first, and its current timeline.
+//! The timelines that lead to the position of the source: the ancestors of its timeline, oldest first, and its current timeline. The
+//! messages name the options `backup`, `target-timeline` and `target-lsn`, which every method has that uses this module.
 
 use postgres_formats::Lsn;
 use postgres_formats::history::Fork;
@@ -7,11 +8,11 @@ use understudy::{Failure, source};
 
 /// The timelines of a source, oldest first, each with its end; the current timeline has no end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Timelines(Vec<(u32, Option<Lsn>)>);
+pub struct Timelines(Vec<(u32, Option<Lsn>)>);
 
 impl Timelines {
     /// Returns the timelines of the source; `None` if there is no source.
-    pub(crate) fn of_source() -> Option<Self> {
+    pub fn of_source() -> Option<Self> {
         let current = source::wal_position()?.timeline;
         let ancestors = source::timeline_history()?;
         let mut all: Vec<_> =
@@ -20,17 +21,11 @@ impl Timelines {
         Some(Self(all))
     }
 
-    /// Makes timelines for a test.
-    #[cfg(test)]
-    pub(crate) fn new(all: &[(u32, Option<u64>)]) -> Self {
-        Self(all.iter().map(|(timeline, end)| (*timeline, end.map(Lsn))).collect())
-    }
-
     /// Checks that a backup that ends at `stop` on `timeline` is in the history of the source.
     ///
     /// # Errors
     /// The error says why the backup is not in the history.
-    pub(crate) fn check(&self, timeline: u32, stop: Lsn) -> Result<(), Failure> {
+    pub fn check(&self, timeline: u32, stop: Lsn) -> Result<(), Failure> {
         let current = self.0.last().map_or(0, |(timeline, _)| *timeline);
         match self.0.iter().find(|(known, _)| *known == timeline) {
             None => Err(Failure::failed(format!(
@@ -47,24 +42,24 @@ impl Timelines {
 
     /// Returns the timeline from which the segment `number` is restored, for a backup on `timeline`. The segment in which a timeline ended
     /// is taken from the next timeline, because the older timeline's segment may continue with WAL that is not in the source's history.
-    pub(crate) fn at(&self, timeline: u32, number: u64, size: SegmentSize) -> u32 {
+    pub fn at(&self, timeline: u32, number: u64, size: SegmentSize) -> u32 {
         let later = self.0.iter().skip_while(|(known, _)| *known != timeline);
         let taken = later.into_iter().find(|(_, end)| end.is_none_or(|end| number < size.number(end)));
         taken.map_or(timeline, |(timeline, _)| *timeline)
     }
 
     /// Returns the LSN at which the source left `timeline`; `None` if the source did not leave this timeline.
-    pub(crate) fn end(&self, timeline: u32) -> Option<Lsn> {
+    pub fn end(&self, timeline: u32) -> Option<Lsn> {
         self.0.iter().find(|(known, _)| *known == timeline).and_then(|(_, end)| *end)
     }
 
     /// Returns every timeline that has a history file.
-    pub(crate) fn with_histories(&self) -> impl Iterator<Item = u32> {
+    pub fn with_histories(&self) -> impl Iterator<Item = u32> {
         self.0.iter().map(|(timeline, _)| *timeline).filter(|timeline| *timeline > 1)
     }
 
     /// Returns whether `forks`, from a history file of `timeline`, are the ancestors of that timeline in the history of the source.
-    pub(crate) fn agrees(&self, timeline: u32, forks: &[Fork]) -> bool {
+    pub fn agrees(&self, timeline: u32, forks: &[Fork]) -> bool {
         let before = self.0.iter().take_while(|(known, _)| *known != timeline);
         before.copied().eq(forks.iter().map(|fork| (fork.timeline, Some(fork.at))))
     }
@@ -78,9 +73,13 @@ mod tests {
         SegmentSize::new(16 << 20).unwrap()
     }
 
+    fn new(all: &[(u32, Option<u64>)]) -> Timelines {
+        Timelines(all.iter().map(|(timeline, end)| (*timeline, end.map(Lsn))).collect())
+    }
+
     fn timelines() -> Timelines {
         // Timeline 2 began within segment 5, timeline 4 at the beginning of segment 8.
-        Timelines::new(&[(1, Some(0x0500_0100)), (2, Some(0x0800_0000)), (4, None)])
+        new(&[(1, Some(0x0500_0100)), (2, Some(0x0800_0000)), (4, None)])
     }
 
     #[test]
@@ -94,7 +93,7 @@ mod tests {
 
     #[test]
     fn with_two_forks_in_one_segment_the_last_timeline_is_used() {
-        let timelines = Timelines::new(&[(1, Some(0x0500_0100)), (2, Some(0x0500_0200)), (3, None)]);
+        let timelines = new(&[(1, Some(0x0500_0100)), (2, Some(0x0500_0200)), (3, None)]);
         assert_eq!(timelines.at(1, 5, size()), 3);
         assert_eq!(timelines.at(1, 4, size()), 1);
     }

@@ -5,9 +5,11 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use postgres_formats::history;
-use postgres_formats::segment::{SegmentName, history_name};
+use postgres_formats::segment::{SegmentName, SegmentSize, history_name};
+use restore::wal::{Archive, Backup, Found, Needed, Route, Stored, Wal};
 use understudy::keys::Key;
 use understudy::store::Codec;
+use understudy::transfer::{Algorithm, Digest, Job};
 use understudy::{Error, Failure, cancelled};
 
 use crate::choice::Chosen;
@@ -18,28 +20,35 @@ use crate::repository::{Repository, Wrapping};
 /// The largest permitted number of objects in one folder. With the smallest segments a folder has 4096 segments and some other objects.
 const MOST_OBJECTS: usize = 20_000;
 
-/// A segment in the archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Archived {
-    /// The object.
-    pub(crate) object: String,
-    pub(crate) codec: Option<Codec>,
-    /// The SHA-1 of its plain bytes.
-    pub(crate) digest: [u8; 20],
-}
+/// The route along which the WAL for a backup is chosen.
+pub(crate) type WalRoute<'a> = Route<StanzaArchive<'a>>;
 
-/// The objects of a segment in the archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// One object, or several with the same bytes.
-    One(Archived),
-    /// Two objects with different bytes. Which of them the cluster wrote is unknown.
-    Two(Archived, Archived),
+/// Makes the route of `chosen` for the option `wal`; `None` if no WAL is restored.
+///
+/// # Errors
+/// The errors of [`Route::of`].
+pub(crate) fn route<C>(
+    chosen: &Chosen<C>,
+    wal: Wal,
+    size: Result<SegmentSize, Failure>,
+) -> Result<Option<WalRoute<'_>>, Failure> {
+    let head = &chosen.head;
+    let needed = match (&head.archive_start, &head.archive_stop) {
+        (Some(start), Some(stop)) => Some(Needed::Segments(start.clone(), stop.clone())),
+        _ => None,
+    };
+    let backup = Backup {
+        shown: chosen.shown.clone(),
+        system_identifier: head.system_identifier,
+        needed,
+        stop: head.lsn_stop,
+    };
+    Route::of(&backup, StanzaArchive::of(chosen), wal, size)
 }
 
 /// The WAL of one cluster in the archive of a stanza. `archive.info` is read at the first lookup.
 #[derive(Debug)]
-pub(crate) struct Archive<'a> {
+pub(crate) struct StanzaArchive<'a> {
     repository: &'a Repository,
     /// The label of the backup, and its cluster: the system identifier, the version, and the number in the stanza.
     label: &'a str,
@@ -57,7 +66,7 @@ struct Opened {
     key: Option<Key>,
 }
 
-impl<'a> Archive<'a> {
+impl<'a> StanzaArchive<'a> {
     /// Returns the archive of the cluster that was backed up.
     pub(crate) fn of<C>(chosen: &'a Chosen<C>) -> Self {
         let cluster = match (chosen.head.system_identifier, &chosen.head.version) {
@@ -68,19 +77,6 @@ impl<'a> Archive<'a> {
         };
         let (repository, label) = (&chosen.repository, chosen.backup.label.as_str());
         Self { repository, label, cluster, opened: OnceCell::new(), listed: None }
-    }
-
-    /// Returns whether a segment or history file was looked up.
-    pub(crate) fn is_opened(&self) -> bool {
-        self.opened.get().is_some()
-    }
-
-    /// Returns the key of the archive, if the repository is encrypted.
-    ///
-    /// # Errors
-    /// Fails if there is no archive or the archive cannot be used.
-    pub(crate) fn key(&self) -> Result<Option<&Key>, Failure> {
-        Ok(self.opened()?.key.as_ref())
     }
 
     fn opened(&self) -> Result<&Opened, Failure> {
@@ -105,43 +101,6 @@ impl<'a> Archive<'a> {
             )));
         }
         Ok(self.opened.get_or_init(|| Opened { folders, key: info.key }))
-    }
-
-    /// Returns where the segment `name` should be, for messages.
-    ///
-    /// # Errors
-    /// Fails if there is no archive.
-    pub(crate) fn shown(&self, name: &str) -> Result<String, Failure> {
-        let places = self.opened()?.folders.iter();
-        let places =
-            places.map(|folder| self.repository.shown(&format!("{folder}/{}/{name}-*", &name[..16])));
-        Ok(places.collect::<Vec<_>>().join(" and no "))
-    }
-
-    /// Finds the segment `name`; `None` if the segment is not archived.
-    ///
-    /// # Errors
-    /// The error of the store.
-    pub(crate) fn find(&mut self, name: &str) -> Result<Option<Found>, Failure> {
-        let below = &name[..16];
-        if self.listed.as_ref().is_none_or(|(folder, _)| folder != below) {
-            self.listed = Some((below.to_owned(), self.list(below)?));
-        }
-        Ok(self.listed.as_ref().and_then(|(_, segments)| segments.get(name).cloned()))
-    }
-
-    /// Returns the message for a segment that is archived twice with different bytes.
-    pub(crate) fn duplicate_message(&self, name: &str, one: &Archived, other: &Archived) -> String {
-        let (one, other) = (self.repository.shown(&one.object), self.repository.shown(&other.object));
-        format!(
-            "the segment {name} is archived twice with different contents, as {one} and as {other}: more than one primary \
-             archived to this stanza; remove the one that does not belong here"
-        )
-    }
-
-    /// Drops the listing, so that the next lookup lists the folder again.
-    pub(crate) fn forget(&mut self) {
-        self.listed = None;
     }
 
     fn list(&self, below: &str) -> Result<BTreeMap<String, Found>, Failure> {
@@ -173,14 +132,16 @@ impl<'a> Archive<'a> {
             let name = object.key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/'));
             let Some((name, codec, digest)) = name.and_then(parse) else { continue };
             let name = name.to_owned();
-            let archived = Archived { object: object.key, codec, digest };
+            let digest = Digest { algorithm: Algorithm::Sha1, value: digest.to_vec() };
+            let archived = Stored { object: object.key, codec, digest: Some(digest) };
             match segments.get_mut(&name) {
                 None => {
                     segments.insert(name, Found::One(archived));
                 }
                 Some(found) => {
+                    let sum = |stored: &Stored| stored.digest.as_ref().map(|digest| digest.value.clone());
                     if let Found::One(one) = &*found
-                        && one.digest != archived.digest
+                        && sum(one) != sum(&archived)
                     {
                         *found = Found::Two(one.clone(), archived);
                     }
@@ -189,12 +150,37 @@ impl<'a> Archive<'a> {
         }
         Ok(())
     }
+}
 
-    /// Reads the history files for `timeline`, starting with the file in the folder of the backup's WAL. Empty if no file is archived.
-    ///
-    /// # Errors
-    /// The error of the store.
-    pub(crate) fn histories(&self, timeline: u32) -> Result<Vec<Vec<u8>>, Failure> {
+impl Archive for StanzaArchive<'_> {
+    fn shown(&self, name: &str) -> Result<String, Failure> {
+        let places = self.opened()?.folders.iter();
+        let places =
+            places.map(|folder| self.repository.shown(&format!("{folder}/{}/{name}-*", &name[..16])));
+        Ok(places.collect::<Vec<_>>().join(" and no "))
+    }
+
+    fn find(&mut self, name: &str) -> Result<Option<Found>, Failure> {
+        let below = &name[..16];
+        if self.listed.as_ref().is_none_or(|(folder, _)| folder != below) {
+            self.listed = Some((below.to_owned(), self.list(below)?));
+        }
+        Ok(self.listed.as_ref().and_then(|(_, segments)| segments.get(name).cloned()))
+    }
+
+    fn duplicate_message(&self, name: &str, one: &Stored, other: &Stored) -> String {
+        let (one, other) = (self.repository.shown(&one.object), self.repository.shown(&other.object));
+        format!(
+            "the segment {name} is archived twice with different contents, as {one} and as {other}: more than one primary \
+             archived to this stanza; remove the one that does not belong here"
+        )
+    }
+
+    fn forget(&mut self) {
+        self.listed = None;
+    }
+
+    fn histories(&self, timeline: u32) -> Result<Vec<Vec<u8>>, Failure> {
         let opened = self.opened()?;
         let pipeline = Repository::pipeline(opened.key.as_ref(), None, Wrapping::Whole);
         let mut found = Vec::new();
@@ -206,6 +192,19 @@ impl<'a> Archive<'a> {
             }
         }
         Ok(found)
+    }
+
+    fn is_opened(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
+    fn place(&self) -> &'static str {
+        "stanza"
+    }
+
+    fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure> {
+        let pipeline = Repository::pipeline(self.opened()?.key.as_ref(), codec, Wrapping::Whole);
+        Ok(job.origin(&self.repository.bucket, pipeline.as_ref())?)
     }
 }
 

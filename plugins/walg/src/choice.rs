@@ -1,0 +1,168 @@
+//! Chooses the backup to restore.
+
+use postgres_formats::Lsn;
+use understudy::{Error, Failure, cancelled, log};
+
+use crate::metadata::Metadata;
+use crate::name::BackupName;
+use crate::options::{Until, Wanted};
+use crate::place::Place;
+use crate::sentinel::SUFFIX;
+
+/// The largest permitted number of finished backups in a storage.
+const MOST_BACKUPS: usize = 10_000;
+
+/// How many objects below the folder of the backups are looked through. The archives of all backups are among them.
+const MOST_OBJECTS: usize = 1_000_000;
+
+/// Returns the name of the backup that `wanted` chooses.
+///
+/// # Errors
+/// [`Failure::NotApplicable`] if there is no finished backup. Fails if no backup matches, or if several have the same user data.
+pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failure> {
+    if let Wanted::Named(name) = wanted {
+        return Ok(name.clone());
+    }
+    let found = finished(place)?;
+    if found.is_empty() {
+        return Err(Failure::not_applicable(format!(
+            "there is no finished backup in {place}: none of its objects is named base_*{SUFFIX}"
+        )));
+    }
+    match wanted {
+        Wanted::Named(name) => Ok(name.clone()),
+        Wanted::Newest { until, timeline } => {
+            let fits =
+                |finished: &&Finished| timeline.is_none_or(|timeline| finished.name.timeline() == timeline);
+            let fitting: Vec<_> = found.iter().filter(fits).collect();
+            let newest = match until {
+                None => fitting.last().map(|finished| &finished.name),
+                Some(Until::Time { seconds, .. }) => before_time(place, &fitting, *seconds)?,
+                Some(Until::Lsn(lsn)) => before_lsn(place, &fitting, *lsn)?,
+            };
+            newest.cloned().ok_or_else(|| {
+                let finished = match until {
+                    None => String::new(),
+                    Some(Until::Time { text, .. }) => format!(" that finished at or before {text}"),
+                    Some(Until::Lsn(lsn)) => format!(" that finished at or before {lsn}"),
+                };
+                let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));
+                Failure::failed(format!(
+                    "{place} holds {} finished backups, and none{finished}{on}: choose another with `backup`",
+                    found.len()
+                ))
+            })
+        }
+        Wanted::UserData(wanted) => {
+            let mut matching = Vec::new();
+            for finished in &found {
+                cancelled()?;
+                if Metadata::load(place, &finished.name)?
+                    .is_some_and(|metadata| metadata.has_user_data(wanted))
+                {
+                    matching.push(&finished.name);
+                }
+            }
+            match matching.as_slice() {
+                [name] => Ok((*name).clone()),
+                [] => Err(Failure::failed(format!(
+                    "{place} holds {} finished backups, and none with the user data {wanted}: choose another with `backup`",
+                    found.len()
+                ))),
+                [one, other, ..] => Err(Failure::failed(format!(
+                    "{} backups in {place} have the user data {wanted}, such as {one} and {other}: choose one with `backup`",
+                    matching.len()
+                ))),
+            }
+        }
+    }
+}
+
+/// Returns the last of the backups that finished at or before a time; `None` if there is none.
+fn before_time<'a>(
+    place: &Place,
+    found: &[&'a Finished],
+    seconds: i64,
+) -> Result<Option<&'a BackupName>, Failure> {
+    let mut best: Option<(i64, &BackupName)> = None;
+    for finished in found {
+        cancelled()?;
+        let at = match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finished()) {
+            Some(at) => at,
+            // WAL-G writes the sentinel when the backup has finished.
+            None => finished.written.and_then(|written| i64::try_from(written).ok()).unwrap_or(i64::MAX),
+        };
+        if at <= seconds && best.is_none_or(|(best, _)| best <= at) {
+            best = Some((at, &finished.name));
+        }
+    }
+    Ok(best.map(|(_, name)| name))
+}
+
+/// Returns the last of the backups that finished at or before an LSN; `None` if there is none.
+fn before_lsn<'a>(
+    place: &Place,
+    found: &[&'a Finished],
+    lsn: Lsn,
+) -> Result<Option<&'a BackupName>, Failure> {
+    for finished in found.iter().rev() {
+        cancelled()?;
+        match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finish()) {
+            Some(finish) if finish <= lsn => return Ok(Some(&finished.name)),
+            Some(_) => {}
+            None => log::warn!(
+                "skipped the backup {}: it has no metadata with the LSN at which it finished",
+                finished.name
+            ),
+        }
+    }
+    Ok(None)
+}
+
+/// A finished backup.
+struct Finished {
+    name: BackupName,
+    /// When its sentinel was written, in seconds since 1970.
+    written: Option<u64>,
+}
+
+/// Finds the finished backups, the one whose sentinel was written last at the end, as WAL-G sorts them (`GetLatestBackup` in
+/// internal/backup_util.go).
+fn finished(place: &Place) -> Result<Vec<Finished>, Failure> {
+    let folder = place.backups("");
+    let mut found = Vec::new();
+    for (count, object) in place.bucket.objects(&folder).enumerate() {
+        cancelled()?;
+        let object = match object {
+            Err(Error::NotFound(_)) if count == 0 => break,
+            Err(Error::Invalid(what)) if count == 0 => {
+                return Err(Failure::failed(format!(
+                    "{place} cannot be listed: {what}; name a store that can be listed"
+                )));
+            }
+            object => object?,
+        };
+        if count == MOST_OBJECTS {
+            return Err(Failure::failed(format!(
+                "{place} holds more than {MOST_OBJECTS} objects: name the backup with the option `backup`"
+            )));
+        }
+        let name = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/'));
+        let Some(name) = name.and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+        if name.contains('/') {
+            continue;
+        }
+        let Some(name) = BackupName::parse(name) else {
+            log::warn!("skipped {}: it does not have the name of a backup", place.shown(&object.key));
+            continue;
+        };
+        if found.len() == MOST_BACKUPS {
+            return Err(Failure::failed(format!(
+                "{place} holds more than {MOST_BACKUPS} backups: name one with the option `backup`"
+            )));
+        }
+        found.push(Finished { name, written: object.modified });
+    }
+    found.sort_by(|one, other| (one.written, &one.name).cmp(&(other.written, &other.name)));
+    Ok(found)
+}

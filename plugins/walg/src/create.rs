@@ -1,0 +1,242 @@
+//! Restores a backup. The component writes `PG_VERSION`, `backup_label` and the control file, which it has read in any case. The host
+//! unpacks everything else.
+
+use std::collections::HashMap;
+
+use postgres_formats::names::{
+    BACKUP_LABEL, CONTROL_FILE, GLOBAL, PG_VERSION, POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP,
+    UNFINISHED_CONTROL_FILE,
+};
+use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
+use restore::wal::{History, Segment};
+use understudy::store::Codec;
+use understudy::transfer::{Chain, IncrementFormat, Job, Link, Unless, Unpack};
+use understudy::{Datadir, Failure, Plan, cancelled, log, progress};
+
+use crate::archives::{Archive, Archives};
+use crate::name::BackupName;
+use crate::options::Options;
+use crate::place::Place;
+use crate::plan::{Usable, usable};
+use crate::sentinel::{Backup, Sentinel};
+use crate::wal::{self, WalRoute};
+
+/// The size of a page in bytes (`BlockSize` in WAL-G's internal/walparser).
+const PAGE: u32 = 8192;
+
+/// Files in the archives that are not written. The component writes the first three, each from where it belongs: a data directory may have
+/// an old `backup_label`, and a remote backup has the control file twice. The host makes the links of `tablespace_map`.
+const SKIPPED: [&str; 4] = [PG_VERSION, BACKUP_LABEL, CONTROL_FILE, TABLESPACE_MAP];
+
+/// Files of a running server and of the host, which no archive may have. WAL-G excludes the former (`ExcludedFilenames` in
+/// internal/databases/postgres/bundle.go).
+const REFUSED: [&str; 3] = [POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_FILE];
+
+/// How many bytes the archives may contain in addition to the size that the sentinel gives.
+const SLACK: u64 = 64 << 20;
+
+/// How many incomplete files are named.
+const NAMED: usize = 3;
+
+/// How many incomplete files are counted.
+const COUNTED: u32 = 1000;
+
+/// Restores the backup of `plan`.
+///
+/// # Errors
+/// The error says why the backup was not restored.
+pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
+    let place = &options.place;
+    let Some(name) = BackupName::parse(&plan.backup) else {
+        return Err(Failure::failed(format!("`{}` is not a backup of WAL-G", plan.backup.escape_debug())));
+    };
+    let mut chain = Chain::new(IncrementFormat::WalG, PAGE)?;
+    let mut want = |path: String| if is_unpacked(&path) { Ok(chain.want(path)?) } else { Ok(()) };
+    let now = usable(place, &name, false, &mut want)?;
+    let planned = |plan: &Plan| (plan.system_identifier, plan.timeline, plan.start_lsn, plan.stop_lsn);
+    if planned(&now.plan) != planned(plan) || now.plan.tablespaces != plan.tablespaces {
+        return Err(Failure::retry_later(format!(
+            "the backup {name} was replaced since the plan was made: run again"
+        )));
+    }
+    let Usable { chain: backups, looked, .. } = now;
+    let Some((newest, _)) = backups.first() else {
+        return Err(Failure::failed(format!("the backup {name} was not read")));
+    };
+    let mut route =
+        wal::route(place, newest, looked.system_identifier, options.wal, looked.segment_size.clone())?;
+    let (segments, histories) = match &mut route {
+        None => (Vec::new(), Vec::new()),
+        Some(route) => (route.next_segments(&|_| false)?, route.histories()?),
+    };
+    progress::expect(plan.bytes, plan.files);
+    progress::phase("restoring");
+    datadir.write_version(newest.sentinel.major)?;
+    datadir.write(BACKUP_LABEL, &mut &looked.label[..])?;
+    match backups.as_slice() {
+        [(full, archives)] => unpack_full(place, full, archives)?,
+        backups => unpack_chain(place, backups, &mut chain)?,
+    }
+    datadir.create_dir(STATUS_FOLDER)?;
+    if let Some(route) = &mut route {
+        progress::phase("write-ahead log");
+        write_histories(place, &name, &histories, datadir)?;
+        let mut fetch =
+            |route: &WalRoute<'_>, segments: &[Segment]| fetch_segments(place, &name, route, segments);
+        restore_wal(route, segments, &|_| false, (plan.bytes, plan.files), ROUNDS, &mut fetch)?;
+    }
+    datadir.create_dir(GLOBAL)?;
+    datadir.write(CONTROL_FILE, &mut &looked.control[..])?;
+    log::info!("restored {name}");
+    Ok(())
+}
+
+/// Returns whether the host writes the file `path`. The component writes the others, also if they did not change since the older backup.
+fn is_unpacked(path: &str) -> bool {
+    !SKIPPED.contains(&path)
+}
+
+/// Unpacks the archives of a full backup.
+fn unpack_full(place: &Place, backup: &Backup, archives: &Archives) -> Result<(), Failure> {
+    let mut work = Unpacking::new(place);
+    let most = most_bytes(&backup.sentinel);
+    for archive in &archives.parts {
+        // The files of a plain archive cannot be larger than the archive.
+        let is_plain = archive.codec.is_none();
+        let item = work.item(archive, if is_plain { most.min(archive.object.size) } else { most })?;
+        work.job.unpack(&item, None)?;
+    }
+    work.job.finish().map(drop)
+}
+
+/// Unpacks the archives of a delta backup and of the backups that it depends on, newest first. The archives of a backup must have ended
+/// before those of an older one begin.
+fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain) -> Result<(), Failure> {
+    let mut work = Unpacking::new(place);
+    let newest = backups.first().map_or(u64::MAX, |(newest, _)| most_bytes(&newest.sentinel));
+    for (at, (backup, archives)) in backups.iter().enumerate() {
+        let (which, most) = match at {
+            0 => (Link::Newest, newest),
+            _ => (Link::Older, newest.max(most_bytes(&backup.sentinel))),
+        };
+        for archive in &archives.parts {
+            let item = work.item(archive, most)?;
+            work.job.unpack_link(&item, None, chain, which)?;
+        }
+        work.job.wait_until_idle()?;
+        log::info!("unpacked {}", backup.name);
+    }
+    work.job.finish()?;
+    let missing = chain.missing(COUNTED)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<_> = missing.iter().take(NAMED).map(|path| path.escape_debug().to_string()).collect();
+    let more = missing.len().saturating_sub(named.len());
+    let and = match more {
+        0 => String::new(),
+        more if missing.len() >= COUNTED as usize => format!(" and at least {more} more"),
+        more => format!(" and {more} more"),
+    };
+    Err(Failure::failed(format!(
+        "the backups are incomplete: none of them has all pages of {}{and}; choose another with `backup`",
+        named.join(", ")
+    )))
+}
+
+/// Returns how many bytes may be written from one archive.
+fn most_bytes(sentinel: &Sentinel) -> u64 {
+    // The size of the files in the archives does not count those that were copied from an earlier backup.
+    sentinel.catalog.map_or(u64::MAX, |bytes| bytes.saturating_add(SLACK))
+}
+
+/// A job that unpacks archives.
+struct Unpacking<'a> {
+    place: &'a Place,
+    job: Job,
+    /// The origins by compression.
+    origins: HashMap<&'static str, u32>,
+}
+
+impl<'a> Unpacking<'a> {
+    fn new(place: &'a Place) -> Self {
+        Self { place, job: Job::new(), origins: HashMap::new() }
+    }
+
+    /// Returns the item for one archive, from which at most `limit` bytes are written.
+    fn item(&mut self, archive: &Archive, limit: u64) -> Result<Unpack, Failure> {
+        cancelled()?;
+        let name = name_of(archive.codec);
+        let origin = match self.origins.get(name) {
+            Some(origin) => *origin,
+            None => {
+                let pipeline = self.place.pipeline(archive.codec);
+                let origin = self.job.origin(&self.place.bucket, pipeline.as_ref())?;
+                self.origins.insert(name, origin);
+                origin
+            }
+        };
+        Ok(Unpack {
+            origin,
+            object: archive.object.key.clone(),
+            path: String::new(),
+            limit,
+            skip: SKIPPED.map(str::to_owned).to_vec(),
+            refuse: REFUSED.map(str::to_owned).to_vec(),
+        })
+    }
+}
+
+/// Returns the ending of objects with this compression.
+fn name_of(codec: Option<Codec>) -> &'static str {
+    crate::codec::ENDINGS.into_iter().find(|(_, known)| *known == codec).map_or("", |(ending, _)| ending)
+}
+
+/// Makes a job for files of `pg_wal`.
+fn wal_job(place: &Place, name: &BackupName) -> Result<(Job, WalFiles), Failure> {
+    let job = Job::new();
+    let origin = job.origin(&place.bucket, None)?;
+    let files = WalFiles::new(origin, place.backups(name.as_str()), None, Unless::Always);
+    Ok((job, files))
+}
+
+fn write_histories(
+    place: &Place,
+    name: &BackupName,
+    histories: &[History],
+    datadir: &Datadir,
+) -> Result<(), Failure> {
+    let (mut job, files) = wal_job(place, name)?;
+    for history in histories {
+        files.history(&mut job, history, datadir)?;
+    }
+    job.finish().map(drop)
+}
+
+fn fetch_segments(
+    place: &Place,
+    name: &BackupName,
+    route: &WalRoute<'_>,
+    segments: &[Segment],
+) -> Result<(), Failure> {
+    let (mut job, mut files) = wal_job(place, name)?;
+    for segment in segments {
+        files.segment(&mut job, route, segment)?;
+    }
+    job.finish().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unchanged_file_that_the_component_writes_is_not_wanted_from_an_older_backup() {
+        for name in ["PG_VERSION", "backup_label", "tablespace_map", "global/pg_control"] {
+            assert!(!is_unpacked(name), "{name}");
+        }
+        for name in ["base/5/PG_VERSION", "base/5/1259", "postgresql.conf", "global/pg_filenode.map"] {
+            assert!(is_unpacked(name), "{name}");
+        }
+    }
+}

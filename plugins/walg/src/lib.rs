@@ -1,0 +1,94 @@
+//! The method `walg`: restores a full backup, or a delta backup with the backups that it depends on, from a storage of WAL-G, without WAL-G
+//! on the machine.
+//!
+//! The component reads the texts that describe the backups, the control file and `backup_label`. The host unpacks the archives, takes each
+//! page from the newest backup that has the page, and fetches the write-ahead log.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod archives;
+mod chain;
+mod choice;
+mod codec;
+mod create;
+mod document;
+mod files;
+mod look;
+mod metadata;
+mod name;
+mod options;
+mod place;
+mod plan;
+mod sentinel;
+mod spec;
+mod time;
+mod tokens;
+mod wal;
+
+use restore::wal::Wal;
+use understudy::{
+    Datadir, Description, Failure, Kind, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
+};
+
+use options::{Options, TRANSFORMS};
+
+struct WalG;
+
+impl Method for WalG {
+    fn describe() -> Description {
+        Description::new("walg", env!("CARGO_PKG_VERSION"), "restores from a storage of WAL-G")
+            .option(OptionSpec::text("directory").doc(
+                "the folder that holds basebackups_005 and wal_005, WAL-G's WALG_FILE_PREFIX; this or `store`",
+            ))
+            .option(OptionSpec::text("store").doc(
+                "the name of a granted store (`grants.stores.NAME`) that holds the same; this or `directory`",
+            ))
+            .option(OptionSpec::text("prefix").doc("the folder below the directory or the store to look in"))
+            .option(OptionSpec::text("backup").doc(
+                "the name of a backup, such as base_000000010000000000000004, or LATEST, which is the default",
+            ))
+            .option(OptionSpec::text("target-time").doc(
+                "the newest backup that finished at or before this time, such as 2026-11-26 04:30:00+00",
+            ))
+            .option(OptionSpec::text("target-lsn").doc(
+                "the newest backup that finished at or before this LSN, such as 0/16B3748",
+            ))
+            .option(OptionSpec::integer("target-timeline").doc("the newest backup that was taken on this timeline"))
+            .option(OptionSpec::text("target-user-data").doc(
+                "the one backup with this user data, in JSON, as WAL-G's `--target-user-data`",
+            ))
+            .option(OptionSpec::new("key", Kind::Secret).doc(
+                "the name of a granted key (`grants.keys.NAME`), WAL-G's WALG_LIBSODIUM_KEY; without it the storage is not encrypted",
+            ))
+            .option(OptionSpec::choice("libsodium-key-transform", TRANSFORMS).default("none").doc(
+                "how the key is written, as WAL-G's WALG_LIBSODIUM_KEY_TRANSFORM",
+            ))
+            .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
+                "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all up to the \
+                 position of the source, along its timelines",
+            ))
+            .need(Need::new(NeedKind::Directory, "directory", "the backup is read from there").optional())
+            .need(Need::new(NeedKind::Store, "store", "the backup is read from there").optional())
+            .need(Need::new(NeedKind::Key, "key", "an encrypted storage is read with it").optional())
+    }
+
+    fn plan(request: &Request) -> Result<Plan, Failure> {
+        or_cancelled(Options::of(request).and_then(|options| plan::of(&options)))
+    }
+
+    fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
+        let datadir = Datadir::of(request)?;
+        or_cancelled(Options::of(request).and_then(|options| create::all(&options, plan, &datadir)))
+    }
+}
+
+/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a cancelled read may fail with another error.
+fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+    result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
+}
+
+understudy::export!(WalG);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Makes the plan. Checks everything that the storage shows without unpacking archives.
+
+use std::collections::BTreeSet;
+
+use postgres_formats::history;
+use restore::timelines::Timelines;
+use restore::wal::Archive as _;
+use understudy::{Failure, Plan, cancelled, log};
+
+use crate::archives::Archives;
+use crate::chain;
+use crate::choice::choose;
+use crate::files::{self, Listed};
+use crate::look::{self, Looked};
+use crate::name::BackupName;
+use crate::options::Options;
+use crate::place::Place;
+use crate::sentinel::Backup;
+use crate::wal::{self, WalFolder};
+
+/// A backup that can be restored, with the backups that it depends on.
+#[derive(Debug)]
+pub(crate) struct Usable {
+    /// The backup, and the backups that it depends on, newest first.
+    pub(crate) chain: Vec<(Backup, Archives)>,
+    pub(crate) looked: Looked,
+    pub(crate) plan: Plan,
+}
+
+/// Reads the backup `name` and the backups that it depends on. `skipped` receives each file that the backup takes from an older one as a
+/// whole. With `looks_at_all`, also reads the lists of the files of the older backups, and checks that their archives exist.
+///
+/// # Errors
+/// The error says why the backup cannot be restored.
+pub(crate) fn usable(
+    place: &Place,
+    name: &BackupName,
+    looks_at_all: bool,
+    skipped: &mut dyn FnMut(String) -> Result<(), Failure>,
+) -> Result<Usable, Failure> {
+    let mut listed = Listed::new(skipped);
+    let backups = chain::load(place, name, &mut listed)?;
+    let mut chain = Vec::with_capacity(backups.len());
+    let mut of_newest = Some(&mut listed);
+    for backup in backups {
+        cancelled()?;
+        let archives = Archives::list(place, &backup)?;
+        if let Some(listed) = of_newest.take() {
+            let has_list = files::read(place, &backup, listed)?;
+            check_list(&backup, has_list, listed)?;
+            archives.check(place, &backup, &listed.archives)?;
+            listed.warn(&backup);
+        } else if looks_at_all {
+            let mut unused = |_: String| Ok(());
+            let mut listed = Listed::new(&mut unused);
+            files::read(place, &backup, &mut listed)?;
+            archives.check(place, &backup, &listed.archives)?;
+        }
+        chain.push((backup, archives));
+    }
+    let Some((newest, archives)) = chain.first() else {
+        return Err(Failure::failed(format!("the backup {name} was not read")));
+    };
+    let looked = look::at(place, newest, archives)?;
+    for links in chain.windows(2) {
+        if let [(child, _), (parent, _)] = links {
+            check_timelines(place, child, parent, looked.system_identifier)?;
+        }
+    }
+    let plan = describe(newest, &looked);
+    Ok(Usable { chain, looked, plan })
+}
+
+/// Checks what the list of the files of `backup`, the newest of a chain, says.
+fn check_list(backup: &Backup, has_list: bool, listed: &Listed<'_>) -> Result<(), Failure> {
+    match (&backup.sentinel.parent, has_list) {
+        (Some(_), false) => Err(backup.failed(format!(
+            "is of a delta backup without {}: nothing says which files come from the backup before it; choose another with \
+             `backup`",
+            files::FILES_METADATA
+        ))),
+        (None, _) if listed.from_older > 0 => Err(backup.failed(format!(
+            "is of a full backup, and its list of files says that {} files come from an older one",
+            listed.from_older
+        ))),
+        (None, false) => {
+            log::info!("the backup {} has no list of its files", backup.name);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that `child`, which was made from `parent` on another timeline, has the history of `parent`: WAL-G does not compare timelines
+/// when it makes a delta backup.
+fn check_timelines(place: &Place, child: &Backup, parent: &Backup, cluster: u64) -> Result<(), Failure> {
+    let (newer, older) = (child.name.timeline(), parent.name.timeline());
+    if newer == older {
+        return Ok(());
+    }
+    let mut ends = None;
+    for text in WalFolder::of(place).histories(newer)? {
+        let forks = history::parse(&text).map_err(|error| {
+            Failure::failed(format!("the archived history of the timeline {newer} {error}"))
+        })?;
+        ends = Some(forks.iter().find(|fork| fork.timeline == older).map(|fork| fork.at));
+    }
+    if ends.is_none()
+        && understudy::source::system_identifier() == Some(cluster)
+        && let Some(timelines) = Timelines::of_source()
+        && let Some(end) = timelines.end(older)
+    {
+        ends = Some(Some(end));
+    }
+    let (name, finish) = (&parent.name, parent.sentinel.finish);
+    match ends {
+        None => {
+            log::warn!(
+                "the backup {} was made from {name} on another timeline, and the history of the timeline {newer} is not archived: \
+                 it is not known whether the two belong together",
+                child.name
+            );
+            Ok(())
+        }
+        Some(None) => Err(child.failed(format!(
+            "was made from {name}: the timeline {older} of that backup is not in the history of the timeline {newer}; choose \
+             another with `backup`"
+        ))),
+        Some(Some(end)) if finish > end => Err(child.failed(format!(
+            "was made from {name}, which ended at {finish}: the timeline {newer} left the timeline {older} at {end}, so that the \
+             two do not belong together; choose another with `backup`"
+        ))),
+        Some(Some(_)) => Ok(()),
+    }
+}
+
+fn describe(backup: &Backup, looked: &Looked) -> Plan {
+    let sentinel = &backup.sentinel;
+    Plan {
+        backup: backup.name.to_string(),
+        postgresql_major: Some(sentinel.major),
+        system_identifier: Some(looked.system_identifier),
+        timeline: Some(backup.name.timeline()),
+        start_lsn: Some(sentinel.start.0),
+        stop_lsn: Some(sentinel.finish.0),
+        // A delta backup has only some of the files in its archives.
+        bytes: sentinel.catalog.or(sentinel.uncompressed.filter(|_| sentinel.parent.is_none())),
+        tablespaces: sentinel.tablespaces.clone(),
+        ..Plan::default()
+    }
+}
+
+/// Returns the plan of the backup that `options` choose.
+///
+/// # Errors
+/// The error says why no backup can be restored.
+pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
+    let place = &options.place;
+    let name = choose(place, &options.wanted)?;
+    let Usable { chain, looked, mut plan } = usable(place, &name, true, &mut |_| Ok(()))?;
+    let names: BTreeSet<&str> = chain.iter().skip(1).map(|(backup, _)| backup.name.as_str()).collect();
+    if !names.is_empty() {
+        log::info!("{name} is a delta backup and depends on {}", shown(&names));
+    }
+    let Some((newest, _)) = chain.first() else {
+        return Err(Failure::failed(format!("the backup {name} was not read")));
+    };
+    let route = wal::route(place, newest, looked.system_identifier, options.wal, looked.segment_size)?;
+    if let Some(mut route) = route {
+        let segments = route.next_segments(&|_| false)?;
+        let histories = route.histories()?;
+        let history: usize = histories.iter().map(|history| history.text.len()).sum();
+        let wal = (segments.len() as u64).saturating_mul(route.size.bytes()).saturating_add(history as u64);
+        plan.bytes = plan.bytes.map(|bytes| bytes.saturating_add(wal));
+        let until = if route.follows_source() { ", up to the newest that is archived" } else { "" };
+        log::info!("WAL segments that come with the backup {name}{until}: {}", segments.len());
+    }
+    Ok(plan)
+}
+
+/// How many backups of a chain are named in the log.
+const MOST_NAMED: usize = 5;
+
+/// Names the backups of a chain.
+fn shown(names: &BTreeSet<&str>) -> String {
+    let named: Vec<_> = names.iter().rev().take(MOST_NAMED).copied().collect();
+    let more = names.len() - named.len();
+    let and = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{and}", named.join(", "))
+}
