@@ -73,10 +73,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     progress::phase("restoring");
     datadir.write_version(newest.sentinel.major)?;
     datadir.write(BACKUP_LABEL, &mut &looked.label[..])?;
-    match backups.as_slice() {
-        [(full, archives)] => unpack_full(place, full, archives)?,
-        backups => unpack_chain(place, backups, &mut chain)?,
-    }
+    unpack_chain(place, &backups, &mut chain)?;
     datadir.create_dir(STATUS_FOLDER)?;
     if let Some(route) = &mut route {
         progress::phase("write-ahead log");
@@ -96,21 +93,8 @@ fn is_unpacked(path: &str) -> bool {
     !SKIPPED.contains(&path)
 }
 
-/// Unpacks the archives of a full backup.
-fn unpack_full(place: &Place, backup: &Backup, archives: &Archives) -> Result<(), Failure> {
-    let mut work = Unpacking::new(place);
-    let most = most_bytes(&backup.sentinel);
-    for archive in &archives.parts {
-        // The files of a plain archive cannot be larger than the archive.
-        let is_plain = archive.codec.is_none();
-        let item = work.item(archive, if is_plain { most.min(archive.object.size) } else { most })?;
-        work.job.unpack(&item, None)?;
-    }
-    work.job.finish().map(drop)
-}
-
-/// Unpacks the archives of a delta backup and of the backups that it depends on, newest first. The archives of a backup must have ended
-/// before those of an older one begin.
+/// Unpacks the archives of a backup and of the backups that it depends on, newest first. The archives of a backup must have ended before
+/// those of an older one begin. A full backup is a chain of one.
 fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain) -> Result<(), Failure> {
     let mut work = Unpacking::new(place);
     let newest = backups.first().map_or(u64::MAX, |(newest, _)| most_bytes(&newest.sentinel));

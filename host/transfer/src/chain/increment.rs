@@ -34,16 +34,18 @@ pub(crate) enum Content {
     Unknown,
 }
 
-/// Returns the path of the file that the member `name` belongs to, and what its content is. Only relations, which lie in `base`, `global`
-/// and `pg_tblspc`, have increments.
+/// Directories of which WAL-G stores no increments (`transactionStateDirectories` in WAL-G's pagefile.go).
+const WHOLE_IN_WAL_G: [&str; 3] = ["pg_xact", "pg_clog", "pg_multixact"];
+
+/// Returns the path of the file that the member `name` belongs to, and what its content is. PostgreSQL has increments of relations, which
+/// lie in `base`, `global` and `pg_tblspc`. WAL-G may have increments of any file with a number as its name.
 pub(crate) fn file_of(format: IncrementFormat, name: &str) -> (String, Content) {
     let whole = || (name.to_owned(), Content::Whole);
     let (directory, file) = name.rsplit_once('/').unwrap_or(("", name));
     let top = directory.split('/').next().unwrap_or("");
-    if !matches!(top, "base" | "global" | "pg_tblspc") {
-        return whole();
-    }
     match format {
+        IncrementFormat::Postgresql if !matches!(top, "base" | "global" | "pg_tblspc") => whole(),
+        IncrementFormat::WalG if WHOLE_IN_WAL_G.contains(&top) => whole(),
         IncrementFormat::Postgresql => match file.strip_prefix(PREFIX) {
             Some(file) if !file.is_empty() => (format!("{directory}/{file}"), Content::Increment),
             _ => whole(),

@@ -125,6 +125,7 @@ fn names_tell_which_file_a_member_belongs_to() {
         (wal, "base/5/1259", "base/5/1259", unknown),
         (wal, "base/5/1259.12", "base/5/1259.12", unknown),
         (wal, "base/5/1259_vm", "base/5/1259_vm", whole),
+        (wal, "pg_commit_ts/0000", "pg_commit_ts/0000", unknown),
         (wal, "base/5/INCREMENTAL.1259", "base/5/INCREMENTAL.1259", whole),
         (wal, "pg_xact/0000", "pg_xact/0000", whole),
         (wal, "base/5/.1", "base/5/.1", whole),

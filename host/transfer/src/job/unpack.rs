@@ -24,7 +24,7 @@ use super::unit::{Ticket, Unit};
 use super::worker::Worker;
 use super::{Action, EndedItem, MOST_PATHS, Unpack};
 use crate::budget::ALLOCATION_OVERHEAD;
-use crate::chain::{Chain, Link, increment};
+use crate::chain::{Chain, IncrementFormat, Link, increment};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, PathSet};
 use crate::sink::BUFFER;
@@ -220,7 +220,11 @@ impl<'a> Unpacking<'a> {
                 }
             }
         };
-        let mut tar = Tar::new(Stream(Reader::new(Arc::clone(ring), Box::new(write_one))));
+        let stream = Stream(Reader::new(Arc::clone(ring), Box::new(write_one)));
+        let mut tar = match &self.item.chain {
+            Some((chain, _)) if chain.format() == IncrementFormat::WalG => Tar::new(stream).of_wal_g(),
+            Some(_) | None => Tar::new(stream),
+        };
         let (mut batch, mut begun) = (Vec::new(), 0);
         loop {
             let at = tar.next_header();

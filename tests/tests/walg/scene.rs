@@ -1,0 +1,258 @@
+//! A primary whose backups a generator writes as WAL-G does.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tests::primary::Primary;
+use tests::replica_folder::ReplicaFolder;
+use tests::server::PostgresServer;
+
+use super::storage::{Backup, Cluster, Compression, Packed, Settings, archive_wal};
+
+/// How the key of an encrypted storage is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crypt {
+    /// In hexadecimal.
+    Hex,
+}
+
+/// The key of encrypted storages, as the operator's file has it.
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// What happens on the primary before each backup.
+const CHANGES: [&str; 3] = [
+    "CREATE TABLE shrinks AS SELECT n, repeat('x', 100) AS body FROM generate_series(1, 60000) n;
+     CREATE TABLE grows AS SELECT n, repeat('y', 100) AS body FROM generate_series(1, 5000) n;
+     CREATE TABLE stays AS SELECT n, repeat('s', 100) AS body FROM generate_series(1, 20000) n;
+     CREATE TABLE goes AS SELECT 1 AS n;
+     CREATE TABLE comes (n int);
+     CREATE TABLE placed (n int, body text) TABLESPACE fast;
+     INSERT INTO placed SELECT n, repeat('z', 200) FROM generate_series(1, 20000) n",
+    "UPDATE shrinks SET body = 'changed' WHERE n % 500 = 0;
+     INSERT INTO grows SELECT n, repeat('y', 100) FROM generate_series(5001, 40000) n;
+     DROP TABLE goes;
+     INSERT INTO comes SELECT n FROM generate_series(1, 3000) n;
+     UPDATE placed SET body = 'changed' WHERE n BETWEEN 100 AND 200",
+    "DELETE FROM shrinks WHERE n > 10000;
+     VACUUM (TRUNCATE) shrinks;
+     TRUNCATE comes;
+     INSERT INTO comes SELECT n FROM generate_series(1, 10) n;
+     UPDATE placed SET body = 'again' WHERE n = 15000",
+];
+
+/// The tables whose content is compared.
+const TABLES: [&str; 5] = ["shrinks", "grows", "stays", "comes", "placed"];
+
+/// A primary and its backups.
+pub(crate) struct Scene {
+    pub(crate) primary: Primary,
+    pub(crate) settings: Settings,
+    /// How the storage is encrypted after the backups were taken; `None` if it is not.
+    pub(crate) crypt: Option<Crypt>,
+    backups: Vec<Backup>,
+}
+
+impl Scene {
+    pub(crate) fn new(name: &str, compression: Compression, owner: u64) -> Self {
+        let primary = Primary::start(name, 2_000).unwrap();
+        let storage = primary.playground.directory("storage").unwrap();
+        let settings = Settings { storage, compression, part: 2 << 20, owner };
+        Self { primary, settings, crypt: None, backups: Vec::new() }
+    }
+
+    /// Takes a full backup and two delta backups.
+    pub(crate) fn take_chain(&mut self) {
+        for changes in CHANGES {
+            for change in changes.split(';') {
+                self.primary.server.psql(change).unwrap();
+            }
+            let parent = self.backups.last().cloned();
+            self.backups.push(self.take(parent.as_ref()).unwrap());
+        }
+        if self.crypt.is_some() {
+            encrypt_all(&self.settings.storage);
+        }
+        self.own();
+    }
+
+    /// Gives the storage to the user of the servers.
+    pub(crate) fn own(&self) {
+        let mut chown = std::process::Command::new("chown");
+        chown.arg("--recursive").arg("--reference").arg(self.primary.playground.path("")).arg(&self.settings.storage);
+        assert!(chown.status().unwrap().success());
+    }
+
+    /// Returns the name of the `full`, the `first` or the `second` backup.
+    pub(crate) fn backup(&self, which: &str) -> &str {
+        let index = ["full", "first", "second"].iter().position(|name| *name == which).unwrap();
+        &self.backups[index].name
+    }
+
+    pub(crate) fn folder(&self, which: &str) -> PathBuf {
+        self.settings.storage.join("basebackups_005").join(self.backup(which))
+    }
+
+    fn take(&self, parent: Option<&Backup>) -> Result<Backup> {
+        let server = &self.primary.server;
+        let cluster = Cluster {
+            data: server.datadir().to_owned(),
+            system_identifier: server.psql("SELECT system_identifier FROM pg_control_system()")?.parse()?,
+            version: server.psql("SHOW server_version_num")?.parse()?,
+            timeline: 1,
+            segment: 16 << 20,
+        };
+        let mut session = Session::start(server)?;
+        let start = session.ask("SELECT pg_backup_start('walg', true)")?;
+        let packed = Packed::pack(&self.settings, &cluster, lsn(&start)?, parent)?;
+        let stopped = session.ask("SELECT lsn || '#' || labelfile || '#' || spcmapfile FROM pg_backup_stop(false)")?;
+        let mut parts = stopped.split('#');
+        let (finish, label, map) = (parts.next(), parts.next(), parts.next());
+        let (finish, label) = (finish.context("no LSN")?, label.context("no label")?);
+        let backup = packed.finish(lsn(finish)?, label, map.unwrap_or(""))?;
+        drop(session);
+        server.psql("SELECT pg_switch_wal()")?;
+        self.archive(lsn(&start)?, lsn(finish)?)?;
+        Ok(backup)
+    }
+
+    /// Archives the WAL from `start` to `finish`.
+    fn archive(&self, start: u64, finish: u64) -> Result<()> {
+        for number in start >> 24..=(finish - 1) >> 24 {
+            let name = format!("00000001{:08X}{:08X}", number >> 8, number & 0xff);
+            archive_wal(&self.settings, &self.primary.server.datadir().join("pg_wal").join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the section of the method for the backup `which`, with further options.
+    pub(crate) fn section(&self, which: &str, options: &str) -> String {
+        let storage = self.settings.storage.display();
+        let (store, key, grants) = match self.crypt {
+            None => (format!("directory = \"{storage}\""), "", format!("read = [\"{storage}\"]")),
+            Some(Crypt::Hex) => {
+                let file = self.primary.playground.path("libsodium.key");
+                self.primary.playground.user().write(&file, KEY).unwrap();
+                (
+                    "store = \"repo\"".to_owned(),
+                    "key = \"repo\"\nlibsodium-key-transform = \"hex\"",
+                    format!(
+                        "stores.repo = {{ url = \"file://{storage}\" }}\nkeys.repo = {{ file = \"{}\" }}",
+                        file.display()
+                    ),
+                )
+            }
+        };
+        format!(
+            "[method.walg]\n[method.walg.options]\n{store}\n{key}\nbackup = \"{}\"\n{options}\n[method.walg.grants]\n{grants}\n",
+            self.backup(which)
+        )
+    }
+
+    /// Makes the folder of a replica from the backup `which`.
+    pub(crate) fn replica(&self, which: &str, options: &str) -> ReplicaFolder {
+        let name = format!("replica-{which}");
+        self.primary.replica(&name, &["walg"], "", &self.section(which, options)).unwrap()
+    }
+
+    /// Starts the replica, and compares its tables with the primary's.
+    pub(crate) fn same_tables(&self, replica: &ReplicaFolder) -> Result<()> {
+        let standby = PostgresServer::start(&self.primary.playground, &replica.datadir(), "")?;
+        let content = TABLES
+            .map(|table| format!("(SELECT (count(*), sum(hashtext({table}::text))) FROM {table})"))
+            .join(", ");
+        let wanted = self.primary.server.psql(&format!("SELECT {content}"))?;
+        standby.wait_for(&format!("SELECT {content}"), &wanted)?;
+        standby.stop()
+    }
+}
+
+/// A session of psql in which a backup is taken: it must be the same from start to stop.
+struct Session {
+    psql: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Session {
+    fn start(server: &PostgresServer) -> Result<Self> {
+        let mut psql = server.client("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname=postgres"]);
+        let mut psql = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let input = psql.stdin.take().context("no input")?;
+        let output = BufReader::new(psql.stdout.take().context("no output")?);
+        Ok(Self { psql, input, output })
+    }
+
+    fn ask(&mut self, sql: &str) -> Result<String> {
+        writeln!(self.input, "{sql};\n\\echo END")?;
+        let mut answer = String::new();
+        loop {
+            let mut line = String::new();
+            ensure!(self.output.read_line(&mut line)? > 0, "psql has ended: {answer}");
+            if line.trim_end() == "END" {
+                ensure!(!answer.is_empty(), "`{sql}` fails");
+                answer.pop();
+                return Ok(answer);
+            }
+            answer.push_str(&line);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.psql.kill();
+        let _ = self.psql.wait();
+    }
+}
+
+fn lsn(text: &str) -> Result<u64> {
+    let (high, low) = text.trim().split_once('/').context("no LSN")?;
+    Ok(u64::from_str_radix(high, 16)? << 32 | u64::from_str_radix(low, 16)?)
+}
+
+/// Encrypts every archive and every segment with libsodium's secretstream, as WAL-G does.
+fn encrypt_all(storage: &Path) {
+    for folder in [storage.join("basebackups_005"), storage.join("wal_005")] {
+        for entry in walk(&folder) {
+            if entry.extension().is_none_or(|ending| ending != "json") {
+                let plain = fs::read(&entry).unwrap();
+                fs::write(&entry, encrypted(&plain)).unwrap();
+            }
+        }
+    }
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+fn encrypted(plain: &[u8]) -> Vec<u8> {
+    use dryoc::classic::crypto_secretstream_xchacha20poly1305 as secretstream;
+    use dryoc::constants::{
+        CRYPTO_SECRETSTREAM_XCHACHA20POLY1305_TAG_FINAL as FINAL,
+        CRYPTO_SECRETSTREAM_XCHACHA20POLY1305_TAG_MESSAGE as MESSAGE,
+    };
+    const AT_ONCE: usize = 8192;
+    let (mut state, mut header) = (secretstream::State::new(), secretstream::Header::default());
+    let key = std::array::from_fn(|index| u8::try_from(index).unwrap());
+    secretstream::crypto_secretstream_xchacha20poly1305_init_push(&mut state, &mut header, &key);
+    let mut stored = header.to_vec();
+    let full = plain.len() / AT_ONCE * AT_ONCE;
+    let mut message = |bytes: &[u8], tag| {
+        let mut out = vec![0; bytes.len() + 17];
+        secretstream::crypto_secretstream_xchacha20poly1305_push(&mut state, &mut out, bytes, None, tag).unwrap();
+        stored.extend(out);
+    };
+    plain[..full].chunks(AT_ONCE).for_each(|bytes| message(bytes, MESSAGE));
+    message(&plain[full..], FINAL);
+    stored
+}
