@@ -71,7 +71,7 @@ pub(crate) fn find(place: &Place, backup: &Backup) -> Result<Contents, Failure> 
         if name.starts_with("pgdata/") {
             return Err(place.failed(
                 &folder,
-                "has the layout of a Barman before 1.2 (pgdata), which is not restored: take a new backup",
+                "has the layout of a Barman before 1.5.0 (pgdata), which is not restored: take a new backup",
             ));
         }
         if let Some(archive) = in_data.and_then(ArchiveName::of_server) {

@@ -119,8 +119,7 @@ pub(crate) fn walk(
     visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let folder = place.backup(&backup.id);
-    let mut count = 0;
-    for object in place.bucket.objects(&folder) {
+    for (count, object) in (0..).zip(place.bucket.objects(&folder)) {
         cancelled()?;
         let object = match object {
             Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, &folder, &what)),
@@ -129,7 +128,6 @@ pub(crate) fn walk(
         if count == MOST_FILES {
             return Err(place.failed(&folder, format!("has more than {MOST_FILES} files")));
         }
-        count += 1;
         let Some(rest) = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')) else {
             continue;
         };

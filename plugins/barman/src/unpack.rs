@@ -6,13 +6,12 @@ use std::path::Path;
 
 use postgres_formats::control_file::{self, Beginning};
 use postgres_formats::names::{
-    CONTROL_FILE, PG_TBLSPC, POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP, TablespaceFolder,
-    UNFINISHED_CONTROL_FILE,
+    CONTROL_FILE, PG_TBLSPC, POSTMASTER_OPTS, POSTMASTER_PID, TablespaceFolder, UNFINISHED_CONTROL_FILE,
 };
 use understudy::transfer::{Chain, IncrementFormat, Link as Which, Unpack};
 use understudy::{AtPath, Datadir, Failure, cancelled, log};
 
-use crate::archive::ArchiveObject;
+use crate::archive::{ArchiveObject, Archives};
 use crate::chain::Link;
 use crate::contents::Contents;
 use crate::create::{Check, Transfer, version_file};
@@ -84,7 +83,7 @@ pub(crate) fn all(usable: &Usable, transfer: &mut Transfer<'_>) -> Result<Vec<Ch
         return Ok(checks);
     }
     let mut chain = Chain::new(IncrementFormat::Postgresql, PAGE)?;
-    let mut link = |archives: &crate::archive::Archives, mut listed: Option<Archived>, which| {
+    let mut link = |archives: &Archives, mut listed: Option<Archived>, which| {
         for (holds, archive) in archives.iter() {
             // A tablespace that was dropped meanwhile.
             if matches!(holds, Holds::Tablespace(oid) if !is_restored(oid)) {
@@ -103,7 +102,7 @@ pub(crate) fn all(usable: &Usable, transfer: &mut Transfer<'_>) -> Result<Vec<Ch
         checks.extend(listed.map(Check::Archives));
         Ok::<_, Failure>(())
     };
-    link(archives, listed.take(), Which::Newest)?;
+    link(archives, listed, Which::Newest)?;
     for older in &usable.older {
         cancelled()?;
         log::info!("unpacking {}, on which the backup depends", older.link.backup.id);
@@ -228,6 +227,7 @@ fn entries(path: &Path) -> Result<Vec<(String, bool)>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use postgres_formats::names::TABLESPACE_MAP;
     use understudy::store::{Codec, Object};
 
     use super::*;

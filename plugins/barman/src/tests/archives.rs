@@ -36,7 +36,7 @@ fn archives_of_a_server_and_of_barman_cloud_are_recognized() {
         let names = ["data", "data_0001", "data_0002", "16384", "16384_0001"]
             .map(|name| format!("{name}.tar{ending}"));
         let scene = scene(&Info::new(ID), &names.each_ref().map(String::as_str));
-        let (plan, record) = scene.plan_of(&scene.from_store());
+        let (plan, record) = scene.plan_of(&scene.request_to_store());
         assert_eq!(plan.unwrap().bytes, Some(5000), "{ending}");
         let warned = |(level, line): &(Level, String)| *level == Level::Warn && line.contains("no checksums");
         assert!(record.log.iter().any(warned), "{record:?}");

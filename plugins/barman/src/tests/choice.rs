@@ -37,11 +37,11 @@ fn the_same_backup_is_found_in_a_directory_and_in_a_store_at_both_places_of_back
     let scene = Scene::new();
     let info = Info::new(ONE);
     scene.tree(&info);
-    for request in [scene.request(), scene.from_store()] {
+    for request in [scene.request(), scene.request_to_store()] {
         assert_eq!(chosen(&scene, &request).0, ONE);
     }
     scene.old_info(&info).remove(&format!("meta/{ONE}-backup.info"));
-    for request in [scene.request(), scene.from_store()] {
+    for request in [scene.request(), scene.request_to_store()] {
         assert_eq!(chosen(&scene, &request).0, ONE);
     }
 }
@@ -155,7 +155,7 @@ fn a_backup_from_which_a_standby_could_not_follow_the_source_is_skipped() {
 #[test]
 fn without_a_backup_the_method_is_not_applicable() {
     let scene = Scene::new();
-    for request in [scene.request(), scene.from_store(), scene.request().with("backup", "name")] {
+    for request in [scene.request(), scene.request_to_store(), scene.request().with("backup", "name")] {
         let plan = scene.plan_of(&request).0;
         assert!(matches!(&plan, Err(Failure::NotApplicable(why)) if why.contains("server main")), "{plan:?}");
     }

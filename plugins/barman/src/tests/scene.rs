@@ -198,7 +198,7 @@ impl Scene {
     }
 
     /// The same place as a store.
-    pub(crate) fn from_store(&self) -> Request {
+    pub(crate) fn request_to_store(&self) -> Request {
         Request::default()
             .with("store", "repo")
             .with("prefix", "/barman/")

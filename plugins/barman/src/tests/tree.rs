@@ -49,7 +49,7 @@ fn a_plan_says_what_backup_info_says() {
 fn a_tree_is_restored_as_barman_restores_it() {
     for is_store in [false, true] {
         let scene = scene();
-        let request = if is_store { scene.from_store() } else { scene.request() };
+        let request = if is_store { scene.request_to_store() } else { scene.request() };
         let (result, record) = scene.create_of(&request);
         assert_eq!(result, Ok(()));
         assert_eq!(restored(&scene, "PG_VERSION"), b"15\n");
