@@ -65,7 +65,7 @@ pub(crate) fn ids(place: &Place) -> Result<BTreeSet<String>, Failure> {
         };
         match &place.path {
             Some(path) => names_in(&path.join(folder), &mut add)?,
-            None => names_below(place, &place.key(folder), &mut add)?,
+            None => names_below(place, &place.key(folder), MOST_OBJECTS, &mut add)?,
         }
     }
     Ok(ids)
@@ -87,10 +87,11 @@ fn names_in(
     Ok(())
 }
 
-/// Calls `add` for the first part of every key below the folder `prefix` of a store.
+/// Calls `add` for the first part of every key below the folder `prefix` of a store, which may have `most` objects there.
 fn names_below(
     place: &Place,
     prefix: &str,
+    most: usize,
     add: &mut dyn FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     for (count, object) in place.bucket.objects(prefix).enumerate() {
@@ -100,9 +101,9 @@ fn names_below(
             Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, prefix, &what)),
             object => object?,
         };
-        if count == MOST_OBJECTS {
+        if count == most {
             return Err(Failure::failed(format!(
-                "{} holds more than {MOST_OBJECTS} objects: name a backup by its ID with the option `backup`",
+                "{} holds more than {most} objects: name a backup by its ID with the option `backup`",
                 place.shown(prefix)
             )));
         }
@@ -121,4 +122,29 @@ pub(crate) fn cannot_list(place: &Place, prefix: &str, what: &str) -> Failure {
          directory",
         place.shown(prefix)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::scene::Scene;
+
+    #[test]
+    fn the_number_of_objects_is_bounded() {
+        let scene = Scene::new();
+        scene.put("base/20261126T043406/data.tar", "").put("base/20261126T043406/backup.info", "");
+        let names = |most| {
+            let mut names = Vec::new();
+            let found = scene.host().run(|| {
+                let place = Place::of(&scene.request_to_store())?;
+                names_below(&place, &place.key("base"), most, &mut |name| {
+                    names.push(name.to_owned());
+                    Ok(())
+                })
+            });
+            found.0.map(|()| names)
+        };
+        assert_eq!(names(2).unwrap(), ["20261126T043406"; 2]);
+        assert!(names(1).unwrap_err().to_string().contains("more than 1 objects"));
+    }
 }

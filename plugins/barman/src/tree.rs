@@ -118,6 +118,15 @@ pub(crate) fn walk(
     backup: &Backup,
     visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    walk_up_to(MOST_FILES, place, backup, visit)
+}
+
+fn walk_up_to(
+    most: u64,
+    place: &Place,
+    backup: &Backup,
+    visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let folder = place.backup(&backup.id);
     for (count, object) in (0..).zip(place.bucket.objects(&folder)) {
         cancelled()?;
@@ -125,8 +134,8 @@ pub(crate) fn walk(
             Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, &folder, &what)),
             object => object?,
         };
-        if count == MOST_FILES {
-            return Err(place.failed(&folder, format!("has more than {MOST_FILES} files")));
+        if count == most {
+            return Err(place.failed(&folder, format!("has more than {most} files")));
         }
         let Some(rest) = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')) else {
             continue;
@@ -144,7 +153,7 @@ mod tests {
     use understudy::Tablespace;
 
     use super::*;
-    use crate::tests::scene::backup;
+    use crate::tests::scene::{Info, Scene, backup};
 
     #[test]
     fn files_go_where_barman_restores_them_to() {
@@ -179,5 +188,28 @@ mod tests {
         ] {
             assert!(name_of(rest, &backup).unwrap_err().contains(what), "{rest}");
         }
+    }
+
+    #[test]
+    fn the_number_of_files_is_bounded() {
+        let scene = Scene::new();
+        let info = Info::new("20261126T043406");
+        scene.tree(&info);
+        let fast = Tablespace { oid: 16384, name: None, location: "/fast".to_owned() };
+        let backup = Backup { tablespaces: vec![fast], ..backup(info.id) };
+        let walk = |most| {
+            let mut files = 0;
+            let walked = scene.host().run(|| {
+                let place = Place::of(&scene.request())?;
+                walk_up_to(most, &place, &backup, &mut |_, _| {
+                    files += 1;
+                    Ok(())
+                })
+            });
+            walked.0.map(|()| files)
+        };
+        // Ten files, of which two are left out and two are written first.
+        assert_eq!(walk(10), Ok(6));
+        assert!(walk(9).unwrap_err().to_string().contains("more than 9 files"));
     }
 }
