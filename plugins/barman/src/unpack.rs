@@ -89,7 +89,8 @@ pub(crate) fn all(usable: &Usable, transfer: &mut Transfer<'_>) -> Result<Vec<Ch
             if matches!(holds, Holds::Tablespace(oid) if !is_restored(oid)) {
                 continue;
             }
-            let item = item(holds, archive, transfer.origin(archive.codec)?, u64::MAX);
+            let limit = limit_of(holds, archive, listed.as_ref());
+            let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
             transfer.job.unpack_link(
                 &item,
                 listed.as_mut().map(|listed| &mut listed.listing),
