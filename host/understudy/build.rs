@@ -21,7 +21,7 @@ use wasm_toolchain::{
 };
 
 /// The methods that come with the program.
-const METHODS: [&str; 5] = ["command", "mirror", "pgbackrest", "tarball", "walg"];
+const METHODS: [&str; 6] = ["barman", "command", "mirror", "pgbackrest", "tarball", "walg"];
 
 /// The environment variable that names a directory with finished components, each as NAME.wasm. This script then builds none.
 const READY: &str = "UNDERSTUDY_METHODS";

@@ -1,4 +1,4 @@
-//! The extended header of a member (`pax(1)`, "pax Header Block"), as Go's archive/tar writes it.
+//! The extended header of a member (`pax(1)`, "pax Header Block"), as Go's archive/tar and Python's tarfile write it.
 
 use super::header::{Block, Wrong, check, size as size_of};
 

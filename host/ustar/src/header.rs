@@ -27,7 +27,7 @@ pub(super) fn check(block: &Block) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Parses a header. With `is_of_wal_g`, the name may begin with `/`; the name of the directory `/` is then empty. `extended` is the
+/// Parses a header. With `is_of_wal_g`, the name may begin with `/`. The name of the directories `./` and `/` is empty. `extended` is the
 /// extended header before it.
 pub(super) fn parse(block: &Block, is_of_wal_g: bool, extended: Option<Extended>) -> Result<Member, Wrong> {
     check(block)?;
@@ -74,6 +74,7 @@ fn name(full: &str, is_of_wal_g: bool) -> Result<(String, bool), Wrong> {
     let name = match full.strip_prefix('/') {
         Some("") if is_of_wal_g => return Ok((String::new(), true)),
         Some(name) if is_of_wal_g => name,
+        None if matches!(full, "./" | ".") => return Ok((String::new(), true)),
         _ => full.strip_prefix("./").unwrap_or(full),
     };
     let (name, slash) = name.strip_suffix('/').map_or((name, false), |name| (name, true));

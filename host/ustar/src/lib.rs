@@ -1,6 +1,8 @@
 //! A strict reader of tar archives as `pg_basebackup -Ft` writes them: ustar, with GNU's base-256 for sizes of 8 GiB and
-//! more (PostgreSQL's src/port/tar.c). It refuses members that PostgreSQL does not write, and names that would leave the directory
-//! into which the archive is unpacked. The error names the member.
+//! more (PostgreSQL's src/port/tar.c), and as backup tools write them with Go's and Python's libraries: with extended headers, of which
+//! the name and the size are read, and with the directory `./` itself, which is passed over. The reader refuses links and other members
+//! that are neither files nor directories, and names that would leave the directory into which the archive is unpacked. The error names
+//! the member.
 //!
 //! This is a separate crate because the host, which unpacks archives, and the methods, which read the first members for a plan,
 //! must accept and refuse the same archives. So it also builds for `wasm32-wasip2`, and uses no stores, plugins or
@@ -36,7 +38,7 @@ pub struct Archive<S = Box<dyn Source>> {
     padding: u64,
     /// The name of the current member.
     last: Option<String>,
-    /// Whether the archive may have what WAL-G writes and PostgreSQL does not.
+    /// Whether names may begin with `/`.
     is_of_wal_g: bool,
 }
 
@@ -129,10 +131,8 @@ impl<S: Source> Archive<S> {
         Self { source, position: 0, contents: 0, padding: 0, last: None, is_of_wal_g: false }
     }
 
-    /// Also accepts what WAL-G writes and PostgreSQL does not. Names may begin with `/`: [`Member::name`] is without it, and the directory
-    /// `/` itself is passed over (`GetFileRelPath` in WAL-G's internal/bundle.go). A member may have extended headers (pax), of which the
-    /// name and the size are read; Go's archive/tar writes them where a number or a text does not fit into a ustar header, such as a large
-    /// user ID.
+    /// Also accepts names that begin with `/`, as WAL-G writes them (`GetFileRelPath` in WAL-G's internal/bundle.go): [`Member::name`] is
+    /// without it, and the directory `/` itself is passed over.
     #[must_use]
     pub fn of_wal_g(self) -> Self {
         Self { is_of_wal_g: true, ..self }
@@ -163,8 +163,7 @@ impl<S: Source> Archive<S> {
                 header::Wrong::Header(what) => self.header(at, what),
                 header::Wrong::Member(name, what) => TarError::Member { name, what },
             };
-            if self.is_of_wal_g
-                && extended.is_none()
+            if extended.is_none()
                 && let Some(size) = extended::size(&block).map_err(wrong)?
             {
                 self.hold(size);
@@ -174,6 +173,7 @@ impl<S: Source> Archive<S> {
             let member = header::parse(&block, self.is_of_wal_g, extended.take()).map_err(wrong)?;
             self.hold(member.size);
             if member.name.is_empty() {
+                // The directory that was archived.
                 self.last = Some("/".to_owned());
                 continue;
             }

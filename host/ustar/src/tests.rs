@@ -171,7 +171,7 @@ fn links_devices_and_fifos_are_refused_by_name() {
         (b'6', "FIFO"),
         (b'7', "type `7`"),
         (b'L', "type `L`"),
-        (b'x', "type `x`"),
+        (b'g', "type `g`"),
         (b'g', "type `g`"),
         (b'S', "type `S`"),
         (0xff, "type"),

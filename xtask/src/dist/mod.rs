@@ -20,7 +20,7 @@ use tree::Tree;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The methods that are shipped with the program.
-const METHODS: [&str; 5] = ["command", "mirror", "pgbackrest", "tarball", "walg"];
+const METHODS: [&str; 6] = ["barman", "command", "mirror", "pgbackrest", "tarball", "walg"];
 
 /// Builds the archive and the package. With `try_it`, installs the package in a fresh Debian and creates a replica there.
 pub(crate) fn run(try_it: bool) -> Result<()> {

@@ -1,0 +1,90 @@
+//! The method `barman`: restores a backup from the directory of a Barman server, or from the store to which barman-cloud uploads, without
+//! Barman on the machine. Supports plain trees (`backup_method = rsync` and `postgres`), tar archives, the split archives of barman-cloud,
+//! incremental backups of PostgreSQL 17 in tar archives, tablespaces, every compression, and the archived WAL.
+//!
+//! The component reads only the texts that describe a backup: `backup.info`, `backup_manifest`, and listings. The host fetches the files
+//! and unpacks the archives, many at once.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod archive;
+mod catalogue;
+mod chain;
+mod choice;
+mod contents;
+mod create;
+mod info;
+mod label;
+mod literal;
+mod manifest;
+mod names;
+mod options;
+mod place;
+mod plan;
+mod time;
+mod tree;
+mod unpack;
+mod wal;
+
+use restore::wal::Wal;
+use understudy::{
+    Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
+};
+
+use options::Options;
+
+struct Barman;
+
+impl Method for Barman {
+    fn describe() -> Description {
+        Description::new("barman", env!("CARGO_PKG_VERSION"), "restores what Barman and barman-cloud keep")
+            .option(OptionSpec::text("directory").doc(
+                "the folder that holds the server's folder, as Barman's `barman_home`; this or `store`",
+            ))
+            .option(OptionSpec::text("store").doc(
+                "the name of a granted store (`grants.stores.NAME`) that holds the same, or what barman-cloud uploads; this \
+                 or `directory`",
+            ))
+            .option(OptionSpec::text("prefix").doc(
+                "the folder below the directory or the store that holds the server's folder, as the path in barman-cloud's URL",
+            ))
+            .option(OptionSpec::text("server").required().doc("the name of the server in Barman"))
+            .option(OptionSpec::text("backup").default("latest").doc(
+                "the ID or the name of a backup, such as 20261126T043406; `latest` is the newest of status DONE that the \
+                 other options leave",
+            ))
+            .option(OptionSpec::text("target-time").doc(
+                "the newest backup that ended at or before this time, such as 2026-11-26 04:30:00+00",
+            ))
+            .option(OptionSpec::text("target-lsn").doc(
+                "the newest backup that ended at or before this LSN, such as 0/16B3748",
+            ))
+            .option(OptionSpec::integer("target-timeline").doc("the newest backup on this timeline"))
+            .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
+                "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all up to the \
+                 position of the source, along its timelines",
+            ))
+            .need(Need::new(NeedKind::Directory, "directory", "the backup is read from there").optional())
+            .need(Need::new(NeedKind::Store, "store", "the backup is read from there").optional())
+    }
+
+    fn plan(request: &Request) -> Result<Plan, Failure> {
+        or_cancelled(Options::of(request).and_then(|options| plan::of(&options)))
+    }
+
+    fn create(request: &Request, plan: &Plan) -> Result<(), Failure> {
+        let datadir = Datadir::of(request)?;
+        or_cancelled(Options::of(request).and_then(|options| create::all(options, plan, &datadir)))
+    }
+}
+
+/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a cancelled read may fail with another error.
+fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+    result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
+}
+
+understudy::export!(Barman);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Makes the plan. Checks everything that the place shows without reading the backup's files; of a tree, the control file is read.
+
+use pgdata::manifest::Summary;
+use postgres_formats::backup_label;
+use postgres_formats::control_file::{self, Beginning, wal_segment_size};
+use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION};
+use postgres_formats::version::{self, major_version};
+use understudy::store::Object;
+use understudy::{Error, Failure, Plan, log};
+
+use crate::archive::Archives;
+use crate::catalogue;
+use crate::chain::{self, Link};
+use crate::choice::choose;
+use crate::contents::{self, Contents};
+use crate::info::{Backup, Status};
+use crate::label::Label;
+use crate::manifest;
+use crate::options::Options;
+use crate::place::Place;
+use crate::tree::{COMBINE, walk};
+use crate::wal;
+
+/// A backup that can be restored.
+#[derive(Debug)]
+pub(crate) struct Usable {
+    pub(crate) newest: Link,
+    pub(crate) contents: Contents,
+    /// The backups on which an incremental backup depends, from newer to older.
+    pub(crate) older: Vec<Older>,
+    /// The plan without the number of bytes and files.
+    pub(crate) plan: Plan,
+}
+
+/// A backup on which an incremental backup depends.
+#[derive(Debug)]
+pub(crate) struct Older {
+    pub(crate) link: Link,
+    pub(crate) archives: Archives,
+    pub(crate) manifest: Option<Object>,
+}
+
+/// Returns the plan of the backup that `options` choose.
+///
+/// # Errors
+/// The error says why no backup can be restored.
+pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
+    let place = &options.place;
+    let usable = usable(options)?;
+    let (mut bytes, mut files) = counted(place, &usable)?;
+    let Usable { newest, mut plan, .. } = usable;
+    if let Some(mut route) = wal::route(place, &newest, options.wal)? {
+        let segments = route.next_segments(&|_| false)?;
+        let histories = route.histories()?;
+        let history: usize = histories.iter().map(|history| history.text.len()).sum();
+        let fetched = segments.len() as u64;
+        let more = (fetched * route.size.bytes()).saturating_add(history as u64);
+        bytes = bytes.map(|bytes| bytes.saturating_add(more));
+        // Each segment has a status file.
+        files = files.map(|files| files.saturating_add(2 * (fetched + histories.len() as u64)));
+        let until = if route.follows_source() { ", up to the newest that is archived" } else { "" };
+        log::info!("WAL segments that come with the backup {}{until}: {fetched}", newest.backup.id);
+    }
+    (plan.bytes, plan.files) = (bytes, files);
+    Ok(plan)
+}
+
+/// Returns how many bytes and files will be written, without WAL, and reads the manifests. The bytes of archives without a manifest are
+/// estimated by the size of the cluster that Barman recorded.
+fn counted(place: &Place, usable: &Usable) -> Result<(Option<u64>, Option<u64>), Failure> {
+    let newest = &usable.newest;
+    let id = &newest.backup.id;
+    for older in &usable.older {
+        if let Some(object) = &older.manifest {
+            manifest::summary(place, object, &older.link)?;
+        }
+    }
+    let summary = |object: &Option<Object>| match object {
+        Some(object) => manifest::summary(place, object, newest).map(Some),
+        None => {
+            log::warn!(
+                "the backup {id} has no backup_manifest: nothing says whether the bytes of its files are right"
+            );
+            Ok(None)
+        }
+    };
+    let cluster_size = newest.backup.cluster_size;
+    match &usable.contents {
+        Contents::Tree { manifest } => {
+            summary(manifest)?;
+            let (mut bytes, mut files) = (newest.label.text.len() as u64, 2_u64);
+            walk(place, &newest.backup, &mut |_, object| {
+                bytes = bytes.saturating_add(object.size);
+                files += 1;
+                Ok(())
+            })?;
+            Ok((Some(bytes), Some(files)))
+        }
+        Contents::Server { archives, manifest } => match summary(manifest)? {
+            Some(Summary { bytes, files, .. }) if usable.older.is_empty() => Ok((Some(bytes), Some(files))),
+            Some(Summary { files, .. }) => Ok((cluster_size, Some(files))),
+            None => Ok((archives.plain_bytes().or(cluster_size), None)),
+        },
+        Contents::Cloud(archives) => {
+            log::warn!(
+                "barman-cloud keeps no checksums: nothing says whether the bytes of the files of {id} are right"
+            );
+            Ok((archives.plain_bytes().or(cluster_size), None))
+        }
+    }
+}
+
+/// Checks that the backup that `options` choose can be restored.
+///
+/// # Errors
+/// The error says why it cannot.
+pub(crate) fn usable(options: &Options) -> Result<Usable, Failure> {
+    let place = &options.place;
+    let (entry, backup) = choose(options)?;
+    check_kind(place, &entry.key, &backup)?;
+    let contents = contents::find(place, &backup)?;
+    let label = label(place, &entry.key, &backup, &contents)?;
+    let newest = Link { backup, label, shown: place.shown(&entry.key) };
+    let older = older(place, &newest, &contents)?;
+    let mut system_identifier = newest.backup.system_identifier;
+    if matches!(contents, Contents::Tree { .. }) {
+        system_identifier = Some(check_tree(place, &newest.backup)?);
+    }
+    let backup = &newest.backup;
+    let plan = Plan {
+        backup: backup.id.clone(),
+        postgresql_major: Some(backup.major),
+        system_identifier,
+        timeline: Some(backup.timeline),
+        start_lsn: Some(backup.begin.0),
+        stop_lsn: Some(backup.end.0),
+        tablespaces: backup.tablespaces.clone(),
+        ..Plan::default()
+    };
+    Ok(Usable { newest, contents, older, plan })
+}
+
+/// Checks that a backup of this kind can be restored.
+fn check_kind(place: &Place, key: &str, backup: &Backup) -> Result<(), Failure> {
+    if backup.is_snapshot {
+        return Err(place.failed(
+            key,
+            "is of a backup in snapshots of disks, which are not restored: restore it with barman, or choose another with `backup`",
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the label of a backup, from `backup.info` or, for an exclusive backup, from the tree.
+fn label(place: &Place, key: &str, backup: &Backup, contents: &Contents) -> Result<Label, Failure> {
+    let is_tree = matches!(contents, Contents::Tree { .. });
+    let object = format!("{}/data/{BACKUP_LABEL}", place.backup(&backup.id));
+    let file = if is_tree { small(place, &object, backup_label::LIMIT)? } else { None };
+    let (text, from) = match (&backup.label, file) {
+        (Some(text), Some(file)) if text.as_bytes() != file => {
+            return Err(place.failed(key, format!("has another backup_label than {}", place.shown(&object))));
+        }
+        (Some(text), _) => (text.clone().into_bytes(), key),
+        (None, Some(file)) => (file, object.as_str()),
+        (None, None) => {
+            return Err(place.failed(
+                key,
+                "has no `backup_label`: without it a server would begin in the wrong place and be corrupt; choose another \
+                 with `backup`",
+            ));
+        }
+    };
+    Label::of(backup, &text).map_err(|why| place.failed(from, why))
+}
+
+/// Finds the backups on which `newest` depends, with their archives.
+fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>, Failure> {
+    let refused = |id: &str, what: &str| {
+        Failure::failed(format!(
+            "{} is of an incremental backup, and the files of {id} {what}: {COMBINE}",
+            newest.shown
+        ))
+    };
+    let own = &newest.backup;
+    match contents {
+        Contents::Cloud(_) if own.compression.is_some() => {
+            return Err(Failure::failed(format!(
+                "{} is of a backup whose archives were uploaded within other archives, which is not restored: upload it without \
+                 `backup_compression`",
+                newest.shown
+            )));
+        }
+        Contents::Server { .. } => {}
+        _ if own.parent.is_none() => return Ok(Vec::new()),
+        Contents::Tree { .. } => return Err(refused(&own.id, "are a plain tree")),
+        Contents::Cloud(_) => {
+            return Err(refused(
+                &own.id,
+                "are in archives of barman-cloud, which do not hold those of its parent",
+            ));
+        }
+    }
+    let parents = chain::parents(newest, &mut |id| {
+        let Some(entry) = catalogue::find(place, id)? else { return Ok(None) };
+        let status = entry.record.status;
+        if !matches!(status, Status::Done | Status::WaitingForWals) {
+            return Err(place.failed(
+                &entry.key,
+                format!(
+                    "has the status {}, and {} depends on it",
+                    entry.record.describe_status(),
+                    newest.shown
+                ),
+            ));
+        }
+        let backup = entry.record.backup(id).map_err(|why| place.failed(&entry.key, why))?;
+        check_kind(place, &entry.key, &backup)?;
+        let text = backup.label.as_deref().unwrap_or_default();
+        let label = Label::of(&backup, text.as_bytes()).map_err(|why| place.failed(&entry.key, why))?;
+        Ok(Some(Link { backup, label, shown: place.shown(&entry.key) }))
+    })?;
+    parents
+        .into_iter()
+        .map(|link| match contents::find(place, &link.backup)? {
+            Contents::Server { archives, manifest } => Ok(Older { link, archives, manifest }),
+            _ => Err(refused(&link.backup.id, "are not in archives of pg_basebackup")),
+        })
+        .collect()
+}
+
+/// Checks the version and the control file of a tree. Returns the system identifier.
+fn check_tree(place: &Place, backup: &Backup) -> Result<u64, Failure> {
+    let data = format!("{}/data", place.backup(&backup.id));
+    let key = format!("{data}/{PG_VERSION}");
+    let version = small(place, &key, version::LIMIT)?.unwrap_or_default();
+    if major_version(&version) != Some(backup.major) {
+        let major = backup.major;
+        return Err(
+            place.failed(&key, format!("is not that of version {major}, which the backup.info names"))
+        );
+    }
+    let key = format!("{data}/{CONTROL_FILE}");
+    let Some(bytes) = small(place, &key, control_file::SIZE)? else {
+        return Err(place.failed(&key, "is missing: the backup is not whole"));
+    };
+    if bytes.len() as u64 != control_file::SIZE {
+        return Err(
+            place.failed(&key, format!("has {} bytes instead of {}", bytes.len(), control_file::SIZE))
+        );
+    }
+    let control = Beginning::parse(&bytes).map_err(|error| place.failed(&key, error))?;
+    if let Some(own) = backup.system_identifier.filter(|own| *own != control.system_identifier) {
+        let found = control.system_identifier;
+        return Err(place.failed(
+            &key,
+            format!("is from the cluster {found}, but the backup.info is from the cluster {own}"),
+        ));
+    }
+    if let Ok(size) = wal_segment_size(&bytes)
+        && size != backup.segment_size
+    {
+        let own = backup.segment_size;
+        return Err(place.failed(&key, format!("has WAL segments of {size}, but the backup.info of {own}")));
+    }
+    Ok(control.system_identifier)
+}
+
+/// Reads a file of at most `limit` bytes; `None` if there is no such file.
+fn small(place: &Place, key: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+    match place.bucket.get(key, None, u32::try_from(limit).unwrap_or(u32::MAX)) {
+        Err(Error::NotFound(_)) => Ok(None),
+        contents => Ok(Some(contents?)),
+    }
+}

@@ -1,0 +1,219 @@
+//! Plain trees: `backup_method = rsync`, and `postgres` without archives.
+
+use std::fs;
+
+use understudy::log::Level;
+use understudy::{Tablespace, UNFINISHED_CONTROL_FILE};
+
+use super::scene::{Info, SYSTEM_IDENTIFIER, Scene, control};
+use crate::{Barman, Failure, Method};
+
+const ID: &str = "20261126T043406";
+const COVERED: [&str; 7] = [
+    "PG_VERSION",
+    "backup_label",
+    "base/5/1259",
+    "base/5/PG_VERSION",
+    "empty",
+    "global/pg_control",
+    "postgresql.conf",
+];
+
+fn scene() -> Scene {
+    let scene = Scene::new();
+    scene.tree(&Info::new(ID));
+    scene
+}
+
+fn restored(scene: &Scene, name: &str) -> Vec<u8> {
+    fs::read(scene.path("data").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn a_plan_says_what_backup_info_says() {
+    let plan = scene().plan().unwrap();
+    assert_eq!((plan.backup.as_str(), plan.postgresql_major), (ID, Some(15)));
+    assert_eq!(plan.system_identifier, Some(SYSTEM_IDENTIFIER));
+    assert_eq!(
+        (plan.timeline, plan.start_lsn, plan.stop_lsn),
+        (Some(1), Some(0x0040_0028), Some(0x0040_0138))
+    );
+    let (name, location) = (Some("fast".to_owned()), "/old/fast".to_owned());
+    assert_eq!(plan.tablespaces, [Tablespace { oid: 16384, name, location }]);
+    let label = Info::new(ID).label().len() as u64;
+    assert_eq!((plan.bytes, plan.files), (Some(9000 + 3 + 8192 + 12 + 500 + label), Some(2 + 6)));
+    assert!(!plan.builds_on_existing);
+}
+
+#[test]
+fn a_tree_is_restored_as_barman_restores_it() {
+    for is_store in [false, true] {
+        let scene = scene();
+        let request = if is_store { scene.request_to_store() } else { scene.request() };
+        let (result, record) = scene.create_of(&request);
+        assert_eq!(result, Ok(()));
+        assert_eq!(restored(&scene, "PG_VERSION"), b"15\n");
+        assert_eq!(restored(&scene, "backup_label"), Info::new(ID).label().as_bytes());
+        assert_eq!(restored(&scene, "base/5/1259"), [7; 9000]);
+        assert_eq!(restored(&scene, UNFINISHED_CONTROL_FILE), control());
+        assert_eq!(restored(&scene, "empty"), b"");
+        assert_eq!(fs::read(scene.path("fast/PG_15_202209061/5/16385")).unwrap(), [8; 500]);
+        for folder in
+            ["pg_notify", "pg_twophase", "pg_logical/snapshots", "pg_wal/archive_status", "pg_tblspc"]
+        {
+            assert!(scene.path("data").join(folder).is_dir(), "{folder}");
+        }
+        for name in ["global/pg_control", "log", "pg_wal/00000001000000000000000F", "backup_manifest"] {
+            assert!(!scene.path("data").join(name).exists(), "{name}");
+        }
+        let warned =
+            |(level, line): &(Level, String)| *level == Level::Warn && line.contains("no backup_manifest");
+        assert!(record.log.iter().any(warned), "{record:?}");
+    }
+}
+
+#[test]
+fn an_empty_tablespace_has_its_folder() {
+    let scene = scene();
+    scene.remove(&format!("base/{ID}/16384/PG_15_202209061/5/16385"));
+    assert_eq!(scene.create_of(&scene.request()).0, Ok(()));
+    assert!(scene.path("fast/PG_15_202209061").is_dir());
+}
+
+#[test]
+fn a_manifest_must_fit_every_file() {
+    let covered = || COVERED.iter().copied().chain(["pg_tblspc/16384/PG_15_202209061/5/16385"]);
+    let all: Vec<_> = covered().collect();
+    let with_manifest = |files: &[&str]| {
+        let scene = scene();
+        scene.manifest(ID, files);
+        scene
+    };
+    let scene = with_manifest(&all);
+    assert_eq!(scene.create_of(&scene.request()).0, Ok(()));
+
+    let fails = |scene: &Scene, what: &str| {
+        let failure = scene.create_of(&scene.request()).0.unwrap_err().to_string();
+        assert!(failure.contains(what), "{what}: {failure}");
+    };
+    let scene = with_manifest(&all);
+    scene.put(&format!("base/{ID}/data/base/5/1259"), [7; 8999]);
+    fails(&scene, "`base/5/1259` with 9000 bytes, but the file has 8999");
+    let scene = with_manifest(&all);
+    scene.put(&format!("base/{ID}/data/base/5/9999"), "x");
+    fails(&scene, "`base/5/9999` is not in the manifest");
+    let scene = with_manifest(&all);
+    scene.remove(&format!("base/{ID}/data/base/5/1259"));
+    fails(&scene, "lists `base/5/1259`, which the backup lacks");
+    let scene = with_manifest(&all);
+    scene.put(&format!("base/{ID}/data/backup_manifest"), "{}");
+    fails(&scene, "backup_manifest");
+    let without_label: Vec<_> = covered().filter(|name| *name != "backup_label").collect();
+    fails(&with_manifest(&without_label), "backup_label");
+}
+
+#[test]
+fn a_manifest_of_generate_manifest_covers_no_tablespace() {
+    let scene = scene();
+    scene.manifest(ID, &COVERED);
+    let (result, record) = scene.create_of(&scene.request());
+    assert_eq!(result, Ok(()));
+    let warned =
+        |(level, line): &(Level, String)| *level == Level::Warn && line.contains("no file of a tablespace");
+    assert!(record.log.iter().any(warned), "{record:?}");
+}
+
+#[test]
+fn a_backup_without_a_label_is_refused_and_an_exclusive_one_has_it_in_the_tree() {
+    let scene = scene();
+    scene.info(&Info::new(ID).with("backup_label=None"));
+    assert_eq!(scene.create_of(&scene.request()).0, Ok(()));
+    assert_eq!(restored(&scene, "backup_label"), Info::new(ID).label().as_bytes());
+
+    scene.remove(&format!("base/{ID}/data/backup_label"));
+    assert!(scene.refusal().contains("no `backup_label`"));
+    scene.info(&Info::new(ID));
+    assert!(scene.plan().is_ok());
+    scene.put(&format!("base/{ID}/data/backup_label"), "other");
+    assert!(scene.refusal().contains("another backup_label"));
+}
+
+#[test]
+fn a_tree_that_is_not_that_of_its_backup_info_is_refused() {
+    let put = |name: &str, bytes: &[u8]| {
+        let scene = scene();
+        scene.put(&format!("base/{ID}/{name}"), bytes);
+        scene.refusal()
+    };
+    for (name, bytes, what) in [
+        ("data/PG_VERSION", b"16\n".as_slice(), "version 15"),
+        ("data/global/pg_control", b"short".as_slice(), "5 bytes"),
+        ("data/base/5/INCREMENTAL.1259", b"x".as_slice(), "pg_combinebackup"),
+        ("16385/PG_15_202209061/5/1", b"x".as_slice(), "16385/PG_15_202209061/5/1 belongs to no tablespace"),
+        ("16384/lost+found", b"x".as_slice(), "PG_15_CATALOG"),
+    ] {
+        let refused = put(name, bytes);
+        assert!(refused.contains(what), "{name}: {refused}");
+    }
+    let mut other = control();
+    other[0] ^= 1;
+    assert!(put("data/global/pg_control", &other).contains("cluster"));
+    let scene = scene();
+    scene.remove(&format!("base/{ID}/data/global/pg_control"));
+    assert!(scene.refusal().contains("global/pg_control is missing"));
+}
+
+#[test]
+fn kinds_that_are_not_restored_are_named() {
+    for (line, what) in [
+        ("parent_backup_id=20261125T043406", "INCREMENTAL FROM LSN"),
+        ("encryption=gpg", "encrypted with gpg"),
+        ("mode=snapshot-concurrent", "snapshots"),
+        ("snapshots_info={'provider': 'aws'}", "snapshots"),
+        ("version=90624", "too old"),
+    ] {
+        let scene = scene();
+        scene.info(&Info::new(ID).with(line));
+        let refused = scene.refusal_of(&scene.request().with("backup", ID));
+        assert!(refused.contains(what), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn a_plain_incremental_backup_must_be_combined_first() {
+    let scene = Scene::new();
+    let info = Info::new(ID);
+    let label = format!("{}INCREMENTAL FROM LSN: 0/200028\nINCREMENTAL FROM TLI: 1\n", info.label());
+    let escaped = label.replace('\n', "\\n");
+    let info = info
+        .with(format!("backup_label='{escaped}'"))
+        .with("parent_backup_id=20261125T043406")
+        .with("version=170004");
+    scene
+        .tree(&info)
+        .put(&format!("base/{ID}/data/backup_label"), &label)
+        .put(&format!("base/{ID}/data/PG_VERSION"), "17\n");
+    let refused = scene.refusal();
+    assert!(refused.contains("plain tree") && refused.contains("pg_combinebackup"), "{refused}");
+}
+
+#[test]
+fn a_backup_that_changes_after_the_plan_is_not_restored() {
+    let scene = scene();
+    let request = scene.request();
+    let (result, _) = scene.host().run(|| {
+        let plan = Barman::plan(&request)?;
+        scene.info(&Info::new(ID).with("tablespaces=[('fast', 16384, '/new/fast')]"));
+        Barman::create(&request, &plan)
+    });
+    assert!(matches!(&result, Err(Failure::RetryLater(why)) if why.contains("replaced")), "{result:?}");
+    assert!(!scene.path("data/PG_VERSION").exists());
+}
+
+#[test]
+fn a_cancelled_restore_ends() {
+    let scene = scene();
+    let (plan, _) = scene.plan_of(&scene.request());
+    let (result, _) = scene.host().cancel_after(3).run(|| Barman::create(&scene.request(), &plan.unwrap()));
+    assert_eq!(result, Err(Failure::Cancelled));
+}

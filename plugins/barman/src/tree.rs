@@ -1,0 +1,215 @@
+//! The files of a plain tree: which of them are restored, and where to.
+
+use postgres_formats::names::{
+    BACKUP_LABEL, BACKUP_MANIFEST, PG_TBLSPC, PG_VERSION, POSTMASTER_OPTS, POSTMASTER_PID, RECOVERY_SIGNAL,
+    STANDBY_SIGNAL, TABLESPACE_MAP, TablespaceFolder, UNFINISHED_CONTROL_FILE, tablespace_oid,
+};
+use understudy::store::Object;
+use understudy::{Error, Failure, cancelled};
+
+use crate::catalogue::cannot_list;
+use crate::info::Backup;
+use crate::names::is_increment;
+use crate::place::Place;
+
+/// The largest permitted number of files in a tree.
+pub(crate) const MOST_FILES: u64 = 10_000_000;
+
+/// Folders whose content Barman does not restore (`_copy_pgdata_and_tablespaces` in barman/recovery_executor.py).
+pub(crate) const EMPTIED: [&str; 4] = ["pg_wal/", "pg_xlog/", "log/", "pg_log/"];
+
+/// Files that are not restored: those that Barman does not restore, those of a running server, those that the host writes itself, and the
+/// list of the backup's files, which does not fit a cluster that runs.
+pub(crate) const LEFT_OUT: [&str; 8] = [
+    "recovery.conf",
+    BACKUP_MANIFEST,
+    POSTMASTER_OPTS,
+    POSTMASTER_PID,
+    RECOVERY_SIGNAL,
+    STANDBY_SIGNAL,
+    TABLESPACE_MAP,
+    UNFINISHED_CONTROL_FILE,
+];
+
+/// The files that are written before all others, from what `backup.info` says.
+pub(crate) const FIRST: [&str; 2] = [PG_VERSION, BACKUP_LABEL];
+
+/// The directories of a data directory (`subdirs` in PostgreSQL's src/bin/initdb/initdb.c). A listing does not have empty directories, and a
+/// server does not start without some of these.
+pub(crate) const DIRECTORIES: [&str; 20] = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_dynshmem",
+    "pg_logical",
+    "pg_logical/mappings",
+    "pg_logical/snapshots",
+    "pg_multixact",
+    "pg_multixact/members",
+    "pg_multixact/offsets",
+    "pg_notify",
+    "pg_replslot",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_tblspc",
+    "pg_twophase",
+    "pg_xact",
+];
+
+/// How a plain backup that is incremental is refused. The contract has no chain of plain files.
+pub(crate) const COMBINE: &str = "combine it with the backups that it depends on (pg_combinebackup), restore it with barman, or \
+    take incremental backups with `backup_compression_format = tar`";
+
+/// Returns whether the file `name` of a data directory is neither restored nor compared with a manifest.
+pub(crate) fn is_left_out(name: &str) -> bool {
+    LEFT_OUT.contains(&name) || EMPTIED.iter().any(|folder| name.starts_with(folder))
+}
+
+/// Returns the name in the data directory of the file `rest` in the folder of a backup; `None` if the file is not restored.
+///
+/// # Errors
+/// Fails if the file does not belong in a backup. The error follows the name of the file.
+pub(crate) fn name_of(rest: &str, backup: &Backup) -> Result<Option<String>, String> {
+    let (folder, name) = rest.split_once('/').unwrap_or(("", rest));
+    let is_known = |oid: u32| backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid);
+    let name = match (folder, tablespace_oid(folder)) {
+        ("data", _) => name.to_owned(),
+        (_, Some(oid)) if is_known(oid) => {
+            let version =
+                name.split_once('/').and_then(|(version, _)| TablespaceFolder::parse(version.as_bytes()));
+            if version.and_then(|folder| folder.version.major()) != Some(backup.major) {
+                return Err(format!("is not below a folder PG_{}_CATALOG of the tablespace", backup.major));
+            }
+            format!("{PG_TBLSPC}/{rest}")
+        }
+        (_, Some(_)) => return Err("belongs to no tablespace of the backup.info".to_owned()),
+        // The `backup.info` of an older Barman, and annotations.
+        _ => return Ok(None),
+    };
+    if folder == "data" {
+        if is_left_out(&name) {
+            return Ok(None);
+        }
+        if let Some(below) = name.strip_prefix("pg_tblspc/") {
+            // A copy that follows links has the files of a tablespace twice: here, and in the folder of the tablespace.
+            let oid = below.split('/').next().and_then(tablespace_oid);
+            return if oid.is_some_and(is_known) {
+                Ok(None)
+            } else {
+                Err("belongs to no tablespace of the backup.info".to_owned())
+            };
+        }
+    }
+    if is_increment(&name) {
+        return Err(format!("is of an incremental backup in a plain tree, which is not restored: {COMBINE}"));
+    }
+    Ok(Some(name))
+}
+
+/// Calls `visit` with the name in the data directory and the object of every file of the tree that is restored, except for [`FIRST`].
+///
+/// # Errors
+/// Fails if the tree cannot be listed, or has a file that does not belong there; the errors of `visit`.
+pub(crate) fn walk(
+    place: &Place,
+    backup: &Backup,
+    visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    walk_up_to(MOST_FILES, place, backup, visit)
+}
+
+fn walk_up_to(
+    most: u64,
+    place: &Place,
+    backup: &Backup,
+    visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let folder = place.backup(&backup.id);
+    for (count, object) in (0..).zip(place.bucket.objects(&folder)) {
+        cancelled()?;
+        let object = match object {
+            Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, &folder, &what)),
+            object => object?,
+        };
+        if count == most {
+            return Err(place.failed(&folder, format!("has more than {most} files")));
+        }
+        let Some(rest) = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')) else {
+            continue;
+        };
+        let name = name_of(rest, backup).map_err(|why| place.failed(&object.key, why))?;
+        if let Some(name) = name.filter(|name| !FIRST.contains(&name.as_str())) {
+            visit(name, object)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use understudy::Tablespace;
+
+    use super::*;
+    use crate::tests::scene::{Info, Scene, backup};
+
+    #[test]
+    fn files_go_where_barman_restores_them_to() {
+        let fast = Tablespace { oid: 16384, name: None, location: "/fast".to_owned() };
+        let backup = Backup { tablespaces: vec![fast], ..backup("20261126T043406") };
+        for (rest, name) in [
+            ("data/base/5/1259", Some("base/5/1259")),
+            ("data/global/pg_control", Some("global/pg_control")),
+            ("data/PG_VERSION", Some("PG_VERSION")),
+            ("data/log.txt", Some("log.txt")),
+            ("16384/PG_15_202209061/5/1", Some("pg_tblspc/16384/PG_15_202209061/5/1")),
+            ("data/pg_wal/000000010000000000000004", None),
+            ("data/log/postgresql.log", None),
+            ("data/postmaster.pid", None),
+            ("data/tablespace_map", None),
+            ("data/backup_manifest", None),
+            ("data/standby.signal", None),
+            ("data/global/pg_control.understudy", None),
+            ("data/pg_tblspc/16384/PG_15_202209061/5/1", None),
+            ("backup.info", None),
+            ("annotations/keep", None),
+        ] {
+            assert_eq!(name_of(rest, &backup).unwrap().as_deref(), name, "{rest}");
+        }
+        for (rest, what) in [
+            ("data/base/5/INCREMENTAL.1259", "pg_combinebackup"),
+            ("16384/PG_15_202209061/5/INCREMENTAL.1", "pg_combinebackup"),
+            ("data/pg_tblspc/16385/PG_15_202209061/5/1", "no tablespace"),
+            ("16385/PG_15_202209061/5/1", "no tablespace"),
+            ("16384/PG_16_202307071/5/1", "PG_15_CATALOG"),
+            ("16384/file", "PG_15_CATALOG"),
+        ] {
+            assert!(name_of(rest, &backup).unwrap_err().contains(what), "{rest}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_files_is_bounded() {
+        let scene = Scene::new();
+        let info = Info::new("20261126T043406");
+        scene.tree(&info);
+        let fast = Tablespace { oid: 16384, name: None, location: "/fast".to_owned() };
+        let backup = Backup { tablespaces: vec![fast], ..backup(info.id) };
+        let walk = |most| {
+            let mut files = 0;
+            let walked = scene.host().run(|| {
+                let place = Place::of(&scene.request())?;
+                walk_up_to(most, &place, &backup, &mut |_, _| {
+                    files += 1;
+                    Ok(())
+                })
+            });
+            walked.0.map(|()| files)
+        };
+        // Ten files, of which two are left out and two are written first.
+        assert_eq!(walk(10), Ok(6));
+        assert!(walk(9).unwrap_err().to_string().contains("more than 9 files"));
+    }
+}

@@ -1,0 +1,267 @@
+//! Unpacks archives, and checks in the data directory what the host cannot check.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::names::{
+    CONTROL_FILE, PG_TBLSPC, POSTMASTER_OPTS, POSTMASTER_PID, TablespaceFolder, UNFINISHED_CONTROL_FILE,
+};
+use understudy::transfer::{Chain, IncrementFormat, Link as Which, Unpack};
+use understudy::{AtPath, Datadir, Failure, cancelled, log};
+
+use crate::archive::{ArchiveObject, Archives};
+use crate::chain::Link;
+use crate::contents::Contents;
+use crate::create::{Check, Transfer, version_file};
+use crate::manifest::{self, Archived};
+use crate::names::{Holds, is_increment};
+use crate::place::Place;
+use crate::plan::Usable;
+use crate::tree::{FIRST, LEFT_OUT};
+
+/// The size of a page of PostgreSQL in bytes. Neither `backup.info` nor the beginning of an archive says another size.
+const PAGE: u32 = 8192;
+
+/// How many bytes the archive of the data directory may contain in addition to the files that the manifest lists, such as settings.
+const SLACK: u64 = 64 << 20;
+
+/// How deep directories may be nested. PostgreSQL's are four deep.
+const DEEPEST: usize = 64;
+
+/// How many incomplete files are named.
+const NAMED: u32 = 3;
+
+/// Files in an archive that are read and not written: those that are written first, and those that a restore leaves out. WAL comes from the
+/// archive of the server (`PGDATA_EXCLUDE_LIST` in barman/postgres_plumbing.py; pg_basebackup runs with `--wal-method=none`).
+fn skipped() -> Vec<String> {
+    let names = FIRST.iter().chain(LEFT_OUT.iter().filter(|name| !REFUSED.contains(name)));
+    names.chain(&["pg_wal/"]).map(|name| (*name).to_owned()).collect()
+}
+
+/// Names that an archive of the data directory must not contain: files that belong in the archive of a tablespace, and files of a running
+/// server.
+const REFUSED: [&str; 4] = ["pg_tblspc/", POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_FILE];
+
+/// Returns the item for an archive of a backup. `limit` is how many bytes of it may be written.
+fn item(holds: Holds, archive: &ArchiveObject, origin: u32, limit: u64) -> Unpack {
+    let (path, skip, refuse) = match holds {
+        Holds::Data => (String::new(), skipped(), REFUSED.map(str::to_owned).to_vec()),
+        Holds::Tablespace(oid) => (format!("{PG_TBLSPC}/{oid}"), Vec::new(), Vec::new()),
+    };
+    Unpack { origin, object: archive.object.key.clone(), path, limit, skip, refuse }
+}
+
+/// Adds all archives of a backup to the job. Waits for them only if the backup is incremental.
+///
+/// # Errors
+/// The error of the host; the errors of [`manifest::archived`].
+pub(crate) fn all(usable: &Usable, transfer: &mut Transfer<'_>) -> Result<Vec<Check>, Failure> {
+    let place = transfer.place;
+    let newest = &usable.newest;
+    let (archives, object) = match &usable.contents {
+        Contents::Server { archives, manifest } => (archives, manifest.as_ref()),
+        Contents::Cloud(archives) => (archives, None),
+        Contents::Tree { .. } => return Ok(Vec::new()),
+    };
+    let is_restored = |oid: u32| newest.backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid);
+    let listing = |object, link: &Link| match object {
+        Some(object) => manifest::archived(place, object, link, &version_file(link), &is_restored).map(Some),
+        None => Ok(None),
+    };
+    let mut checks = Vec::new();
+    let mut listed = listing(object, newest)?;
+    if usable.older.is_empty() {
+        for (holds, archive) in archives.iter() {
+            cancelled()?;
+            let limit = limit_of(holds, archive, listed.as_ref());
+            let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
+            transfer.job.unpack(&item, listed.as_mut().map(|listed| &mut listed.listing))?;
+        }
+        checks.extend(listed.map(Check::Archives));
+        return Ok(checks);
+    }
+    let mut chain = Chain::new(IncrementFormat::Postgresql, PAGE)?;
+    let mut link = |archives: &Archives, mut listed: Option<Archived>, which| {
+        for (holds, archive) in archives.iter() {
+            // A tablespace that was dropped meanwhile.
+            if matches!(holds, Holds::Tablespace(oid) if !is_restored(oid)) {
+                continue;
+            }
+            let limit = limit_of(holds, archive, listed.as_ref());
+            let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
+            transfer.job.unpack_link(
+                &item,
+                listed.as_mut().map(|listed| &mut listed.listing),
+                &mut chain,
+                which,
+            )?;
+        }
+        // The archives of a backup may begin only when those of all newer backups have ended.
+        transfer.job.wait_until_idle()?;
+        checks.extend(listed.map(Check::Archives));
+        Ok::<_, Failure>(())
+    };
+    link(archives, listed, Which::Newest)?;
+    for older in &usable.older {
+        cancelled()?;
+        log::info!("unpacking {}, on which the backup depends", older.link.backup.id);
+        link(&older.archives, listing(older.manifest.as_ref(), &older.link)?, Which::Older)?;
+    }
+    let missing = chain.missing(NAMED)?;
+    if missing.is_empty() {
+        return Ok(checks);
+    }
+    let missing: Vec<_> = missing.iter().map(|name| name.escape_debug().to_string()).collect();
+    Err(Failure::failed(format!(
+        "{} and the backups that it depends on do not contain all pages of `{}`",
+        newest.shown,
+        missing.join("`, `")
+    )))
+}
+
+/// Returns how many bytes of an archive may be written.
+fn limit_of(holds: Holds, archive: &ArchiveObject, listed: Option<&Archived>) -> u64 {
+    let listed = listed.map_or(u64::MAX, |listed| match holds {
+        Holds::Data => listed.data_bytes.saturating_add(SLACK),
+        Holds::Tablespace(oid) => listed.tablespace_bytes.get(&oid).copied().unwrap_or(0),
+    });
+    // The files of a plain archive cannot be larger than the archive.
+    if archive.codec.is_none() { listed.min(archive.object.size) } else { listed }
+}
+
+/// Checks that the data directory has what a server needs to start, and nothing that belongs elsewhere.
+///
+/// # Errors
+/// The error names the file that is missing or wrong.
+pub(crate) fn check_restored(usable: &Usable, place: &Place, datadir: &Datadir) -> Result<(), Failure> {
+    let backup = &usable.newest.backup;
+    let folder = place.backup(&backup.id);
+    let path = datadir.place(CONTROL_FILE)?;
+    let mut bytes = Vec::new();
+    match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(place.failed(&folder, format!("has no {CONTROL_FILE}: the backup is not whole")));
+        }
+        file => file.and_then(|file| file.take(control_file::SIZE + 1).read_to_end(&mut bytes)).at(&path)?,
+    };
+    if bytes.len() as u64 != control_file::SIZE {
+        return Err(place
+            .failed(&folder, format!("has a {CONTROL_FILE} that is not of {} bytes", control_file::SIZE)));
+    }
+    let control = Beginning::parse(&bytes)
+        .map_err(|error| place.failed(&folder, format!("has a {CONTROL_FILE} that {error}")))?;
+    if let Some(own) = backup.system_identifier.filter(|own| *own != control.system_identifier) {
+        let found = control.system_identifier;
+        return Err(place.failed(
+            &folder,
+            format!("is from the cluster {found}, but its backup.info is from the cluster {own}"),
+        ));
+    }
+    let has_manifest = match &usable.contents {
+        // What belongs into a tree was checked by its names.
+        Contents::Tree { .. } => return Ok(()),
+        Contents::Server { manifest, .. } => manifest.is_some(),
+        Contents::Cloud(_) => false,
+    };
+    for tablespace in &backup.tablespaces {
+        let root = datadir.tablespace(tablespace.oid)?;
+        for (name, is_dir) in entries(&root)? {
+            let version = TablespaceFolder::parse(name.as_bytes()).and_then(|folder| folder.version.major());
+            if !is_dir || version != Some(backup.major) {
+                let (oid, major, name) = (tablespace.oid, backup.major, name.escape_debug());
+                return Err(place.failed(
+                    &folder,
+                    format!("has in the archive of the tablespace {oid} a member `{name}`, which is not below a folder PG_{major}_CATALOG"),
+                ));
+            }
+        }
+        if !has_manifest {
+            whole(&root, "", 0).map_err(|failure| within(place, &folder, failure))?;
+        }
+    }
+    if !has_manifest {
+        whole(datadir.path(), "", 0).map_err(|failure| within(place, &folder, failure))?;
+    }
+    Ok(())
+}
+
+fn within(place: &Place, folder: &str, failure: Failure) -> Failure {
+    match failure {
+        Failure::Failed(why) => place.failed(folder, why),
+        other => other,
+    }
+}
+
+/// Checks that no file below `path` comes from an incremental backup.
+fn whole(path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
+    if depth > DEEPEST {
+        let name = name.escape_debug();
+        return Err(Failure::failed(format!("has a member `{name}` more than {DEEPEST} folders deep")));
+    }
+    for (last, is_dir) in entries(path)? {
+        cancelled()?;
+        let name = if name.is_empty() { last.clone() } else { format!("{name}/{last}") };
+        if is_dir {
+            whole(&path.join(&last), &name, depth + 1)?;
+        } else if is_increment(&name) {
+            let name = name.escape_debug();
+            return Err(Failure::failed(format!(
+                "has a member `{name}` of an incremental backup, although the backup has no parent"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the entries of a directory, and whether each is a directory.
+fn entries(path: &Path) -> Result<Vec<(String, bool)>, Failure> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).at(path)? {
+        let entry = entry.at(path)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        found.push((name, entry.file_type().at(entry.path())?.is_dir()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use postgres_formats::names::TABLESPACE_MAP;
+    use understudy::store::{Codec, Object};
+
+    use super::*;
+
+    fn archive(codec: Option<Codec>) -> ArchiveObject {
+        let object =
+            Object { key: "main/base/x/data.tar".to_owned(), size: 1000, modified: None, etag: None };
+        ArchiveObject { object, codec }
+    }
+
+    #[test]
+    fn the_first_files_and_what_the_host_writes_are_not_unpacked() {
+        let data = item(Holds::Data, &archive(None), 3, 7);
+        assert_eq!(
+            (data.origin, data.object.as_str(), data.path.as_str(), data.limit),
+            (3, "main/base/x/data.tar", "", 7)
+        );
+        for name in
+            ["PG_VERSION", "backup_label", TABLESPACE_MAP, "backup_manifest", "standby.signal", "pg_wal/"]
+        {
+            assert!(data.skip.iter().any(|skipped| skipped == name), "{name}");
+        }
+        for name in ["pg_tblspc/", "postmaster.pid", "global/pg_control.understudy"] {
+            assert!(data.refuse.iter().any(|refused| refused == name), "{name}");
+            assert!(!data.skip.iter().any(|skipped| skipped == name), "{name}");
+        }
+        let tablespace = item(Holds::Tablespace(16384), &archive(None), 0, 7);
+        assert_eq!((tablespace.path.as_str(), tablespace.skip.len()), ("pg_tblspc/16384", 0));
+    }
+
+    #[test]
+    fn a_plain_archive_writes_no_more_than_its_size() {
+        assert_eq!(limit_of(Holds::Data, &archive(None), None), 1000);
+        assert_eq!(limit_of(Holds::Data, &archive(Some(Codec::Gzip)), None), u64::MAX);
+    }
+}
