@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: runs the fuzz targets in `host/fuzz`.
 //!
-//! libFuzzer needs branch coverage, which the stable compiler records if LLVM's pass is named. The address sanitizer needs a nightly
-//! compiler, but the crates under test forbid unsafe code, so it would find nothing.
+//! libFuzzer needs coverage of branches. The stable compiler records it with `-Cpasses=sancov-module`. The address sanitizer is not used:
+//! it needs a nightly compiler, and Understudy's crates under test forbid unsafe code.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
@@ -72,8 +72,8 @@ const TEXTS: [(&str, &str); 7] = [
     ("conninfo", "postgresql://user:p%40ss@a:1,[::1]:2/db?sslmode=require&application_name=x"),
 ];
 
-/// Runs every target for this number of seconds, with one target per processor at the same time. Saves an input that makes a target fail
-/// in `host/fuzz/artifacts/TARGET`, and libFuzzer's output in `artifacts/TARGET.log`.
+/// Runs every target for this number of seconds, as many at once as there are processors. If an input makes a target fail, saves it in
+/// `host/fuzz/artifacts/TARGET`. Writes libFuzzer's output to `host/fuzz/artifacts/TARGET.log`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     setup::fuzzing()?;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -169,7 +169,7 @@ fn run_one(fuzz: &Path, target: &str, program: &Path, seconds: u32) -> Result<St
     }
 }
 
-/// Writes a valid input into a target's corpus, because random bytes almost never form a valid input.
+/// Writes valid inputs into a target's corpus, if it has seeds: random bytes almost never form a valid input.
 fn seed(fuzz: &Path, target: &str) -> Result<()> {
     let corpus = fuzz.join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;

@@ -1,8 +1,8 @@
-//! Stands in for the network in tests on the machine that builds the method.
+//! Replaces the module `http` if the crate is built for the build machine, for its unit tests.
 
 use understudy::Failure;
 
 /// Always fails.
 pub(crate) fn get(address: &str) -> Result<Vec<u8>, Failure> {
-    Err(Failure::failed(format!("{address}: there is no network outside WebAssembly")))
+    Err(Failure::failed(format!("{address}: this build is not for WebAssembly, and cannot send requests")))
 }

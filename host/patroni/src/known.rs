@@ -88,6 +88,7 @@ pub(crate) fn advice(program: &str, arguments: &[String]) -> Advice {
                 .to_owned(),
         );
     } else if has("wal-g") && has("backup-fetch") {
+        // The next branch matches `wal-g` too, so this one must come first.
         advice.lines.push(
             "No method that comes with Understudy reads WAL-G's backups. The program needs a grant \
              to connect to its store (`network`)."

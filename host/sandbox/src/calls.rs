@@ -53,7 +53,7 @@ impl Calls {
     fn shown(&self, object: &str) -> String {
         let object = &object[..object.floor_char_boundary(UNCUT_BYTES)];
         let shown = printable(&self.redactor.redact(object), OBJECT_CHARACTERS);
-        // Escaping made several characters from one, so the length is checked again.
+        // Escaping may turn one character into several, so the length is checked again.
         match shown.char_indices().nth(OBJECT_CHARACTERS + 1) {
             Some(_) => shown.chars().take(OBJECT_CHARACTERS).chain(['…']).collect(),
             None => shown,
@@ -407,7 +407,7 @@ mod tests {
             other.sent(4);
             ends(&call);
             drop(call);
-            assert!(told.try_recv().is_err(), "the call goes on");
+            assert!(told.try_recv().is_err(), "the record was reported before its last clone was dropped");
             drop(other);
             let Ok(Event::Called { call, .. }) = told.try_recv() else { panic!("no record") };
             assert_eq!((call.bytes_read, call.bytes_written, call.calls), (3, 4, 1));

@@ -91,7 +91,7 @@ pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumsta
         None => printable(&error.root_cause().to_string(), 1000),
     };
     let trap = match error.downcast_ref() {
-        // An abort executes the instruction `unreachable`. Naming it would not help a reader of the message.
+        // The error that the component printed says more than this instruction, so the message does not name it.
         Some(Trap::UnreachableCodeReached) => String::new(),
         _ => format!("; it trapped: {what}"),
     };
@@ -144,7 +144,10 @@ fn denials_text(denials: &[Denial]) -> String {
         })
         .collect();
     if denials.len() > DENIALS {
-        texts.push(format!("and {} more denials", denials.len() - DENIALS));
+        texts.push(match denials.len() - DENIALS {
+            1 => "and 1 more denial".to_owned(),
+            more => format!("and {more} more denials"),
+        });
     }
     texts.join("; ")
 }
@@ -181,9 +184,9 @@ mod tests {
 
     #[test]
     fn the_error_that_a_component_printed_comes_before_the_trap_and_the_denials() {
-        let said = Circumstances {
+        let denied = |times: u32| Circumstances {
             last_error: Some("the method panicked: boom".to_owned()),
-            denials: (0..18)
+            denials: (0..times)
                 .map(|number| Denial {
                     capability: CapabilityKind::Read,
                     what: format!("/usr/lib/{number}"),
@@ -192,12 +195,15 @@ mod tests {
                 .collect(),
             ..circumstances(None, false, false)
         };
+        let said = denied(18);
         let failure = sandbox_failure(&Trap::UnreachableCodeReached.into(), &said);
         assert_eq!(failure.outcome, Outcome::Trapped);
         assert_eq!(
             failure.message,
             "the method panicked: boom; denied: read /usr/lib/0; and 17 more denials"
         );
+        let twice = sandbox_failure(&Trap::UnreachableCodeReached.into(), &denied(2)).message;
+        assert_eq!(twice, "the method panicked: boom; denied: read /usr/lib/0; and 1 more denial");
         let deep = sandbox_failure(&Trap::StackOverflow.into(), &said).message;
         assert!(deep.starts_with("the method panicked: boom; it trapped: "), "{deep}");
     }

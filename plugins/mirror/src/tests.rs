@@ -147,7 +147,7 @@ fn a_cold_copy_is_planned_and_copied() {
 }
 
 #[test]
-fn without_a_data_directory_the_method_is_not_applicable() {
+fn a_copy_that_is_missing_or_incomplete_is_not_applicable() {
     for missing in ["PG_VERSION", "global/pg_control"] {
         let scene = Scene::new();
         fs::remove_file(scene.path("copy").join(missing)).unwrap();
@@ -290,12 +290,12 @@ fn a_copy_that_changes_after_the_plan_is_refused() {
 }
 
 #[test]
-fn a_server_that_writes_during_the_copy_is_noticed_at_its_end() {
+fn a_checkpoint_during_the_copy_is_noticed_when_the_copying_ends() {
     let scene = Scene::new();
     let (result, record) = scene.host().run(|| {
         let layout = Layout::find(&scene.request)?;
         let plan = layout.plan()?;
-        // The checkpoint happens after the layout was found, and changes nothing that the plan contains.
+        // Simulates a checkpoint after the layout was found: changes a byte of pg_control that the plan does not contain.
         let path = scene.path("copy/global/pg_control");
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] = 1;
@@ -377,7 +377,7 @@ fn with_delta_matching_files_are_kept_and_files_missing_in_the_copy_are_removed(
         scene.assert_copied();
         let data = scene.path("data");
         fs::remove_file(data.join(UNFINISHED_CONTROL_FILE)).unwrap();
-        // Leftover files from a server that ran in this directory, and from another tablespace.
+        // Leftover files of a server that ran in this directory, and of another database.
         for extra in ["base/6/1", "base/5/9999", "postmaster.pid", "pg_notify/0000", "backup_label.old"] {
             fs::create_dir_all(data.join(extra).parent().unwrap()).unwrap();
             fs::write(data.join(extra), "x").unwrap();
@@ -393,7 +393,8 @@ fn with_delta_matching_files_are_kept_and_files_missing_in_the_copy_are_removed(
         symlink(scene.path("outside/precious"), data.join("base/5/link")).unwrap();
         fs::remove_file(data.join("postgresql.conf")).unwrap();
         fs::create_dir(data.join("postgresql.conf")).unwrap();
-        // The file has the same size, but another time for one choice, and another content for the other choice.
+        // The file keeps its size, and gets another time, by which `size-and-time` notices the change, and other content, by which
+        // `digest` does.
         fs::write(data.join("base/5/1259"), "y".repeat(3 << 20)).unwrap();
         let before = fs::metadata(data.join("pg_xact/0000")).unwrap().modified().unwrap();
         let newer = before + std::time::Duration::from_secs(9);

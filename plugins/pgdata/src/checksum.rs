@@ -56,16 +56,16 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// Computes a checksum. Implemented by [`Summing`]; callers can have a faster implementation.
+/// Computes a checksum. Implemented by [`Summing`]. A caller can provide a faster implementation.
 pub trait Digesting {
     /// Adds `bytes`.
     fn update(&mut self, bytes: &[u8]);
 
-    /// Returns the checksum, byte for byte as a manifest writes it.
+    /// Returns the bytes of the checksum, in the order in which a manifest writes them in hexadecimal.
     fn finish(self) -> Vec<u8>;
 }
 
-/// Computes a checksum in software.
+/// Computes a checksum in the component itself, without the host's help.
 #[derive(Clone, Debug)]
 pub struct Summing(Inner);
 

@@ -54,7 +54,10 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
         }
         page::rows(&mut table, medium.name(), &runs, 0);
         verdicts += &page::wanted(
-            &format!("- against `tar --extract` and `sync`, target {}", medium.at()),
+            &format!(
+                "- target {}: the ratio of the wall time to that of `tar --extract` and `sync`",
+                medium.at()
+            ),
             runs[2].wall() / runs[0].wall(),
             1.0,
         );

@@ -16,8 +16,9 @@ use super::{TargetMedium, What};
 const FIRST: &str = "\
 # Benchmarks
 
-What creating a replica costs, beside what the usual tools cost for the same work on the same backup in the same run.
-`cargo xtask bench` measures all of it again, `cargo xtask bench tarball sizes` a part, `--quick` a smaller cut to try it.
+This page compares the cost of creating a replica with that of the usual tools for the same work on the same backup in the same run.
+`cargo xtask bench` repeats all measurements. `cargo xtask bench tarball sizes` repeats only these two parts. `--quick` counts one round
+with little data and only prints the results.
 
 <!-- by hand: what did not help -->
 ## What did not help
@@ -116,10 +117,10 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{:.0}", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Returns a sentence that says whether a ratio is as small as wanted.
+/// Returns a sentence that says whether a ratio is as small as wanted. `what` names the ratio.
 pub(crate) fn wanted(what: &str, is: f64, at_most: f64) -> String {
     let met = if is <= at_most { "met" } else { "**not met**" };
-    format!("{what}: {is:.2}; at most {at_most} is wanted: {met}.\n")
+    format!("{what} is {is:.2}, and at most {at_most} is wanted: {met}.\n")
 }
 
 /// Returns a paragraph with the date, the machine and the versions.
@@ -160,9 +161,10 @@ pub(crate) fn machine(rounds: u32) -> Result<String> {
     }
     versions.push(first_line("pgbackrest", "version")?);
     Ok(format!(
-        "{date}; {model}, {count} processors, {memory} GiB; Linux {kernel}; {versions}. Medians of {rounds} after one that is not counted. The machine's \
-         load of the last five minutes was {load} at the end; what else runs on it, and the processor's frequency, are not \
-         controlled, which is why contestants take turns and ratios count.\n",
+        "{date}; {model}, {count} processors, {memory} GiB; Linux {kernel}; {versions}. Times are medians of {rounds} rounds, and a peak is the highest of \
+         these rounds; a first round is not counted. The machine's load of the last five minutes was {load} at the end; what else runs \
+         on it, and the processor's frequency, are not controlled, so the compared programs run in turn, and the ratios say more than \
+         the times.\n",
         date = first_line("date", "--iso-8601")?,
         memory = (kibibytes + (1 << 19)) >> 20,
         kernel = first_line("uname", "-r")?,

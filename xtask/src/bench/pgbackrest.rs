@@ -82,9 +82,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let (codecs, in_all) = codecs(bench)?;
     Ok(format!(
         "## A pgBackRest repository\n\n\
-         Full backups of a cluster of {cluster} MB, half of it noise and half pgbench's tables. pgBackRest wrote them with its default \
-         compression levels, and they are in the page cache. `pgbackrest restore` runs with two processes, and once with one, which is \
-         its default. `understudy create` runs with two threads that transfer files. Its time includes the backup's WAL, which \
+         Full backups of a cluster of {cluster} MB, half of it random bytes and half pgbench's tables. pgBackRest wrote them with its default \
+         compression levels, and they are in the page cache. `pgbackrest restore` runs with two processes and, for gz, also with one, \
+         which is its default. `understudy create` runs with two threads that transfer files. Its time includes the backup's WAL, which \
          pgBackRest leaves to `restore_command`, and the checks and the sync of the seal, but not the compilation of the component. \
          Both check the SHA-1 of every file.\n\n{codecs}\n{delta}\n{files}\n{peak}",
         cluster = bench.extent.cluster / 1_000_000,
@@ -126,12 +126,20 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
             highest = highest.max(runs[1].peak());
             let medium = medium.at();
             let ratio = |of: fn(&Runs) -> f64, against: usize| of(&runs[1]) / of(&runs[against]);
-            verdicts +=
-                &page::wanted(&format!("- {codec}, target {medium}, wall"), ratio(Runs::wall, 0), wall);
-            verdicts +=
-                &page::wanted(&format!("- {codec}, target {medium}, processor"), ratio(Runs::cpu, 0), cpu);
+            verdicts += &page::wanted(
+                &format!("- {codec}, target {medium}: the ratio of the wall times"),
+                ratio(Runs::wall, 0),
+                wall,
+            );
+            verdicts += &page::wanted(
+                &format!("- {codec}, target {medium}: the ratio of the processor times"),
+                ratio(Runs::cpu, 0),
+                cpu,
+            );
             if codec == "gz" {
-                let what = format!("- {codec}, target {medium}, wall, against pgBackRest's defaults");
+                let what = format!(
+                    "- {codec}, target {medium}: the ratio of the wall time to that with pgBackRest's defaults"
+                );
                 verdicts += &page::wanted(&what, ratio(Runs::wall, 2), OF_DEFAULTS);
             }
         }
@@ -164,9 +172,9 @@ fn delta(bench: &Bench<'_>) -> Result<String> {
     page::rows(&mut table, "nothing", &runs, 0);
     let ratio = runs[1].wall() / runs[0].wall();
     Ok(format!(
-        "The same from gz into a data directory in tmpfs that was made from that backup and in which nothing changed; both read \
-         and check every file there.\n\n{table}\n{}",
-        page::wanted("- nothing changed, wall", ratio, 1.0)
+        "The gz backup is restored once more into a data directory in tmpfs that was made from it and in which nothing changed; both \
+         programs read and check every file there.\n\n{table}\n{}",
+        page::wanted("- nothing changed: the ratio of the wall times", ratio, 1.0)
     ))
 }
 
@@ -192,12 +200,16 @@ fn files(bench: &Bench<'_>) -> Result<String> {
             home.remove(&theirs)?;
             page::rows(&mut table, &format!("{kind}, {}", medium.name()), &runs, 0);
             let ratio = runs[1].wall() / runs[0].wall();
-            verdicts += &page::wanted(&format!("- {kind}, target {}, wall", medium.at()), ratio, 1.0);
+            verdicts += &page::wanted(
+                &format!("- {kind}, target {}: the ratio of the wall times", medium.at()),
+                ratio,
+                1.0,
+            );
         }
     }
     Ok(format!(
-        "A small cluster with {files} more files of 8 KiB, half of each noise, in the folder of a database; compressed with \
-         zst.\n\n{table}\n{verdicts}"
+        "A small cluster with {files} more files of 8 KiB in the folder of a database. Half of each file is random bytes. The backups are \
+         compressed with zst.\n\n{table}\n{verdicts}"
     ))
 }
 
@@ -229,8 +241,8 @@ fn peak(bench: &Bench<'_>, highest: u64) -> Result<String> {
     let beyond = highest.saturating_sub(own);
     let met = if beyond <= PEAK { "met" } else { "**not met**" };
     Ok(format!(
-        "- Peak memory: {} MiB, of which {} MiB are what the program takes with a component that copies three dozen empty files; \
-         {} MiB beyond that, at most {} MiB are wanted: {met}.\n",
+        "- In the table of the compressions, understudy's peak is at most {} MiB. Restoring three dozen empty files takes {} MiB. The \
+         difference is {} MiB; at most {} MiB are wanted: {met}.\n",
         page::mebibytes(highest),
         page::mebibytes(own),
         page::mebibytes(beyond),

@@ -63,12 +63,13 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     let ((slowest, fastest), (least, most)) = (span(&rates), span(&ratios));
     Ok(format!(
         "## How time and memory grow\n\n\
-         The backups are compressed with zstd. The larger clusters have additional copies of the relations of the cluster above, half of \
-         which are noise and half pgbench's tables. The target is in tmpfs. The column after the times has the ratio to the time that \
-         `zstd`, `tar` and `sync` need, which check nothing. The ratio is shown because the speed of tmpfs depends on the size.\n\n{table}\n\
-         - The peak memory is {peak} MiB. The target for every size is less than {limit} MiB: {met}.\n\
-         - If time is linear in size, the rate is constant. The rate is {slowest:.0} to {fastest:.0} MB a second, {least:.2} to {most:.2} of \
-         the tools' time.\n",
+         The backups are compressed with zstd. Each cluster is a new one with copies of the relations of the cluster of {base} MB, half random \
+         bytes and half pgbench's tables. The target is in tmpfs. The column \"of `zstd`, `tar`, `sync`\" has the ratio to the time of these \
+         programs, which check nothing. The ratio is shown because the speed of tmpfs depends on the size.\n\n{table}\n\
+         - The peak memory is {peak} MiB. For every size, less than {limit} MiB is wanted: {met}.\n\
+         - If time is linear in size, the rate is constant. The rate is {slowest:.0} to {fastest:.0} MB a second, and the time is \
+         {least:.2} to {most:.2} of the tools' time.\n",
+        base = bench.extent.cluster / 1_000_000,
         peak = page::mebibytes(highest),
         limit = PEAK >> 20,
     ))

@@ -154,7 +154,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
             home.remove(&theirs)?;
             page::rows(&mut table, &format!("{}, {}", format.name, medium.name()), &runs, 0);
             verdicts += &page::wanted(
-                &format!("- {}, target {}", format.name, medium.at()),
+                &format!("- {}, target {}: the ratio of the wall times", format.name, medium.at()),
                 runs[1].wall() / runs[0].wall(),
                 0.6,
             );
@@ -162,7 +162,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
     }
     Ok(format!(
         "## A tar backup, in every compression\n\n\
-         A backup of a cluster of {cluster} MB, half of it noise and half pgbench's tables, which `pg_basebackup --format=tar` wrote with its \
+         A backup of a cluster of {cluster} MB, half of it random bytes and half pgbench's tables, which `pg_basebackup --format=tar` wrote with its \
          default compression levels ({sizes}). The tools decompress into `tar --extract`, then run `pg_verifybackup` (for every file and the \
          WAL), and then `sync` the target's file system. For Understudy, the whole process of `understudy create` is measured, with the \
          same checks and with the seal and its sync; an earlier run has compiled the component. The backup is in the page cache for both. \

@@ -53,7 +53,7 @@ pub struct ListedMethod {
     pub timeout: Option<Duration>,
     /// How long the plan may take; `None` for no limit.
     pub plan_timeout: Option<Duration>,
-    /// How long the method may read, write and finish nothing while it fills the data directory; `None` for no limit.
+    /// How long the method may go without reading, writing or finishing anything while it fills the data directory; `None` for no limit.
     pub stall_timeout: Option<Duration>,
 }
 

@@ -37,7 +37,8 @@ pub fn is_slot_name(name: &[u8]) -> bool {
 /// The size of a name in bytes, with the null byte at its end (`pg_config_manual.h`).
 const NAMEDATALEN: usize = 64;
 
-/// Asks about a slot: in a database, whose answer says whether the slot is in use, or else in replication mode.
+/// Asks about a slot. Asks in a database first, because that answer says whether the slot is in use. If that fails, asks in replication
+/// mode.
 pub(super) async fn ask(
     source: &Source,
     bin_dir: &Path,
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_answers_are_read() {
+    fn the_answers_in_a_database_and_in_replication_mode_are_parsed() {
         for (answer, slot) in [
             ("physical|f|reserved\n", Slot::Physical),
             ("physical|f|\n", Slot::Physical),

@@ -1,8 +1,9 @@
 //! Environment variables: `environment = { LANG = "C" }`. The component sees only these variables, and none from the program's own
-//! environment. The component can read every value, so a value that holds a secret of the run is refused.
+//! environment. The component can read every value, so a value that holds a secret of the run or looks like a secret is refused.
 
 use std::collections::BTreeMap;
 
+use foundation::lookalike::{Names, is_secret};
 use replica::{CapabilityKind, Redactor, Refusal, Rule};
 use wasmtime::component::{HasData, Linker};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -25,7 +26,8 @@ const BYTES: usize = 32 << 10;
 /// How many bytes a name may have.
 const NAME: usize = 64;
 
-/// Variables whose values are always secrets: those of libpq, of cloud providers and of backup tools.
+/// Variables of libpq, cloud providers and backup tools that are refused whatever their values are. The general rule ([`is_secret`]) is not
+/// enough for them: it accepts an empty value and a value that looks like a path (`/a/b`), as a random key in base64 may.
 const SECRETS: [&str; 12] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -56,7 +58,7 @@ pub enum NotAVariable {
         "is not the name of a variable: write 1 to {NAME} letters, digits and `_`, and do not begin with a digit"
     )]
     Name,
-    /// The value of the variable is always a secret.
+    /// The variable always holds a secret, or its name and value look like those of a secret.
     #[error(
         "has the name of a secret or looks like one, and a method can read its environment: use the `credentials` of a store, a key (`keys.NAME`) \
          or the `token` of a server (`network`), which stay in the host"
@@ -81,7 +83,7 @@ impl Variables {
         if !starts || name.len() > NAME || !name.bytes().all(allowed) {
             return Err(NotAVariable::Name);
         }
-        if Self::names_secret(name) {
+        if Self::names_secret(name) || is_secret(name, value, Names::Certain) {
             return Err(NotAVariable::Secret);
         }
         if value.contains('\0') {
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_that_some_programs_cannot_read_are_refused() {
+    fn a_name_or_value_that_some_programs_cannot_read_or_that_looks_like_a_secret_is_refused() {
         let mut variables = Variables::default();
         for (name, value, why) in [
             ("", "x", NotAVariable::Name),
@@ -249,6 +251,11 @@ mod tests {
             ("A", "x\0y", NotAVariable::Nul),
             ("PGPASSWORD", "x", NotAVariable::Secret),
             ("pgpassword", "x", NotAVariable::Secret),
+            ("PGPASSWORD", "", NotAVariable::Secret),
+            ("AWS_SECRET_ACCESS_KEY", "/wJalrX/tnFEMI", NotAVariable::Secret),
+            ("WALG_PGP_KEY", "x", NotAVariable::Secret),
+            ("MY_TOKEN", "x", NotAVariable::Secret),
+            ("URL", "postgres://u:x@h/db", NotAVariable::Secret),
         ] {
             assert_eq!(variables.set(name, value), Err(why), "{name}");
         }
@@ -292,7 +299,8 @@ mod tests {
             let grants = with(&[("LANG", "C"), ("URL", value)]);
             Environment.check_grant(&grants, &Remedies::new("m", &grants), &redactor)
         };
-        for value in ["sw0rdfish-of-the-sea", "https://u:sw0rdfish-of-the-sea@host/", "tuna", "pass=tuna"] {
+        // `Variables::set` accepts these values, because nothing but the redactor tells that they are secrets.
+        for value in ["sw0rdfish-of-the-sea", "https://host/sw0rdfish-of-the-sea/", "tuna", "fish=tuna"] {
             let refusal = refused(value).unwrap_err();
             assert!(
                 refusal.policy && refusal.message.contains("`environment.URL` holds a secret"),

@@ -68,7 +68,8 @@ impl Capability for Keys {
         }
     }
 
-    /// Returns the line that grants a key with this name. Without `stores`, a key decrypts the objects of the store with its own name.
+    /// Returns the line that grants a key with this name. The line has `stores` if stores are granted but none has the key's name, because
+    /// without `stores` a key decrypts the objects of the store with its own name.
     fn remedy(&self, remedies: &Remedies, name: &str) -> Option<String> {
         let stores = &remedies.grants.stores;
         match stores.keys().next() {
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_needed_key_must_be_granted_under_the_name_of_the_need_or_of_its_option() {
+    fn a_needed_key_must_be_granted_under_the_value_of_its_option_or_the_name_of_the_need() {
         let needs = [need(NeedKind::Key, "repo", true)];
         let refusal = check(&needs, &[], &["/mnt"]).unwrap_err();
         assert!(refusal.policy && refusal.message.contains("the key repo"), "{refusal}");

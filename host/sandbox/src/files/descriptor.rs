@@ -39,7 +39,8 @@ impl FilesView<'_> {
         path.filter(|path| path.len() < PATH_MAX).ok_or(ErrorCode::NameTooLong.into())
     }
 
-    /// Checks that `name` may be looked up. Denies every name that is relative to the root's descriptor.
+    /// Checks that `name` may be looked up. With the root's descriptor, every name is denied, except that a name in a given directory that
+    /// does not exist is not found.
     fn may_look(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         match self.opened(fd)?.access {
@@ -102,8 +103,8 @@ impl FilesView<'_> {
         Ok(self.files.quota.make(place)?)
     }
 
-    /// Reports a denial if WASI's implementation returned EPERM for a name, because that means that the name leads out of the opened
-    /// directory.
+    /// Reports a denial if WASI's implementation returned `NotPermitted`, as it does for a name that leads out of the opened directory.
+    /// Also records that the disk is full.
     fn noted<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
         self.note(path, &result, |view| view.deny_read(path));
         result
@@ -154,7 +155,7 @@ fn borrow(fd: &Fd) -> Fd {
     Resource::new_borrow(fd.rep())
 }
 
-/// Returns how many bytes of memory the entries of a directory will take, and the first name that is not UTF-8, escaped. Is called before
+/// Returns how many bytes of memory the entries of a directory will take, and the first name that is not UTF-8, escaped. Call this before
 /// the entries are read into memory.
 ///
 /// # Errors
@@ -301,7 +302,8 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, name: String) -> FsResult<()> {
-        // Programs often create directories that exist already. Such a call is neither denied nor charged.
+        // Programs often create directories that exist already. In a writable directory, and for a given directory or a parent of one, such
+        // a call is neither denied nor charged.
         let root = self.opened(&fd)?.access == Access::Nothing;
         if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
             return Err(ErrorCode::Exist.into());
@@ -423,7 +425,7 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn symlink_at(&mut self, fd: Fd, target: String, name: String) -> FsResult<()> {
         let path = self.may_bring(&fd, &name)?;
-        // Opening a link to a missing file for writing creates that file.
+        // A link to a missing `pg_control` is denied too: opening the link for writing would create the file.
         if reserved::is_control_file(final_name(&target).as_bytes()) {
             self.deny_control_file(&path.parent().join(&target));
             return Err(ErrorCode::NotPermitted.into());

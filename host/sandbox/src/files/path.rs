@@ -62,7 +62,7 @@ impl fmt::Display for GuestPath {
     }
 }
 
-/// Returns the name that a new entry at this path would have, as the file system sees it: without trailing slashes and dots.
+/// Returns the name that a new entry at this path would have, as the file system sees it: without trailing slashes and `.` components.
 pub(crate) fn final_name(path: &str) -> &str {
     path.split('/').rfind(|part| !part.is_empty() && *part != ".").unwrap_or("")
 }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_final_name_ignores_trailing_slashes_and_dots() {
+    fn the_final_name_ignores_trailing_slashes_and_dot_components() {
         for path in ["pg_control", "global/pg_control", "global/pg_control/", "pg_control/./", "./pg_control"]
         {
             assert_eq!(final_name(path), "pg_control", "{path}");

@@ -80,6 +80,7 @@ pub(super) fn request(request: &Request, settings: &[Setting]) -> types::Request
 
 fn setting(setting: &Setting) -> types::Setting {
     let value = match &setting.value {
+        // `options::check` leaves no `Untyped` value; the pattern only makes the match complete.
         OptionValue::Text(text) | OptionValue::Untyped(text) => types::Value::Text(text.clone()),
         OptionValue::Integer(number) => types::Value::Integer(*number),
         OptionValue::Number(number) => types::Value::Number(*number),

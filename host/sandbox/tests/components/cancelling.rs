@@ -18,7 +18,7 @@ pub(crate) async fn gone(thread: &str) {
         names.any(|name| name.trim() == thread)
     };
     while lives() {
-        assert!(started.elapsed() < Duration::from_secs(10), "{thread} goes on");
+        assert!(started.elapsed() < Duration::from_secs(10), "the thread {thread} still exists");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -64,7 +64,7 @@ async fn dropping_the_future_of_a_call_ends_the_call() {
     stage.settings.name = "dropped-call".to_owned();
     let (method, request, run) = (stage.method(), stage.request(), stage.run());
     tokio::select! {
-        _ = method.plan(&request, &run) => panic!("it loops"),
+        _ = method.plan(&request, &run) => panic!("`plan` returned although the component loops"),
         () = stage.says("looping") => {}
     }
     gone("dropped-call").await;

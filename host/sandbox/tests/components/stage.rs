@@ -108,7 +108,7 @@ impl Stage {
         Self { sandbox: Sandbox::new(settings).unwrap(), ..self }
     }
 
-    /// Lets the component `behave` in `plan` instead of `create`.
+    /// Lets the option `behave` take effect in `plan` instead of `create`.
     pub(crate) fn in_plan(self) -> Self {
         self.option("when", text("plan"))
     }

@@ -93,7 +93,7 @@ impl Zstd {
             false => window::zstd(&[&self.header, &input[..more]].concat()),
         };
         match known {
-            // The library itself refuses a larger window, with its own error.
+            // The library refuses a larger window; `decode` turns its error into a message.
             Some(bytes) if bytes > (1 << ZSTD_WINDOW_LOG) + ZSTD_OVERHEAD => {}
             Some(bytes) => self.window.charge_for(bytes)?,
             None if last => {}
@@ -145,7 +145,7 @@ impl Decoder for Zstd {
                 return Ok(Step { consumed: 0, produced, ended });
             }
             if taken == 0 {
-                return Err(damaged(Codec::Zstd, "its header makes no progress"));
+                return Err(damaged(Codec::Zstd, "the decoder does not consume a frame's header"));
             }
         }
         let (consumed, produced, ended) = self.decode(input, output)?;
@@ -199,7 +199,7 @@ impl Decoder for Bzip2 {
 pub(super) struct Xz(xz::Stream, Window, Codec);
 
 /// The first limit of an xz decoder's memory in bytes. The library stops if a block needs more, and the limit is doubled until it
-/// suffices.
+/// suffices or reaches [`XZ_MEMORY`].
 const XZ_FIRST: u64 = XZ_MEMORY / 64;
 
 impl Xz {

@@ -1,9 +1,10 @@
-//! Key texts: encrypted texts in which a backup tool keeps the key of further objects. A plugin that may use the key of such a text
-//! must not see the keys in it. So the keys are blanked when the plugin reads the text ([`Blanking`]); the text is not written to a file
+//! Key texts: encrypted texts that contain the keys of other objects. A plugin may have such a text decrypted, but must not see the keys
+//! in it. So the keys are blanked when the plugin reads the text ([`Blanking`]); the text is not written to a file
 //! ([`Refusing`]); and it is not returned in compressed form, because the plugin could decompress it ([`RefusingCompressed`]).
 //!
-//! The host recognises such texts by their formats ([`FORMATS`]), never by the name of an object or the look of a value: the rows
-//! of a table may contain any line, and blanking one would damage the replica. Another tool's format needs another entry.
+//! A text to be written or returned compressed is recognised by its first bytes ([`FORMATS`]), never by an object's name: the rows of a
+//! table may contain any line, and a file of the replica must stay as it is. In decrypted bytes that a plugin reads, the rest of every line
+//! that begins like a key's line is blanked, whatever the text. Another tool's format needs another entry.
 
 mod blank;
 mod refuse;

@@ -148,7 +148,7 @@ impl ErrorResponse {
                 );
                 (Kind::Denied, message)
             }
-            401 | 403 => (Kind::Denied, format!("the store refuses ({status})")),
+            401 | 403 => (Kind::Denied, format!("the store refuses the request ({status})")),
             407 => {
                 let message = format!(
                     "the proxy requires a user and a password ({status}): set them in HTTP_PROXY in this program's environment"

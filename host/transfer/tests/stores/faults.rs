@@ -114,7 +114,7 @@ async fn a_permanent_failure_is_reported_at_once_and_not_retried() {
 async fn the_error_code_of_a_store_is_reported() {
     let server = Responder::start(|_, _| refusal(403));
     let error = try_read(&stores(&server, LONG)[1], "base/a.tar").await.unwrap_err();
-    assert!(error.message.ends_with("the store refuses (HTTP 403, SomeReason)"), "{error}");
+    assert!(error.message.ends_with("the store refuses the request (HTTP 403, SomeReason)"), "{error}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use transfer::error::Kind;
 use transfer::store::{Credentials, Page, Retry, Store, StoreConfig};
 
-use crate::suite::{self, Knows, OUTSIDE, objects};
+use crate::suite::{self, Features, OUTSIDE, objects};
 
 /// Makes a configuration with these options and credentials.
 pub(crate) fn config(
@@ -81,7 +81,7 @@ async fn a_local_directory_holds_the_suite() {
     let root = tempfile::tempdir().unwrap();
     fill_directory(root.path());
     let store = Store::directory(&root.path().join("backups/main")).unwrap();
-    suite::run(&store, Knows::EVERYTHING).await;
+    suite::run(&store, Features::EVERYTHING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,7 +90,7 @@ async fn a_file_url_holds_the_suite() {
     fill_directory(root.path());
     let url = format!("file://{}/backups/main", root.path().display());
     let store = Store::open(&config(url, &[], &[]), &Handle::current()).unwrap();
-    suite::run(&store, Knows::EVERYTHING).await;
+    suite::run(&store, Features::EVERYTHING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,7 +105,7 @@ async fn s3_by_moto_holds_the_suite() {
     let credentials = [("access_key_id", "somebody"), ("secret_access_key", "something")];
     let store = Store::open(&config("s3://backups/backups/main", &options, &credentials), &Handle::current())
         .unwrap();
-    suite::run(&store, Knows::EVERYTHING).await;
+    suite::run(&store, Features::EVERYTHING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +119,7 @@ async fn s3_by_s3rver_holds_the_suite_and_knows_its_users() {
     let store =
         Store::open(&config("s3://backups/backups/main/", &options, &right), &Handle::current()).unwrap();
     // This server sends the whole object for the range of the first byte.
-    suite::run(&store, Knows { first_byte_alone: false, ..Knows::EVERYTHING }).await;
+    suite::run(&store, Features { first_byte_alone: false, ..Features::EVERYTHING }).await;
 
     let unknown = [("access_key_id", "nobody"), ("secret_access_key", "hunter2")];
     is_denied(
@@ -288,7 +288,7 @@ async fn azure_by_azurite_holds_the_suite() {
     let right = [("account_key", AZURITE_KEY)];
     let store =
         Store::open(&config("az://backups/backups/main", &options, &right), &Handle::current()).unwrap();
-    suite::run(&store, Knows::EVERYTHING).await;
+    suite::run(&store, Features::EVERYTHING).await;
 
     let anonymous =
         Store::open(&config("az://backups/backups/main", &options, &[]), &Handle::current()).unwrap();
@@ -323,7 +323,7 @@ async fn google_by_its_interface_of_s3_holds_the_suite() {
     let url = server.url();
     let options = [("endpoint", url.as_str()), ("allow_http", "true")];
     let store = Store::open(&config("gs://backups/backups/main", &options, &[]), &Handle::current()).unwrap();
-    suite::run(&store, Knows::EVERYTHING).await;
+    suite::run(&store, Features::EVERYTHING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -334,7 +334,7 @@ async fn a_web_server_with_ranges_holds_the_suite() {
     fill(s3_writer(&server, "backups")).await;
     let url = format!("{}/backups/backups/main", server.url());
     let store = Store::open(&config(url, &[], &[]), &Handle::current()).unwrap();
-    suite::run(&store, Knows { listings: false, ..Knows::EVERYTHING }).await;
+    suite::run(&store, Features { listings: false, ..Features::EVERYTHING }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -344,5 +344,5 @@ async fn a_web_server_without_ranges_holds_the_suite() {
     fill_directory(&server.folder());
     let url = format!("{}/backups/main/", server.url());
     let store = Store::open(&config(url, &[], &[]), &Handle::current()).unwrap();
-    suite::run(&store, Knows { listings: false, ..Knows::EVERYTHING }).await;
+    suite::run(&store, Features { listings: false, ..Features::EVERYTHING }).await;
 }

@@ -117,7 +117,7 @@ fn two_pages(first: &'static [&'static str], second: &'static [&'static str]) ->
 }
 
 #[tokio::test]
-async fn a_store_that_lists_the_same_page_for_ever_is_left() {
+async fn a_listing_that_never_ends_is_an_error() {
     let server = Responder::start(|_, _| Answer::Whole(200, vec![], page(&[], Some("again"))));
     let error = bucket(&server, Retry::default()).scan("", None).await.unwrap_err();
     assert_eq!(error.kind, Kind::Failed, "{error}");
@@ -142,7 +142,7 @@ async fn a_listing_that_is_not_in_order_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_passed_over_counts_for_the_order_of_the_next() {
+async fn the_order_is_checked_against_a_page_whose_keys_are_all_skipped() {
     let server = two_pages(&["backups/A/dat0", "backups/A/dat1"], &["backups/A-B", "backups/B"]);
     let error = bucket(&server, Retry::default()).scan("", Some("A/dat1")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Failed, "{error}");
@@ -150,7 +150,7 @@ async fn a_page_that_is_passed_over_counts_for_the_order_of_the_next() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_begin_after_a_key_lists_what_comes_after_it_all_the_same() {
+async fn only_keys_after_the_start_are_returned_even_if_the_server_ignores_the_start() {
     let server = two_pages(&["backups/a", "backups/b"], &["backups/c", "backups/d"]);
     let store = bucket(&server, Retry::default());
     assert_eq!(names(&store.scan("", Some("c")).await.unwrap()), ["d"]);
@@ -158,14 +158,14 @@ async fn a_store_that_cannot_begin_after_a_key_lists_what_comes_after_it_all_the
 }
 
 #[tokio::test]
-async fn keys_out_of_order_after_an_arbitrary_key_are_an_error() {
+async fn unordered_keys_are_an_error_in_a_listing_with_a_start() {
     let server =
         Responder::start(|_, _| Answer::Whole(200, vec![], page(&["backups/A/dat1", "backups/A-C"], None)));
     let store = bucket(&server, Retry::default());
-    // Keys that the store sorts before `A-B` may sort after it in the order of the keys.
+    // The server may have left out keys that it sorts before `A-B`, although they come after `A-B` in the order of their bytes.
     let error = store.scan("", Some("A-B")).await.unwrap_err();
     assert_eq!(error.kind, Kind::Failed, "{error}");
-    // On the first page no key can be missing.
+    // Without a start, an unordered listing that is not cut leaves out no key, and is sorted here.
     assert_eq!(names(&store.scan("", None).await.unwrap()), ["A-C", "A/dat1"]);
 }
 
@@ -194,7 +194,7 @@ async fn a_page_with_nothing_but_the_folders_own_marker_does_not_end_a_listing()
 }
 
 #[tokio::test]
-async fn the_time_without_an_answer_is_that_of_one_request_and_not_of_all_that_a_listing_takes() {
+async fn the_time_limits_of_a_store_apply_to_each_request_and_not_to_a_whole_listing() {
     const PAGES: usize = 4;
     let server = Responder::start(|number, _| {
         let xml =

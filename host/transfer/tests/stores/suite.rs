@@ -35,21 +35,21 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
 
 /// The features of a server.
 #[derive(Clone, Copy)]
-pub(crate) struct Knows {
+pub(crate) struct Features {
     /// It can be listed.
     pub(crate) listings: bool,
     /// It supports the range of bytes 0 to 0.
     pub(crate) first_byte_alone: bool,
 }
 
-impl Knows {
+impl Features {
     pub(crate) const EVERYTHING: Self = Self { listings: true, first_byte_alone: true };
 }
 
 /// Runs the whole suite.
-pub(crate) async fn run(store: &Store, knows: Knows) {
-    let lists = knows.listings;
-    if knows.first_byte_alone {
+pub(crate) async fn run(store: &Store, features: Features) {
+    let lists = features.listings;
+    if features.first_byte_alone {
         assert_eq!(read(store, "base/small.txt", Some(Range { offset: 0, length: 1 })).await, b"0");
     }
     if lists {
@@ -60,13 +60,13 @@ pub(crate) async fn run(store: &Store, knows: Knows) {
         assert_eq!(error.kind, Kind::Invalid);
         assert!(error.message.contains("cannot be listed"), "{error}");
     }
-    the_metadata_of_an_object_are_the_same_in_every_request(store, lists).await;
-    a_missing_object_is_not_found_by_its_name(store).await;
+    every_request_reports_the_same_key_size_and_etag(store, lists).await;
+    the_error_for_a_missing_object_is_not_found_and_names_the_object(store).await;
     all_bytes_and_any_range_of_them_are_read(store).await;
     a_range_that_is_not_in_the_object_is_refused(store).await;
-    a_key_that_leads_elsewhere_is_refused_before_any_request(store).await;
+    an_invalid_key_or_prefix_is_refused(store).await;
     a_thread_that_may_block_reads_the_same_bytes(store).await;
-    more_bodies_than_requests_at_once_can_be_open(store).await;
+    more_bodies_can_be_open_than_requests_may_be_concurrent(store).await;
     the_rate_is_obeyed(store).await;
 }
 
@@ -110,7 +110,7 @@ async fn a_listing_begins_after_the_requested_key(store: &Store) {
     assert!(store.scan("base/", Some("zzz")).await.unwrap().objects.is_empty());
 }
 
-async fn the_metadata_of_an_object_are_the_same_in_every_request(store: &Store, lists: bool) {
+async fn every_request_reports_the_same_key_size_and_etag(store: &Store, lists: bool) {
     for (key, bytes) in objects().iter().take(6) {
         let object = store.head(key).await.unwrap();
         assert_eq!((&object.key, object.size), (key, bytes.len() as u64));
@@ -127,7 +127,7 @@ async fn the_metadata_of_an_object_are_the_same_in_every_request(store: &Store, 
     }
 }
 
-async fn a_missing_object_is_not_found_by_its_name(store: &Store) {
+async fn the_error_for_a_missing_object_is_not_found_and_names_the_object(store: &Store) {
     for key in ["base/nothing", "base", "base/small.txt/below", "nowhere/at/all", OUTSIDE] {
         for error in [store.head(key).await.unwrap_err(), store.read(key, None).await.unwrap_err()] {
             assert_eq!(error.kind, Kind::NotFound, "{key}: {error}");
@@ -178,7 +178,7 @@ async fn a_range_that_is_not_in_the_object_is_refused(store: &Store) {
     assert_eq!(error.kind, Kind::Invalid, "{error}");
 }
 
-async fn a_key_that_leads_elsewhere_is_refused_before_any_request(store: &Store) {
+async fn an_invalid_key_or_prefix_is_refused(store: &Store) {
     let outside = format!("../{OUTSIDE}");
     for key in [
         outside.as_str(),
@@ -212,7 +212,7 @@ async fn a_thread_that_may_block_reads_the_same_bytes(store: &Store) {
     }
 }
 
-async fn more_bodies_than_requests_at_once_can_be_open(store: &Store) {
+async fn more_bodies_can_be_open_than_requests_may_be_concurrent(store: &Store) {
     let opening = async {
         let mut bodies = Vec::new();
         for _ in 0..transfer::store::CONCURRENCY.get() * 2 {
@@ -231,7 +231,9 @@ async fn more_bodies_than_requests_at_once_can_be_open(store: &Store) {
         }
         assert_eq!(bytes, bodies.len() * (3 * CHUNK + 17));
     };
-    tokio::time::timeout(Duration::from_secs(60), opening).await.expect("nobody waits for himself");
+    tokio::time::timeout(Duration::from_secs(60), opening)
+        .await
+        .expect("open bodies do not block each other");
 }
 
 async fn the_rate_is_obeyed(store: &Store) {

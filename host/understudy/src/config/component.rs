@@ -59,7 +59,7 @@ pub(super) const KEYS: &[Key] = &[
         "time",
         "`\"15m\"`, or 5 minutes more than the longest `retry_for` of the method's stores if that is \
          longer",
-        "how long the method may read, write and finish nothing while it fills the directory; `\"0s\"` \
+        "how long the method may go without reading, writing or finishing anything while it fills the directory; `\"0s\"` \
          means no limit",
     ),
     Key::new(
@@ -111,7 +111,7 @@ pub struct ComponentSection {
 /// How long a plan may take by default: long enough to list some million files on a slow file system.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// How long a method may read, write and finish nothing by default.
+/// How long a method may go without reading, writing or finishing anything by default.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// How much processor time one attempt may use by default. This limit ends a method that calls the host in an endless loop. `stall_timeout`
@@ -142,7 +142,7 @@ impl ComponentSection {
         Some(self.cpu.unwrap_or(CPU)).filter(|limit| !limit.is_zero())
     }
 
-    /// Returns how long the method may read, write and finish nothing; `None` if there is no limit.
+    /// Returns how long the method may go without reading, writing or finishing anything; `None` if there is no limit.
     pub fn stall_timeout(&self) -> Option<Duration> {
         let retries = self.grants.open.stores.values().map(|store| store.retry.at_most).max();
         let default = || retries.map_or(STALL_TIMEOUT, |retries| STALL_TIMEOUT.max(retries + AFTER_RETRIES));

@@ -102,10 +102,11 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
         }
     }
     if attempt.denials.len() > DENIALS {
-        lines.push(format!(
-            "    and {} more denials, which the report has (--report)",
-            attempt.denials.len() - DENIALS
-        ));
+        let more = match attempt.denials.len() - DENIALS {
+            1 => "1 more denial".to_owned(),
+            more => format!("{more} more denials"),
+        };
+        lines.push(format!("    and {more}, which the report has (--report)"));
     }
     if attempt.outcome != Outcome::NotApplicable {
         let shown = attempt.output.len().saturating_sub(LAST_LINES);
@@ -220,6 +221,19 @@ mod tests {
             "/data is as it was",
         ];
         assert_eq!(short, expected);
+    }
+
+    #[test]
+    fn the_denials_that_the_summary_leaves_out_are_counted() {
+        let last = |denials| {
+            let denial =
+                Denial { capability: replica::CapabilityKind::Read, what: "/mnt".to_owned(), remedy: None };
+            let denied = Attempt { denials: vec![denial; denials], ..attempt("tarball", Outcome::Denied) };
+            attempt_lines(&denied).pop().unwrap()
+        };
+        assert_eq!(last(DENIALS), "    denied: read /mnt");
+        assert_eq!(last(DENIALS + 1), "    and 1 more denial, which the report has (--report)");
+        assert_eq!(last(DENIALS + 2), "    and 2 more denials, which the report has (--report)");
     }
 
     #[test]

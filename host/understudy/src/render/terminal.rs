@@ -1,4 +1,5 @@
-//! The only module that writes to standard error, so that log lines, progress lines and the bar do not overwrite each other.
+//! Standard error for log lines, progress lines and the bar, so that they do not overwrite each other. Only clap's usage messages are
+//! printed elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};

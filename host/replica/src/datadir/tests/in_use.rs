@@ -1,4 +1,4 @@
-//! A running server, another run, the leftover processes of a dead run.
+//! Tests with a data directory in use: by a running server, by another run, or by leftover processes of a run that was killed.
 
 use super::*;
 use crate::seal::UNFINISHED_CONTROL_FILE;
@@ -80,7 +80,7 @@ fn rule_25_a_stale_postmaster_pid_is_no_server() {
     let mut ended = Command::new("true").spawn().unwrap();
     let dead = ended.id();
     let elsewhere = Running::start(Command::new("sleep").arg("600").current_dir("/"));
-    // The PID of a zombie, of no process, of another program, of this program.
+    // `dead` is the PID of a zombie. The other PIDs are those of another program, of this program, and of no process.
     while !crate::state::process::stat(dead).unwrap().unwrap().is_dead() {
         std::thread::yield_now();
     }
@@ -278,7 +278,7 @@ fn rule_26_a_leftover_process_without_the_lock_is_ended_as_well() {
     let (mut child, identity) = leader(None);
     machine.killed(directory, &[identity]);
     assert_eq!(machine.inspect(), Ok(Contents::Unfinished));
-    assert!(child.runs(), "a check ends nothing");
+    assert!(child.runs(), "`inspect` ended the process");
     machine.acquire().unwrap();
     assert!(!child.runs());
 }
@@ -384,7 +384,7 @@ fn rule_26_a_run_killed_at_any_moment_leaves_what_the_next_run_recovers_from() {
             while !machine.path("go").exists() {
                 assert!(
                     began.elapsed() < Duration::from_secs(60) && child.runs(),
-                    "the child creates replicas"
+                    "the child created no replica in 60 s, or ended"
                 );
                 std::thread::sleep(Duration::from_micros(200));
             }
@@ -409,5 +409,5 @@ fn rule_26_a_run_killed_at_any_moment_leaves_what_the_next_run_recovers_from() {
         assert_eq!(entries(&machine.path("wal")), [""; 0]);
         directory.state().run_ended(RunResult::Failed, true).unwrap();
     }
-    assert!(unfinished > 0, "{whole} times it was killed between two replicas, never during one");
+    assert!(unfinished > 0, "{whole} times the child was killed between two replicas, and never during one");
 }

@@ -106,7 +106,7 @@ fn an_invalid_item_refuses_the_whole_call() {
 }
 
 #[test]
-fn a_file_with_wrong_contents_fails_by_name_and_is_removed() {
+fn the_error_for_a_file_with_wrong_contents_names_the_object_and_the_file_is_removed() {
     let scene = Scene::new();
     let bytes = noise(1, 300_000);
     scene.object("dir/x", &bytes);

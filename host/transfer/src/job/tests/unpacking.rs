@@ -96,7 +96,7 @@ fn members_obey_the_same_rules_for_paths_as_items() {
 }
 
 #[test]
-fn an_archive_that_is_damaged_or_leads_elsewhere_fails_by_name() {
+fn the_error_for_an_archive_that_is_damaged_or_leads_elsewhere_names_the_archive() {
     let fine = file("base/1", b"x");
     let truncated = archive(std::slice::from_ref(&fine));
     let mut padded = truncated.clone();
@@ -148,7 +148,7 @@ fn refused_paths_fail_and_skipped_files_are_not_written() {
                 .unwrap();
         }
     }
-    // Paths below the directory are refused, the directory itself is not.
+    // Paths below the directory are refused, but not the directory itself.
     let item = Unpack { skip: vec!["tablespace_map".to_owned()], ..refuse(&["pg_tblspc/", "global/"]) };
     scene.unpack(&scene.job(), item, None).unwrap();
     assert_eq!(
@@ -160,7 +160,7 @@ fn refused_paths_fail_and_skipped_files_are_not_written() {
 }
 
 #[test]
-fn an_archive_writes_no_more_than_it_may() {
+fn an_archive_writes_no_more_than_its_limit() {
     let scene = Scene::new();
     let zeros = vec![0; 8 << 20];
     let members = [file("a", &[1; 1000]), file("b", &zeros)];
@@ -225,7 +225,7 @@ fn links_in_the_way_are_not_followed() {
 }
 
 #[test]
-fn a_directory_that_becomes_a_link_while_files_are_written_leads_nowhere() {
+fn a_link_that_replaces_a_directory_while_files_are_written_is_not_followed() {
     let scene = Scene::with_workers(1);
     let outside = tempfile::tempdir().unwrap();
     let members: Vec<_> =

@@ -65,13 +65,17 @@ fn what_is_open_at_once_is_bounded() {
         }
     };
     assert_eq!(error.downcast_ref(), Some(&TooMuch::Held));
-    // As many requests as there may be connections, and some more.
+    // More than twice as many requests can be open as there may be connections.
     assert!(open.len() > 2 * CONNECTIONS, "{}", open.len());
     let headers = types::HostOutgoingRequest::headers(view, Resource::new_borrow(open[0].rep())).unwrap();
     for request in open {
         types::HostOutgoingRequest::drop(view, request).unwrap();
     }
-    assert_eq!(view.http.held.left.available_permits(), HELD - HELD_BY_REQUEST, "its headers are open");
+    assert_eq!(
+        view.http.held.left.available_permits(),
+        HELD - HELD_BY_REQUEST,
+        "a list of headers keeps the reservation of its dropped request"
+    );
     types::HostFields::drop(view, headers).unwrap();
     assert_eq!(view.http.held.left.available_permits(), HELD);
     let fields: Vec<_> = std::iter::from_fn(|| types::HostFields::new(view).ok()).collect();
