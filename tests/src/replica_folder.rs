@@ -119,7 +119,17 @@ impl ReplicaFolder {
             // open descriptor, and Linux does not execute a file that is open for writing (ETXTBSY).
             run(Command::new("/bin/cp").arg(understudy()?).arg(&replica.program))?;
             replica.user.directory(&replica.plugins)?;
-            for name in ["tarball", "mirror", "pgbackrest", "walg", "barman", "command", "hostile", "caller", "catalogue"] {
+            for name in [
+                "tarball",
+                "mirror",
+                "pgbackrest",
+                "walg",
+                "barman",
+                "command",
+                "hostile",
+                "caller",
+                "catalogue",
+            ] {
                 replica.add_component(name)?;
             }
         }

@@ -118,6 +118,32 @@ impl Job {
         Ok(self.inner.unpack_link(item, listing, &chain.inner, which).map_err(Error::from)?)
     }
 
+    /// Adds files of a backup that is a link of `chain`, as [`Job::unpack_link`] does for an archive. The path of a file is the name that the
+    /// backup has, such as `base/5/INCREMENTAL.1259`. A file of an older backup that is not needed is not read. [`Fetch::at`] must be
+    /// `None`, and [`Fetch::unless`] must be [`Unless::Always`].
+    ///
+    /// # Errors
+    /// The errors of [`Job::fetch`].
+    pub fn fetch_link(
+        &mut self,
+        items: impl IntoIterator<Item = Fetch>,
+        chain: &mut Chain,
+        which: Link,
+    ) -> Result<(), Failure> {
+        self.submit()?;
+        chain.submit()?;
+        let mut items = items.into_iter();
+        loop {
+            let batch: Vec<_> = items.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            cancelled()?;
+            self.inner.fetch_link(&batch, &chain.inner, which).map_err(Error::from)?;
+            self.check_outcomes()?;
+        }
+    }
+
     /// Adds one file that is put together from parts of several objects.
     ///
     /// # Errors

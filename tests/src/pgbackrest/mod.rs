@@ -4,6 +4,7 @@
 //! machine's configuration is never read.
 
 mod info;
+mod newer;
 mod tree;
 
 use std::fs;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 pub use info::Info;
+pub use newer::newer_pgbackrest;
 pub use tree::{Difference, differences, snapshot};
 
 use crate::primary::Primary;
@@ -41,19 +43,27 @@ pub struct Kind {
     pub bundle: bool,
     /// Whether the repository is encrypted with [`PASS`] (`repo-cipher-type`).
     pub encrypted: bool,
+    /// Whether files are stored in blocks (`repo-block`). Then the stanza uses the newer pgBackRest of [`newer_pgbackrest`].
+    pub blocks: bool,
 }
 
 /// A repository without bundles and without encryption.
-pub const PLAIN: Kind = Kind { bundle: false, encrypted: false };
+pub const PLAIN: Kind = Kind { bundle: false, encrypted: false, blocks: false };
 
 /// An encrypted repository without bundles.
-pub const ENCRYPTED: Kind = Kind { bundle: false, encrypted: true };
+pub const ENCRYPTED: Kind = Kind { bundle: false, encrypted: true, blocks: false };
 
 /// A repository with bundles and without encryption.
-pub const BUNDLED: Kind = Kind { bundle: true, encrypted: false };
+pub const BUNDLED: Kind = Kind { bundle: true, encrypted: false, blocks: false };
 
 /// An encrypted repository with bundles.
-pub const BUNDLED_ENCRYPTED: Kind = Kind { bundle: true, encrypted: true };
+pub const BUNDLED_ENCRYPTED: Kind = Kind { bundle: true, encrypted: true, blocks: false };
+
+/// A repository with files in blocks and without encryption.
+pub const BLOCKS: Kind = Kind { bundle: true, encrypted: false, blocks: true };
+
+/// An encrypted repository with files in blocks.
+pub const BLOCKS_ENCRYPTED: Kind = Kind { bundle: true, encrypted: true, blocks: true };
 
 /// A tablespace of the primary.
 #[derive(Clone, Debug)]
@@ -72,6 +82,8 @@ pub struct Stanza {
     /// Its tablespaces.
     pub tablespaces: Vec<Tablespace>,
     repositories: Vec<Kind>,
+    /// The program.
+    program: PathBuf,
     compress_type: String,
     next: AtomicU32,
 }
@@ -94,7 +106,17 @@ impl Stanza {
         primary.playground.user().write(&pass, &format!("{PASS}\n"))?;
         fs::set_permissions(&pass, fs::Permissions::from_mode(0o600))?;
         let oid = primary.server.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'")?;
+        let program = match repositories.iter().any(|kind| kind.blocks) {
+            true => {
+                // The server's user may not be able to read the checkout.
+                let copy = primary.playground.path("pgbackrest/program");
+                run(Command::new("/bin/cp").arg(newer_pgbackrest()?).arg(&copy))?;
+                copy
+            }
+            false => PathBuf::from(PGBACKREST),
+        };
         let mut stanza = Self {
+            program,
             tablespaces: vec![Tablespace { oid, path: primary.tablespace() }],
             primary,
             repositories: repositories.to_vec(),
@@ -117,11 +139,12 @@ impl Stanza {
     /// # Errors
     /// Fails if a program of PostgreSQL fails.
     pub fn restarted(self) -> Result<Self> {
-        let Self { primary, tablespaces, repositories, compress_type, next } = self;
+        let Self { primary, tablespaces, repositories, program, compress_type, next } = self;
         if primary.server.datadir().join("postmaster.pid").exists() {
             primary.server.stop()?;
         }
-        let stanza = Self { primary: primary.restarted()?, tablespaces, repositories, compress_type, next };
+        let primary = primary.restarted()?;
+        let stanza = Self { primary, tablespaces, repositories, program, compress_type, next };
         stanza.configure(&stanza.config(), &stanza.primary.server)?;
         Ok(stanza)
     }
@@ -174,7 +197,8 @@ impl Stanza {
     }
 
     fn archive_command(&self, config: &Path) -> String {
-        format!("{PGBACKREST} --config={} --stanza={STANZA} archive-push %p", config.display())
+        let program = self.program.display();
+        format!("{program} --config={} --stanza={STANZA} archive-push %p", config.display())
     }
 
     fn configure(&self, config: &Path, server: &PostgresServer) -> Result<()> {
@@ -197,6 +221,9 @@ impl Stanza {
             if kind.bundle {
                 text += &format!("repo{number}-bundle=y\n");
             }
+            if kind.blocks {
+                text += &format!("repo{number}-block=y\n");
+            }
             if kind.encrypted {
                 text += &format!("repo{number}-cipher-type=aes-256-cbc\nrepo{number}-cipher-pass={PASS}\n");
             }
@@ -216,7 +243,7 @@ impl Stanza {
     }
 
     fn with(&self, config: &Path, words: &[&str]) -> Command {
-        let mut command = self.primary.playground.user().command(PGBACKREST);
+        let mut command = self.primary.playground.user().command(&self.program);
         command.arg(format!("--config={}", config.display())).arg(format!("--stanza={STANZA}")).args(words);
         command
     }

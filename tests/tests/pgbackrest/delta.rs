@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tests::pgbackrest::{BUNDLED, Kind, PLAIN, Stanza, snapshot};
+use tests::pgbackrest::{BLOCKS, BUNDLED, Kind, PLAIN, Stanza, snapshot};
 use tests::replica_folder::ReplicaFolder;
 
 use super::bad_input::flip;
@@ -42,7 +42,7 @@ fn unchanged_files(replica: &ReplicaFolder) -> Vec<(String, u64, i128)> {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn files_that_match_are_kept_and_the_others_are_replaced_or_removed() {
-    for kind in [PLAIN, BUNDLED] {
+    for kind in [PLAIN, BUNDLED, BLOCKS] {
         let stanza = Stanza::start("pgbr-delta", 3_000, &[kind], "lz4").unwrap();
         stanza.backup(1, "full", &[]).unwrap();
         let replica = stanza.replica(&section(&stanza, "")).unwrap();

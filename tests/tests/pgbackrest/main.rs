@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the counts and messages are for the reader of the test's output")]
 
 mod bad_input;
+mod blocks;
 mod choice;
 mod delta;
 mod example;

@@ -10,7 +10,7 @@ use tests::program::fast_or_full;
 
 /// The type of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Type {
+pub(crate) enum Type {
     Full,
     Diff,
     /// An incremental backup that is based on another incremental backup.
@@ -21,7 +21,7 @@ const TYPES: [Type; 3] = [Type::Full, Type::Diff, Type::Incr];
 const KINDS: [Kind; 4] = [PLAIN, ENCRYPTED, BUNDLED, BUNDLED_ENCRYPTED];
 
 /// A test case: a compression, a kind of repository and a backup type.
-type Case = (&'static str, Kind, Type);
+pub(crate) type Case = (&'static str, Kind, Type);
 
 /// The cases of a fast run. They cover every compression, every kind of repository and every backup type.
 const FAST: [Case; 5] = [
@@ -39,13 +39,13 @@ const OWN: [(&str, &str); 3] = [
     ("pg_wal", "Understudy restores WAL, pgBackRest leaves WAL to restore_command"),
 ];
 
-fn is_own(path: &str) -> bool {
+pub(crate) fn is_own(path: &str) -> bool {
     OWN.iter()
         .any(|(own, _)| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// Takes a backup of this type and the backups that it depends on, changing the database before each of them.
-fn backup(stanza: &Stanza, number: usize, wanted: Type) -> String {
+pub(crate) fn backup(stanza: &Stanza, number: usize, wanted: Type) -> String {
     let change = |step: u32| {
         for sql in [
             format!("UPDATE letters SET body = body || '{step}' WHERE id % 97 = 0"),
@@ -75,7 +75,7 @@ fn backup(stanza: &Stanza, number: usize, wanted: Type) -> String {
 }
 
 /// Restores a backup with the program and with pgBackRest, and compares the results.
-fn check_case(stanza: &Stanza, number: usize, case: Case) {
+pub(crate) fn check_case(stanza: &Stanza, number: usize, case: Case) {
     let label = backup(stanza, number, case.2);
     // Differential backups are restored with all archived WAL, the others only with the WAL that the backup needs.
     let wal = if case.2 == Type::Diff { "wal = \"latest\"\n" } else { "" };

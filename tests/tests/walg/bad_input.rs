@@ -47,7 +47,10 @@ fn what_is_wrong_with_a_storage_is_named() {
     let mut scene = Scene::new("walg-bad-input", Compression::None, 1000);
     scene.take_chain();
     let sentinel = |which: &str| {
-        scene.settings.storage.join(format!("basebackups_005/{}_backup_stop_sentinel.json", scene.backup(which)))
+        scene
+            .settings
+            .storage
+            .join(format!("basebackups_005/{}_backup_stop_sentinel.json", scene.backup(which)))
     };
     let check = |which: &str, says: &[&str]| {
         scene.own();
@@ -62,16 +65,27 @@ fn what_is_wrong_with_a_storage_is_named() {
     with_changed(&sentinel("first"), replaced("\"DeltaLSN\":", "\"DeltaLSN\":1"), || {
         check("first", &[scene.backup("first")]);
     });
-    with_changed(&scene.folder("second").join("files_metadata.json"), |_| None, || {
-        check("second", &["files_metadata.json"]);
-    });
+    with_changed(
+        &scene.folder("second").join("files_metadata.json"),
+        |_| None,
+        || {
+            check("second", &["files_metadata.json"]);
+        },
+    );
     // Archives: cut, missing, and with members that leave the data directory.
-    let part = |which: &str, number: u32| scene.folder(which).join(format!("tar_partitions/part_{number:03}.tar"));
-    with_changed(&part("full", 1), |bytes| Some(bytes[..bytes.len() / 2].to_vec()), || {
-        check("first", &["part_001.tar"]);
-    });
+    let part =
+        |which: &str, number: u32| scene.folder(which).join(format!("tar_partitions/part_{number:03}.tar"));
+    with_changed(
+        &part("full", 1),
+        |bytes| Some(bytes[..bytes.len() / 2].to_vec()),
+        || {
+            check("first", &["part_001.tar"]);
+        },
+    );
     with_changed(&part("full", 2), |_| None, || check("full", &["part_002.tar"]));
-    for (name, says) in [("../../escaped", "../../escaped"), ("/../../escaped", "escaped"), ("base/../../escaped", "escaped")] {
+    for (name, says) in
+        [("../../escaped", "../../escaped"), ("/../../escaped", "escaped"), ("base/../../escaped", "escaped")]
+    {
         let change = |mut bytes: Vec<u8>| {
             bytes[..100].fill(0);
             bytes[..name.len()].copy_from_slice(name.as_bytes());

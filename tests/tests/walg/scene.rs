@@ -81,7 +81,11 @@ impl Scene {
     /// Gives the storage to the user of the servers.
     pub(crate) fn own(&self) {
         let mut chown = std::process::Command::new("chown");
-        chown.arg("--recursive").arg("--reference").arg(self.primary.playground.path("")).arg(&self.settings.storage);
+        chown
+            .arg("--recursive")
+            .arg("--reference")
+            .arg(self.primary.playground.path(""))
+            .arg(&self.settings.storage);
         assert!(chown.status().unwrap().success());
     }
 
@@ -107,7 +111,8 @@ impl Scene {
         let mut session = Session::start(server)?;
         let start = session.ask("SELECT pg_backup_start('walg', true)")?;
         let packed = Packed::pack(&self.settings, &cluster, lsn(&start)?, parent)?;
-        let stopped = session.ask("SELECT lsn || '#' || labelfile || '#' || spcmapfile FROM pg_backup_stop(false)")?;
+        let stopped =
+            session.ask("SELECT lsn || '#' || labelfile || '#' || spcmapfile FROM pg_backup_stop(false)")?;
         let mut parts = stopped.split('#');
         let (finish, label, map) = (parts.next(), parts.next(), parts.next());
         let (finish, label) = (finish.context("no LSN")?, label.context("no label")?);
@@ -249,7 +254,8 @@ fn encrypted(plain: &[u8]) -> Vec<u8> {
     let full = plain.len() / AT_ONCE * AT_ONCE;
     let mut message = |bytes: &[u8], tag| {
         let mut out = vec![0; bytes.len() + 17];
-        secretstream::crypto_secretstream_xchacha20poly1305_push(&mut state, &mut out, bytes, None, tag).unwrap();
+        secretstream::crypto_secretstream_xchacha20poly1305_push(&mut state, &mut out, bytes, None, tag)
+            .unwrap();
         stored.extend(out);
     };
     plain[..full].chunks(AT_ONCE).for_each(|bytes| message(bytes, MESSAGE));

@@ -2,9 +2,7 @@
 
 use ::transfer::chain::{IncrementFormat, Link};
 use ::transfer::digest::Digest;
-use ::transfer::job::{
-    Action, Assembly, BlockDigests, Extent, Fetch, Overwrite, Piece, Status, Unpack,
-};
+use ::transfer::job::{Action, Assembly, BlockDigests, Extent, Fetch, Overwrite, Piece, Status, Unpack};
 use ::transfer::listing::Listed;
 use ::transfer::pipeline::Pipeline;
 use wasmtime::component::Resource;
@@ -55,11 +53,18 @@ impl transfer::HostJob for State {
         in_chain: Resource<FileChain>,
         which: transfer::Link,
     ) -> Answer<()> {
-        let link = match which {
-            transfer::Link::Newest => Link::Newest,
-            transfer::Link::Older => Link::Older,
-        };
-        self.unpack_link(&job, unpack(item), files.as_ref(), &in_chain, link).await
+        self.unpack_link(&job, unpack(item), files.as_ref(), &in_chain, link(which)).await
+    }
+
+    async fn fetch_link(
+        &mut self,
+        job: Resource<TransferJob>,
+        items: Vec<transfer::Fetch>,
+        in_chain: Resource<FileChain>,
+        which: transfer::Link,
+    ) -> Answer<()> {
+        let items = items.into_iter().map(fetch).collect();
+        self.fetch_link(&job, items, &in_chain, link(which)).await
     }
 
     async fn assemble(&mut self, job: Resource<TransferJob>, item: transfer::Assembly) -> Answer<()> {
@@ -145,12 +150,16 @@ impl transfer::HostChain for State {
 
 impl transfer::Host for State {}
 
+fn link(link: transfer::Link) -> Link {
+    match link {
+        transfer::Link::Newest => Link::Newest,
+        transfer::Link::Older => Link::Older,
+    }
+}
+
 fn assembly(item: transfer::Assembly) -> Assembly {
-    let extent = |extent: transfer::Extent| Extent {
-        offset: extent.offset,
-        at: extent.at,
-        length: extent.length,
-    };
+    let extent =
+        |extent: transfer::Extent| Extent { offset: extent.offset, at: extent.at, length: extent.length };
     let piece = |piece: transfer::Piece| Piece {
         origin: piece.origin,
         object: piece.object,

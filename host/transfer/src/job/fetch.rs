@@ -11,6 +11,7 @@ use rustix::fs::Stat;
 
 use super::coalesce;
 use super::copy;
+use super::linked::{LinkOf, Linked, text};
 use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::Item;
@@ -18,6 +19,7 @@ use super::worker::Worker;
 use super::{Action, EndedItem, Overwrite};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind};
+use crate::sink::BUFFER;
 use crate::sink::directories::shown;
 use crate::sink::file::{self, Output, Wanted};
 use crate::store::Range;
@@ -125,6 +127,9 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, E
 /// Returns whether the file exists already and `overwrite` says to keep it. Sets the mode and time of a file that is kept.
 fn is_up_to_date(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, Error> {
     job.fail_if_cancelled()?;
+    if let Some((chain, link)) = &item.chain {
+        return Ok(!LinkOf::new(chain, *link, &text(&item.path))?.is_needed());
+    }
     if item.overwrite == Overwrite::Always {
         return Ok(false);
     }
@@ -250,6 +255,10 @@ fn output<'a>(worker: &mut Worker, job: &'a State, item: &Item) -> Result<Output
 
 /// Writes an empty file, for which nothing is read.
 fn write_nothing(worker: &mut Worker, job: &State, item: &Item) -> Result<(), Error> {
+    if let Some((chain, link)) = &item.chain {
+        let of = LinkOf::new(chain, *link, &text(&item.path))?;
+        return Linked::begin(worker, job, of, 0, item.digest.clone())?.finish().map(drop);
+    }
     output(worker, job, item)?.finish(item.mtime)
 }
 
@@ -267,6 +276,11 @@ fn write(
         stored.skip_to(position)?;
         (position, item.range.map_or(stored.size(), |range| range.length))
     };
+    if let Some((chain, link)) = &item.chain {
+        let of = LinkOf::new(chain, *link, &text(&item.path))?;
+        let part = Part::new(Arc::clone(stored), length);
+        return write_linked(worker, job, item, of, part).map(|()| length);
+    }
     let mut output = output(worker, job, item)?;
     if item.origin.via.is_plain() && job.withheld.is_empty() {
         write_plain(worker, job, item, stored, (position, length), &mut output)?;
@@ -288,6 +302,29 @@ fn write(
     }
     output.finish(item.mtime)?;
     Ok(length)
+}
+
+/// Writes a file of a chain.
+fn write_linked(worker: &mut Worker, job: &State, item: &Item, of: LinkOf, part: Part) -> Result<(), Error> {
+    let plain = item.origin.via.decode_to_keep(Box::new(part), &job.memory_allowance(job.cancel_token()))?;
+    let mut plain = job.withheld.refusing(plain);
+    let mut linked = Linked::begin(worker, job, of, item.size, item.digest.clone())?;
+    let (mut left, mut buffer) = (item.size, vec![0; BUFFER]);
+    loop {
+        // Reads at most one byte more than expected, so that a decompression bomb fails here.
+        let most = usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX).min(buffer.len());
+        match plain.read(&mut buffer[..most]) {
+            Ok(0) if left > 0 => return Err(file::too_short(item.size - left, item.size)),
+            Ok(0) => return linked.finish().map(drop),
+            Ok(count) if count as u64 > left => return Err(file::too_long(item.size)),
+            Ok(count) => {
+                linked.write(worker, &buffer[..count])?;
+                left -= count as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn write_plain(

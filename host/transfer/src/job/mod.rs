@@ -7,6 +7,7 @@ mod assemble;
 mod coalesce;
 mod copy;
 mod fetch;
+mod linked;
 mod observer;
 mod outcomes;
 mod pool;
@@ -240,7 +241,29 @@ impl Job {
     /// length, or a condition for overwriting without the value that it compares; `Limit` if too many outcomes wait to be taken, or
     /// too little memory is left; `Cancelled` if the job is cancelled.
     pub async fn fetch(&self, items: Vec<Fetch>) -> Result<(), Error> {
-        let mut items = items.into_iter().map(|item| self.item(item)).collect::<Result<Vec<_>, _>>()?;
+        let items = items.into_iter().map(|item| self.item(item)).collect::<Result<Vec<_>, _>>()?;
+        self.add(items).await
+    }
+
+    /// Adds files of a backup that is a link of a chain, all or none of them. All archives and files of newer backups of the chain must
+    /// have ended. Files of older backups that are not needed are not read.
+    ///
+    /// # Errors
+    /// The errors of [`Job::fetch`]; also `Invalid` for an item with an offset, or one that may keep an existing file.
+    pub async fn fetch_link(&self, items: Vec<Fetch>, chain: Arc<Chain>, link: Link) -> Result<(), Error> {
+        let linked = |item: Fetch| {
+            if item.at.is_some() || item.overwrite != Overwrite::Always {
+                let path = item.path.escape_debug();
+                let why = format!("`{path}`: a file of a chain is always written as a new file");
+                return Err(Error::new(Kind::Invalid, why));
+            }
+            Ok(self.item(item)?.in_chain(Arc::clone(&chain), link))
+        };
+        let items = items.into_iter().map(linked).collect::<Result<Vec<_>, _>>()?;
+        self.add(items).await
+    }
+
+    async fn add(&self, mut items: Vec<Item>) -> Result<(), Error> {
         let bytes: Vec<u64> = items.iter().map(Item::bytes).collect();
         let mut charge = self.state.charge_memory(bytes.iter().sum(), "the items to fetch").await?;
         let first = self.state.number(items.len())?;

@@ -4,7 +4,6 @@
 //! large files. Small files become batches that refer to the buffers, and any idle worker writes them. So several threads write the
 //! files of an archive although its bytes arrive in sequence.
 
-mod linked;
 mod writing;
 
 use std::cell::RefCell;
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use ustar::{Kind as MemberKind, Member, Stream, TarError};
 
 use super::archive_directories::ArchiveDirectories;
+use super::linked::{LinkOf, text};
 use super::outcomes::OUTCOME;
 use super::state::{Origin, State};
 use super::stored::{Part, Stored};
@@ -24,7 +24,7 @@ use super::unit::{Ticket, Unit};
 use super::worker::Worker;
 use super::{Action, EndedItem, MOST_PATHS, Unpack};
 use crate::budget::ALLOCATION_OVERHEAD;
-use crate::chain::{Chain, IncrementFormat, Link, increment};
+use crate::chain::{Chain, IncrementFormat, Link};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, PathSet};
 use crate::sink::BUFFER;
@@ -32,7 +32,6 @@ use crate::sink::directories::shown;
 use crate::sink::ring::{Filling, Piece, Reader, Ring};
 use crate::target::Target;
 use foundation::rooted::RelativePath;
-use linked::LinkOf;
 use writing::{MemberFile, Writing};
 
 pub(crate) use writing::{Archive, SmallFile, SmallFiles, write_batch};
@@ -305,14 +304,12 @@ impl<'a> Unpacking<'a> {
         let link = match &self.item.chain {
             None => None,
             Some((chain, link)) => {
-                let (file, content) = increment::file_of(chain.format(), &name);
-                if self.item.refuse.contains(&file) {
+                let of = LinkOf::new(chain, *link, &name)?;
+                if self.item.refuse.contains(&text(&of.file)) {
                     return Err(refused());
                 }
-                skipped |= *link == Link::Older && !chain.needs(&file);
-                let file =
-                    RelativePath::new(&file).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
-                Some(LinkOf { chain: Arc::clone(chain), link: *link, file, content })
+                skipped |= !of.is_needed();
+                Some(of)
             }
         };
         // Nothing is written for a file of a tablespace that only an older backup has.
@@ -386,9 +383,4 @@ fn broken(error: TarError) -> Error {
         TarError::Io(error) => Error::from(error),
         error => Error::new(Kind::Corrupt, format!("the archive {error}")),
     }
-}
-
-/// Returns the text of a path from an archive, whose names are UTF-8.
-fn text(path: &RelativePath) -> String {
-    path.as_os_str().to_string_lossy().into_owned()
 }

@@ -319,6 +319,13 @@ impl Job {
         self.unpack(item, files)
     }
 
+    pub(crate) fn fetch_link(&self, items: &[Fetch], _chain: &Chain, _which: Link) -> Result<(), Error> {
+        match items.first() {
+            None => Ok(()),
+            Some(item) => Err(Error::Failed(format!("the stand-in cannot combine files, such as {}", item.path))),
+        }
+    }
+
     pub(crate) fn assemble(&self, item: &Assembly) -> Result<(), Error> {
         let origins = self.state.borrow().origins.clone();
         let ended = assembly::assemble(&origins, item);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::transfer::chain::{Chain, IncrementFormat, Link};
-use ::transfer::job::{Assembly, Unpack};
+use ::transfer::job::{Assembly, Fetch, Unpack};
 use wasmtime::component::Resource;
 
 use super::transfer::{FileListing, ITEMS, TransferJob};
@@ -67,6 +67,21 @@ impl State {
     ) -> Answer<()> {
         let chain = Arc::clone(&self.table.get(chain)?.0);
         self.unpack_in(job, item, files, Some((chain, link))).await
+    }
+
+    /// Adds files of a backup that is a link of a chain.
+    ///
+    /// # Errors
+    /// The errors of [`State::fetch_files`].
+    pub(crate) async fn fetch_link(
+        &mut self,
+        job: &Resource<TransferJob>,
+        items: Vec<Fetch>,
+        chain: &Resource<FileChain>,
+        link: Link,
+    ) -> Answer<()> {
+        let chain = Arc::clone(&self.table.get(chain)?.0);
+        self.fetch_in(job, items, Some((chain, link))).await
     }
 
     /// Adds one file that is put together from parts of several objects.

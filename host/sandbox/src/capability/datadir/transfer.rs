@@ -117,6 +117,19 @@ impl State {
     /// # Errors
     /// `Denied` if a path may not be written or an object holds a key, `Limit` if there are too many items; otherwise the error of the job.
     pub(crate) async fn fetch_files(&mut self, job: &Resource<TransferJob>, items: Vec<Fetch>) -> Answer<()> {
+        self.fetch_in(job, items, None).await
+    }
+
+    /// Adds files to fetch, which belong to a chain if `chain` is given.
+    ///
+    /// # Errors
+    /// The errors of [`State::fetch_files`].
+    pub(super) async fn fetch_in(
+        &mut self,
+        job: &Resource<TransferJob>,
+        items: Vec<Fetch>,
+        chain: Option<(Arc<Chain>, Link)>,
+    ) -> Answer<()> {
         let capability = self.opens_origin(job, items.first().map(|item| item.origin));
         let call = self.reporter.call(capability, "transfer.fetch", || match items.as_slice() {
             [] => String::new(),
@@ -132,7 +145,13 @@ impl State {
                 self.check_object(held, item.origin, &item.object)?;
             }
             let adds = Arc::clone(&work);
-            self.while_reporting(&work, async move { adds.fetch(items).await }).await
+            self.while_reporting(&work, async move {
+                match chain {
+                    None => adds.fetch(items).await,
+                    Some((chain, link)) => adds.fetch_link(items, chain, link).await,
+                }
+            })
+            .await
         }
         .await;
         call.end_unless_ok(answer)

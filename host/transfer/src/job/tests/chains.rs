@@ -161,6 +161,65 @@ fn large_and_small_files_of_a_compressed_chain_are_combined() {
 }
 
 #[test]
+fn files_of_a_plain_chain_are_combined_as_archives_are() {
+    let scene = Scene::new();
+    let chain = chain(IncrementFormat::Postgresql);
+    let (newest, middle) = (postgresql(4, &[(1, 31)]), postgresql(3, &[(0, 20)]));
+    scene.object("2/INCREMENTAL.1", &newest);
+    scene.object("2/2", b"whole");
+    scene.object("2/3", b"");
+    scene.object("1/INCREMENTAL.1", &middle);
+    scene.object("0/1", &pages(&[10, 11, 12]));
+    let item = |object: &str, path: &str, bytes: &[u8]| Fetch {
+        digest: crc(bytes),
+        ..fetch(object, path, bytes.len() as u64)
+    };
+    let add = |items: Vec<Fetch>, link: Link| {
+        let job = scene.job();
+        scene.wait(job.fetch_link(items, Arc::clone(&chain), link)).unwrap();
+        scene.ended(&job)
+    };
+    let written = add(
+        vec![
+            item("2/INCREMENTAL.1", "base/5/INCREMENTAL.1", &newest),
+            item("2/2", "base/5/2", b"whole"),
+            Fetch { range: Some(Range { offset: 0, length: 0 }), ..item("2/3", "base/5/3", b"") },
+        ],
+        Link::Newest,
+    );
+    assert_eq!(written, [Ok(Action::Written), Ok(Action::Written), Ok(Action::Written)]);
+    let ended = add(
+        vec![
+            item("1/INCREMENTAL.1", "base/5/INCREMENTAL.1", &middle),
+            // A file that is not needed is not read: there is no such object.
+            item("1/gone", "base/5/2", b"older"),
+        ],
+        Link::Older,
+    );
+    assert_eq!(ended, [Ok(Action::Written), Ok(Action::Kept)]);
+    assert_eq!(chain.missing(9), ["base/5/1"]);
+    add(vec![item("0/1", "base/5/1", &pages(&[10, 11, 12]))], Link::Older);
+    assert!(chain.missing(9).is_empty());
+    assert!(scene.read("base/5/1") == pages(&[20, 31, 12, 0]));
+    assert!(scene.read("base/5/2") == b"whole" && scene.read("base/5/3").is_empty());
+    let job = scene.job();
+    for item in [
+        Fetch { at: Some(0), ..item("2/2", "base/5/9", b"whole") },
+        Fetch { overwrite: Overwrite::UnlessSameContent, ..item("2/2", "base/5/9", b"whole") },
+    ] {
+        let error = scene.wait(job.fetch_link(vec![item], Arc::clone(&chain), Link::Newest)).unwrap_err();
+        assert!(error.kind == Kind::Invalid && error.message.contains("base/5/9"), "{error:?}");
+    }
+    for (size, stored) in [(5, &b"longer"[..]), (5, b"cut")] {
+        scene.object("bad", stored);
+        let bad = Fetch { digest: None, size, ..item("bad", "base/5/bad", b"") };
+        let error = add(vec![bad], Link::Newest).remove(0).unwrap_err();
+        assert_eq!(error.kind, Kind::Corrupt, "{error:?}");
+        fs::remove_file(scene.path("base/5/bad")).ok();
+    }
+}
+
+#[test]
 fn members_are_compared_with_their_digests_whether_or_not_they_are_written() {
     let increment = postgresql(2, &[(1, 31)]);
     let whole = pages(&[10, 11]);

@@ -4,11 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::linked::{LinkOf, Linked};
-use super::text;
 use crate::budget::ALLOCATION_OVERHEAD;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
+use crate::job::linked::{LinkOf, Linked, text};
 use crate::job::pool::{Batch, Pool};
 use crate::job::state::State;
 use crate::job::worker::Worker;
@@ -234,7 +233,7 @@ impl<'a> Writing<'a> {
                 archive.count_written(output.position());
                 output.finish(None)?;
             }
-            To::Linked(linked) => linked.finish(archive)?,
+            To::Linked(linked) => archive.count_written(linked.finish()?),
             To::Discard(_, Some((hasher, digest))) => file::compare(hasher, &digest)?,
             To::Discard(_, None) => {}
         }

@@ -1,10 +1,9 @@
-//! Writes the members of an archive that belongs to a chain: whole files, and the pages that a file lacks.
+//! Writes the files of a backup that belongs to a chain: whole files, and the pages that a file lacks.
 
 use std::sync::Arc;
 
-use super::writing::Archive;
 use crate::budget::Charge;
-use crate::chain::increment::{Content, Header, HeaderReader, WAL_G};
+use crate::chain::increment::{self, Content, Header, HeaderReader, WAL_G};
 use crate::chain::{Chain, Link, Needed, Pages};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
@@ -23,6 +22,28 @@ pub(super) struct LinkOf {
     /// The path of the file that the member belongs to.
     pub(super) file: RelativePath,
     pub(super) content: Content,
+}
+
+impl LinkOf {
+    /// Makes the place of the member `name`.
+    ///
+    /// # Errors
+    /// `Invalid` if the file that the member belongs to cannot have its name.
+    pub(super) fn new(chain: &Arc<Chain>, link: Link, name: &str) -> Result<Self, Error> {
+        let (file, content) = increment::file_of(chain.format(), name);
+        let file = RelativePath::new(&file).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
+        Ok(Self { chain: Arc::clone(chain), link, file, content })
+    }
+
+    /// Returns whether anything of the member is written.
+    pub(super) fn is_needed(&self) -> bool {
+        self.link == Link::Newest || self.chain.needs(&text(&self.file))
+    }
+}
+
+/// Returns the text of a path of a backup, whose names are UTF-8.
+pub(super) fn text(path: &RelativePath) -> String {
+    path.as_os_str().to_string_lossy().into_owned()
 }
 
 /// A member that is being written.
@@ -90,7 +111,7 @@ impl<'a> Linked<'a> {
         digest: Option<Digest>,
     ) -> Result<Self, Error> {
         let place = job.target().file(&file)?;
-        let path = super::text(&file);
+        let path = text(&file);
         let needed = chain.begin(&path, link)?;
         let hasher = digest.map(|digest| (Hasher::new(digest.algorithm), digest));
         let stage = match content {
@@ -232,25 +253,26 @@ impl<'a> Linked<'a> {
         Ok(Stage::Increment { file, pages, numbers, at: 0, _charge: header.charge })
     }
 
-    /// Ends with the member: compares its digest, and tells the chain which pages the file still lacks.
+    /// Ends with the member: compares its digest, and tells the chain which pages the file still lacks. Returns how many bytes were
+    /// written.
     ///
     /// # Errors
     /// `Corrupt` if the digest is wrong, or the member ended within the header of an increment.
-    pub(super) fn finish(mut self, archive: &Archive) -> Result<(), Error> {
+    pub(super) fn finish(mut self) -> Result<u64, Error> {
         if let Some((hasher, digest)) = self.hasher.take() {
             file::compare(hasher, &digest)?;
         }
-        archive.count_written(self.written);
         match self.stage {
-            Stage::Increment { pages, .. } => self.chain.put_back(&self.path, pages),
+            Stage::Increment { pages, .. } => self.chain.put_back(&self.path, pages)?,
             Stage::Fill { file, .. } | Stage::Whole { file, .. } => {
                 self.chain.complete(&self.path);
-                file.finish(None)
+                file.finish(None)?;
             }
-            Stage::Discard => Ok(()),
+            Stage::Discard => {}
             Stage::Beginning(..) | Stage::Header(..) => {
-                Err(Error::new(Kind::Corrupt, "it ends within the header of an increment"))
+                return Err(Error::new(Kind::Corrupt, "it ends within the header of an increment"));
             }
         }
+        Ok(self.written)
     }
 }
