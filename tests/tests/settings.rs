@@ -116,15 +116,21 @@ fn hazards(datadir: &Path) -> Vec<(String, &'static str)> {
         line("lc_messages = '/tmp'", "lc_messages"),
         line("ident_file = 'elsewhere'", "ident_file"),
         line("log_directory = '/tmp'", "log_directory"),
+        line("unix_socket_directories = '@understudy'", "the abstract socket `@understudy`"),
+        line("other.key_file = 'promote'", "other.key_file"),
+        line("other.place = 'x=/etc/passwd'", "other.place"),
     ]
 }
 
 /// Configuration lines that would promote the standby or overwrite its files.
-const ENDS_RECOVERY: [&str; 5] = [
+const ENDS_RECOVERY: [&str; 7] = [
     "external_pid_file = 'promote'",
     "External_Pid_File='./x/../promote'",
     r"external_pid_file = 'promote\000/../../elsewhere'",
     "logging_collector = on\nlog_directory = '.'\nlog_filename = 'promote'",
+    // The server would create this directory, and anything with the name `promote` promotes it.
+    "logging_collector = on\nlog_directory = 'promote'",
+    "logging_collector = on\nlog_directory = 'log/../promote/x'",
     "recovery_target = 'immediate'\nrecovery_target_action = 'promote'\npromote_trigger_file = 'PG_VERSION'",
 ];
 
@@ -155,8 +161,8 @@ fn no_line_of_a_restored_configuration_promotes_the_standby() {
 fn settings_in_a_file_that_the_seal_cannot_read_do_not_promote_the_standby() {
     let scene = Scene::new("unseen");
     let outside = scene.playground.path("outside.conf");
-    let lines =
-        "external_pid_file = 'promote'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n";
+    let lines = "external_pid_file = 'promote'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n\
+                 logging_collector = on\nlog_directory = '.'\nlog_filename = 'promote'\n";
     scene.playground.user().write(&outside, lines).unwrap();
     scene.append_to_configuration(&format!("include_if_exists = '{}'", outside.display()));
     let replica = scene.mirror("replica", "");
@@ -189,6 +195,37 @@ fn settings_that_run_or_load_or_read_other_files_are_reported_and_refused_with_r
         assert_check_failed(&strict, "mirror", name);
     }
     scene.append_to_configuration("work_mem = '8MB'");
+    strict.created_by("mirror").unwrap();
+    scene.assert_stays_a_standby(&strict).stop().unwrap();
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn the_backup_does_not_choose_the_primary_or_its_slot() {
+    let scene = Scene::new("another-primary");
+    let conninfo =
+        "host=192.0.2.1 user=x password=hunter2 sslmode=require sslcert=c.crt sslkey=/nonexistent/evil.so:x";
+    scene.append_to_configuration(&format!(
+        "primary_conninfo = '{conninfo}'\nprimary_slot_name = 'of_another'\narchive_mode = always"
+    ));
+    let lax = scene.mirror("lax", "");
+    let report = lax.created_by("mirror").unwrap().report.to_string();
+    for finding in
+        ["load an engine of OpenSSL", "`primary_slot_name` to `of_another`", "a standby archives WAL too"]
+    {
+        assert!(report.contains(finding), "{finding}: {report}");
+    }
+    assert!(!report.contains("hunter2"), "{report}");
+    let standby = scene.assert_stays_a_standby(&lax);
+    assert_eq!(standby.psql("SHOW primary_slot_name").unwrap(), "");
+    assert!(!standby.psql("SHOW primary_conninfo").unwrap().contains("evil"));
+    standby.stop().unwrap();
+    let strict = scene.mirror("strict", "config = \"refuse-commands\"\n");
+    assert_check_failed(&strict, "mirror", "load an engine of OpenSSL");
+    // A connection string without files is only overridden.
+    scene.append_to_configuration(
+        "primary_conninfo = 'host=192.0.2.1 user=x'\nprimary_slot_name = 'of_another'",
+    );
     strict.created_by("mirror").unwrap();
     scene.assert_stays_a_standby(&strict).stop().unwrap();
 }
@@ -249,6 +286,8 @@ fn a_method_learns_while_it_runs_which_settings_the_seal_will_accept() {
         ("restore_command=touch /tmp/understudy-owned", "Denied"),
         ("recovery_target_timeline=7", "Invalid"),
         ("recovery_min_apply_delay=99999999d", "Invalid"),
+        ("wal_retrieve_retry_interval=24d", "Invalid"),
+        ("wal_receiver_timeout=1ms", "Invalid"),
     ];
     let settings: Vec<_> = asked.iter().map(|(setting, _)| *setting).collect();
     let options = format!(
@@ -262,6 +301,9 @@ fn a_method_learns_while_it_runs_which_settings_the_seal_will_accept() {
         let (name, _) = setting.split_once('=').unwrap();
         assert!(report.contains(&format!("{name}: {answer}")), "{setting}: {report}");
     }
+    let delay =
+        "the method requested `recovery_min_apply_delay = 1ms`: the standby applies WAL only with this delay";
+    assert!(report.contains(delay), "{report}");
     let standby = scene.assert_stays_a_standby(&replica);
     for (name, value) in [
         ("recovery_target_timeline", "latest"),

@@ -9,7 +9,6 @@ use tests::replica_folder::ReplicaFolder;
 use tests::server::{PostgresServer, REPLICATOR_PASSWORD};
 
 use crate::change;
-use crate::configuration::ServerFiles;
 
 /// Returns the output of `understudy check`, which must succeed.
 fn output_of_check(replica: &ReplicaFolder) -> String {
@@ -138,17 +137,24 @@ fn the_passfile_of_a_standby_must_have_a_line_for_its_source() {
 #[ignore = "needs servers: cargo xtask test"]
 fn a_slot_that_the_source_does_not_have_is_reported() {
     let primary = Primary::start("slots", 100).unwrap();
-    let files = ServerFiles::of(&primary);
-    files.append("primary_slot_name = 'missing'\n", "");
-    let replica = |name: &str, more: &str| primary.replica(name, &["basebackup"], more, "").unwrap();
+    // The slot is the choice of a configuration file on this machine, as on Debian.
+    let own = primary.playground.path("own.conf");
+    primary.playground.user().write(&own, "primary_slot_name = 'missing'\n").unwrap();
+    let line = format!("config_file = \"{}\"\n", own.display());
+    let replica = |name: &str| primary.replica(name, &["basebackup"], &line, "").unwrap();
+    let started = |replica: &ReplicaFolder| {
+        let settings = format!("config_file={}\n", own.display());
+        PostgresServer::start(&primary.playground, &replica.datadir(), &settings).unwrap()
+    };
+    let uses_slot = "SELECT active FROM pg_replication_slots WHERE slot_name = 'missing'";
     let reports = |replica: &ReplicaFolder, text: &str| {
         let ended = replica.created_by("basebackup").unwrap();
         assert!(ended.output.contains(text), "{text}\n{}", ended.output);
     };
     // This role may only replicate, and queries the slot with a replication command.
-    reports(&replica("missing", ""), "the source has no such slot");
+    reports(&replica("missing"), "the source has no such slot");
     let of_postgres = |name: &str| {
-        let replica = replica(name, "");
+        let replica = replica(name);
         change(&replica, "user=replicator", "user=postgres");
         // The user postgres needs no password.
         let line = format!("standby_passfile = \"{}\"\n", primary.playground.path("pgpass").display());
@@ -157,26 +163,23 @@ fn a_slot_that_the_source_does_not_have_is_reported() {
     };
     reports(&of_postgres("missing-too"), "the source has no such slot");
 
-    // `check` reports the slot if the setting is in a configuration file on this machine.
-    let named = primary.playground.path("named.conf");
-    primary.playground.user().write(&named, "primary_slot_name = 'of_the_file'\n").unwrap();
-    let outside = replica("outside", &format!("config_file = \"{}\"\n", named.display()));
-    let said = output_of_check(&outside);
-    assert!(said.contains("`primary_slot_name` is `of_the_file`, and the source has no such slot"), "{said}");
+    // `check` reports the slot too.
+    let said = output_of_check(&replica("checked"));
+    assert!(said.contains("`primary_slot_name` is `missing`, and the source has no such slot"), "{said}");
 
     primary.server.psql("SELECT pg_create_physical_replication_slot('missing')").unwrap();
-    for replica in [replica("there", ""), of_postgres("there-too")] {
+    for replica in [replica("there"), of_postgres("there-too")] {
         let ended = replica.created_by("basebackup").unwrap();
         assert!(!ended.output.contains("such slot"), "{}", ended.output);
-        primary.streams_to(&replica).unwrap();
+        let standby = started(&replica);
+        primary.server.wait_for(uses_slot, "t").unwrap();
+        standby.stop().unwrap();
+        primary.server.wait_for(uses_slot, "f").unwrap();
     }
     let first = of_postgres("first");
     first.created_by("basebackup").unwrap();
-    let standby = PostgresServer::start(&primary.playground, &first.datadir(), "").unwrap();
-    primary
-        .server
-        .wait_for("SELECT active FROM pg_replication_slots WHERE slot_name = 'missing'", "t")
-        .unwrap();
+    let standby = started(&first);
+    primary.server.wait_for(uses_slot, "t").unwrap();
     reports(&of_postgres("second"), "another standby uses that slot now");
     standby.stop().unwrap();
 }

@@ -9,6 +9,7 @@ use tests::releases::playground;
 use tests::replica_folder::ReplicaFolder;
 use tests::server::{PostgresServer, run};
 
+use crate::assert_fails;
 use crate::configuration::ServerFiles;
 
 /// A configuration file outside the data directory, and replicas whose servers read this file.
@@ -102,6 +103,30 @@ fn a_standby_of_15_follows_whatever_a_file_outside_says_about_recovery() {
 fn a_standby_of_18_follows_whatever_a_file_outside_says_about_recovery() {
     let primary = Primary::start_in(playground("own-18", 18).unwrap(), 100).unwrap();
     follows_whatever_the_file_says_about_recovery(&primary, &[]);
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn restored_lines_that_replace_those_of_a_file_outside_are_reported() {
+    let primary = Primary::start("own-replaced", 100).unwrap();
+    let own = OwnFile::of(&primary);
+    own.write("logging_collector = on\nlog_directory = 'mine'\n");
+    let auto = primary.server.datadir().join("postgresql.auto.conf");
+    let lines = "listen_addresses = '*'\npassword_encryption = md5\nssl_ca_file = 'evil.crt'\n";
+    primary.playground.user().write(&auto, lines).unwrap();
+    let replica = own.replica("lax");
+    let ended = replica.created_by("basebackup").unwrap();
+    for text in [
+        "`listen_addresses` is `*` (line 1), `password_encryption` is `md5` (line 2)",
+        "`ssl_ca_file` is `evil.crt`, which may have come with the backup",
+        "`log_directory` is `mine`",
+    ] {
+        assert!(ended.output.contains(text), "{text}\n{}", ended.output);
+    }
+    own.streams(&replica);
+    let lines = format!("config_file = \"{}\"\nconfig = \"refuse-commands\"\n", own.path.display());
+    let strict = primary.replica("strict", &["basebackup"], &lines, "").unwrap();
+    assert_fails(&strict, "basebackup", &["`ssl_ca_file` is `evil.crt`"]);
 }
 
 #[test]

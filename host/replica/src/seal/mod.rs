@@ -227,7 +227,7 @@ impl Seal<'_> {
         let seen = self.walk(places, wal, &tablespaces, findings)?;
 
         let configuration = configuration::read(places)?;
-        let requested = requested_settings::judge(&self.requests.recovery_settings, major)?;
+        let requested = requested_settings::judge(&self.requests.recovery_settings, major, findings)?;
         required_settings::check(&configuration, requested, &control.required)?;
         let overrides = judged_settings::check(places, &configuration, major, self.end, findings)?;
         hba_files::check(places, &configuration, major, self.end.refuse_commands, findings)?;

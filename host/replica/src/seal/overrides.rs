@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::configuration::{AUTO, Entry};
 use super::guc::{self, Class};
-use super::problem::{Findings, shown};
+use super::judged_settings::{BY_PATRONI, LOG_DIRECTORY, LOG_FILENAME, displayed};
+use super::problem::Findings;
 
 use crate::Rule;
 
@@ -21,26 +22,30 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
-    /// Removes a mention of a setting, or overrides it with `values`.
+    /// Removes a mention of a setting, or overrides it with `values`, which are empty if the seal sets the setting anyway. `of_patroni` says
+    /// whether Patroni, if it starts the server, writes this setting itself.
     pub(super) fn add(
         &mut self,
         entry: &Entry,
         values: &[(&'static str, &'static str)],
         why: &str,
+        of_patroni: bool,
         findings: &mut Findings,
     ) {
-        let (name, value, place) = (&entry.name, shown(entry.value.as_bytes()), entry.place());
+        let (name, value, place) = (&entry.name, displayed(&entry.name, &entry.value), entry.place());
         if entry.file == AUTO {
             self.removed.insert(entry.line);
             findings.add(CHECK, format!("{place} was removed: `{name}` was `{value}`: {why}"));
             return;
         }
         self.values.extend(values.iter().copied());
-        let harmless = values.iter().find(|(of, _)| of == name).map_or("", |(_, value)| value);
-        findings.add(
-            CHECK,
-            format!("{place} sets `{name}` to `{value}`, which postgresql.auto.conf now overrides with `{harmless}`: {why}"),
-        );
+        let harmless = values.iter().find(|(of, _)| of == name);
+        let with = harmless.map_or(String::new(), |(_, value)| format!(" with `{value}`"));
+        let message = format!("{place} sets `{name}` to `{value}`, which {AUTO} now overrides{with}: {why}");
+        match of_patroni {
+            true => findings.add_info(CHECK, format!("{message}{BY_PATRONI}")),
+            false => findings.add(CHECK, message),
+        }
     }
 
     /// Overrides every setting that could end recovery or write a file, because an included file that was not read may set it.
@@ -50,6 +55,8 @@ impl Overrides {
             let harmless = match setting.class {
                 Class::EndsRecovery(harmless) => harmless,
                 Class::PidFile => "",
+                Class::LogDirectory => LOG_DIRECTORY.1,
+                Class::LogFilename => LOG_FILENAME.1,
                 _ => continue,
             };
             self.values.insert(setting.name, harmless);

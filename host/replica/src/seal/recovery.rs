@@ -8,9 +8,9 @@ use postgres_formats::configuration::{Line, lines, parse_line, quote};
 
 use super::configuration::{AUTO, Entry, LONGEST};
 use super::guc::{self, Class};
-use super::judged_settings::without_password;
+use super::judged_settings::{displayed, without_password};
 use super::overrides::Overrides;
-use super::problem::{During, Findings, Problem, shown};
+use super::problem::{During, Findings, Problem};
 use super::{EndState, Standby};
 use crate::Rule;
 use crate::source::Conninfo;
@@ -88,11 +88,7 @@ fn without_foreign(before: &[u8], overrides: &Overrides, findings: &mut Findings
     for (number, line) in lines(before).filter(|(number, _)| !overrides.removed.contains(number)) {
         match parse_line(line) {
             Line::Setting { name, value } if is_foreign(&name) => {
-                let value = match name.as_str() {
-                    "primary_conninfo" => without_password(&value),
-                    name if name.ends_with("_command") => "(a command)".to_owned(),
-                    _ => shown(value.as_bytes()),
-                };
+                let value = displayed(&name, &value);
                 findings.add(
                     CHECK,
                     format!("postgresql.auto.conf line {number} was removed: `{name}` was `{value}`"),

@@ -1,35 +1,33 @@
 //! The recovery settings that a method may request. The same list is used when the method requests a setting and in the seal. None of
 //! these settings runs a command, loads a library, ends recovery, or names a server or a slot.
 
-use super::guc;
-use super::problem::{Problem, shown};
+use super::guc::{self, LONGEST_RETRY, MOST, SHORTEST_TIMEOUT};
+use super::judged_settings::why_told;
+use super::problem::{Findings, Problem, shown};
 
 use crate::Rule;
 
 const CHECK: Rule = Rule::AutoConf;
 
-/// The largest value of an integer setting (`INT_MAX`).
-const MOST: i64 = 2_147_483_647;
-
 /// The largest number of connections, workers and the like (`MAX_BACKENDS`).
 const MOST_BACKENDS: i64 = 262_143;
 
-/// The allowed settings, each with the values that PostgreSQL accepts.
+/// The allowed settings, each with the values that PostgreSQL accepts and with which a standby keeps following.
 const ALLOWED: [(&str, Grammar); 14] = [
     ("hot_standby", Grammar::Flag),
     ("hot_standby_feedback", Grammar::Flag),
     ("max_connections", Grammar::Number(1, MOST_BACKENDS)),
     ("max_locks_per_transaction", Grammar::Number(10, MOST)),
     ("max_prepared_transactions", Grammar::Number(0, MOST_BACKENDS)),
-    ("max_standby_archive_delay", Grammar::Milliseconds(-1)),
-    ("max_standby_streaming_delay", Grammar::Milliseconds(-1)),
+    ("max_standby_archive_delay", Grammar::Milliseconds(Some(-1), 0, MOST)),
+    ("max_standby_streaming_delay", Grammar::Milliseconds(Some(-1), 0, MOST)),
     ("max_wal_senders", Grammar::Number(0, MOST_BACKENDS)),
     ("max_worker_processes", Grammar::Number(0, MOST_BACKENDS)),
-    ("recovery_min_apply_delay", Grammar::Milliseconds(0)),
+    ("recovery_min_apply_delay", Grammar::Milliseconds(None, 0, MOST)),
     ("recovery_prefetch", Grammar::Words("`on`, `off` or `try`", &["on", "off", "try"])),
     ("recovery_target_timeline", Grammar::Words("`latest`", &["latest"])),
-    ("wal_receiver_timeout", Grammar::Milliseconds(0)),
-    ("wal_retrieve_retry_interval", Grammar::Milliseconds(1)),
+    ("wal_receiver_timeout", Grammar::Milliseconds(Some(0), SHORTEST_TIMEOUT, MOST)),
+    ("wal_retrieve_retry_interval", Grammar::Milliseconds(None, 1, LONGEST_RETRY)),
 ];
 
 /// The values of a setting.
@@ -41,8 +39,9 @@ enum Grammar {
     Words(&'static str, &'static [&'static str]),
     /// A whole number from the first value to the second.
     Number(i64, i64),
-    /// A time of at least this many milliseconds: a whole number, with or without a unit.
-    Milliseconds(i64),
+    /// A time of as many milliseconds as between the two numbers: a whole number, with or without a unit. Or, without a unit, the number
+    /// that comes first.
+    Milliseconds(Option<i64>, i64, i64),
 }
 
 impl Grammar {
@@ -51,9 +50,9 @@ impl Grammar {
             Self::Flag => matches!(value, "on" | "off" | "true" | "false"),
             Self::Words(_, words) => words.contains(&value),
             Self::Number(least, most) => digits(value).is_some_and(|number| (least..=most).contains(&number)),
-            Self::Milliseconds(-1) if value == "-1" => true,
-            Self::Milliseconds(least) => {
-                milliseconds(value).is_some_and(|time| (least..=MOST).contains(&time))
+            Self::Milliseconds(Some(special), ..) if value == special.to_string() => true,
+            Self::Milliseconds(_, least, most) => {
+                milliseconds(value).is_some_and(|time| (least..=most).contains(&time))
             }
         }
     }
@@ -63,9 +62,10 @@ impl Grammar {
             Self::Flag => "`on` or `off`".to_owned(),
             Self::Words(words, _) => words.to_owned(),
             Self::Number(least, most) => format!("a whole number from {least} to {most}"),
-            Self::Milliseconds(least) => {
+            Self::Milliseconds(special, least, most) => {
+                let special = special.map_or(String::new(), |special| format!(", or {special}"));
                 format!(
-                    "a whole number with us, ms, s, min, h or d behind it, or without for ms, from {least} to {MOST} ms"
+                    "a whole number with us, ms, s, min, h or d behind it, or without for ms, from {least} to {most} ms{special}"
                 )
             }
         }
@@ -145,11 +145,18 @@ pub fn check_recovery_setting(name: &str, value: &str, major: Option<u32>) -> Re
     }
 }
 
-/// Checks the settings that a method requested, and returns them.
-pub(super) fn judge(requested: &[(String, String)], major: u32) -> Result<&[(String, String)], Problem> {
+/// Checks the settings that a method requested, and returns them. Reports those that keep the standby behind its primary.
+pub(super) fn judge<'a>(
+    requested: &'a [(String, String)],
+    major: u32,
+    findings: &mut Findings,
+) -> Result<&'a [(String, String)], Problem> {
     for (name, value) in requested {
         check_recovery_setting(name, value, Some(major))
             .map_err(|refused| Problem::new(CHECK, refused.to_string()))?;
+        if let Some(why) = why_told(name, value) {
+            findings.add(CHECK, format!("the method requested `{name} = {value}`: {why}"));
+        }
     }
     Ok(requested)
 }
@@ -161,7 +168,7 @@ mod tests {
     use super::*;
 
     /// Returns values at each end of the allowed range, and values beyond that range.
-    fn examples(name: &str, grammar: Grammar) -> (Vec<String>, Vec<String>) {
+    fn examples(grammar: Grammar) -> (Vec<String>, Vec<String>) {
         let text = |number: i64| number.to_string();
         match grammar {
             Grammar::Flag => (vec!["on".into(), "off".into()], vec!["maybe".into(), "".into()]),
@@ -170,10 +177,20 @@ mod tests {
             Grammar::Number(least, most) => {
                 (vec![text(least.max(1)), text(100)], vec![text(most + 1), "1.5".into()])
             }
-            Grammar::Milliseconds(least) => {
-                let refused = if name == "wal_retrieve_retry_interval" { "0" } else { "-2" };
-                let fitting = vec![text(least), text(MOST), "24d".into(), "5min".into()];
-                (fitting, vec![refused.into(), text(MOST + 1), "25d".into(), "1week".into(), "".into()])
+            Grammar::Milliseconds(special, least, most) => {
+                let fitting = [text(least), text(most), format!("{}s", most / 1000), "5min".into()];
+                let fitting = fitting.into_iter().chain(special.map(text)).collect();
+                (
+                    fitting,
+                    vec![
+                        "-2".into(),
+                        text(least - 2),
+                        text(most + 1),
+                        "25d".into(),
+                        "1week".into(),
+                        "".into(),
+                    ],
+                )
             }
         }
     }
@@ -183,8 +200,9 @@ mod tests {
         for (name, _) in ALLOWED {
             let class = guc::setting(name).unwrap().class;
             // A delay runs nothing and names no server: a method may request one.
-            let allowed = [Class::Harmless, Class::EndsRecovery("latest"), Class::Delays];
-            assert!(allowed.contains(&class), "{name}");
+            let is_allowed =
+                matches!(class, Class::Harmless | Class::EndsRecovery("latest") | Class::ToldUnless(..));
+            assert!(is_allowed, "{name}");
         }
     }
 
@@ -204,9 +222,41 @@ mod tests {
             ("recovery_min_apply_delay", "0144"),
             ("hot_standby_feedback", "maybe"),
             ("max_connections", "99999999999999999999"),
+            ("wal_retrieve_retry_interval", "24d"),
+            ("wal_retrieve_retry_interval", "300001"),
+            ("wal_receiver_timeout", "999"),
+            ("wal_receiver_timeout", "1ms"),
         ] {
             assert!(check_recovery_setting(name, value, Some(15)).is_err(), "{name} = {value}");
-            assert!(judge(&[(name.to_owned(), value.to_owned())], 15).is_err(), "{name} = {value}");
+            let requested = [(name.to_owned(), value.to_owned())];
+            assert!(judge(&requested, 15, &mut Findings::default()).is_err(), "{name} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_requested_setting_with_which_the_standby_stays_behind_is_reported() {
+        let reported = |name: &str, value: &str| {
+            let mut findings = Findings::default();
+            judge(&[(name.to_owned(), value.to_owned())], 15, &mut findings).unwrap();
+            findings.into_list().into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            reported("recovery_min_apply_delay", "5min"),
+            [
+                "the method requested `recovery_min_apply_delay = 5min`: the standby applies WAL only with this delay"
+            ]
+        );
+        assert_eq!(reported("max_standby_streaming_delay", "-1").len(), 1);
+        for (name, value) in [
+            ("recovery_min_apply_delay", "0s"),
+            ("max_standby_streaming_delay", "30s"),
+            ("wal_retrieve_retry_interval", "5min"),
+            ("wal_retrieve_retry_interval", "1"),
+            ("wal_receiver_timeout", "0"),
+            ("wal_receiver_timeout", "1s"),
+            ("max_connections", "100"),
+        ] {
+            assert_eq!(reported(name, value), Vec::<String>::new(), "{name} = {value}");
         }
     }
 
@@ -225,7 +275,7 @@ mod tests {
     fn postgresql_accepts_every_allowed_value_and_refuses_those_beyond() {
         let cluster = Cluster::made_with(&[]);
         for (name, grammar) in ALLOWED {
-            let (fitting, beyond) = examples(name, grammar);
+            let (fitting, beyond) = examples(grammar);
             let accepts = |value: &str| {
                 let setting = format!("{name}={value}");
                 cluster.run("postgres", &["-D", &cluster.text(), "-c", &setting, "-C", name]).status.success()
@@ -236,8 +286,11 @@ mod tests {
             }
             for value in beyond {
                 assert!(check_recovery_setting(name, &value, Some(15)).is_err(), "{name} = {value}");
-                // PostgreSQL rounds a fraction, and accepts any text for the number of a timeline.
-                let accepts_more = value == "1.5" || name == "recovery_target_timeline";
+                // PostgreSQL rounds a fraction, accepts any text for the number of a timeline, and allows times with which a standby
+                // does not follow.
+                let accepts_more = value == "1.5"
+                    || ["recovery_target_timeline", "wal_receiver_timeout", "wal_retrieve_retry_interval"]
+                        .contains(&name);
                 assert!(accepts_more || !accepts(&value), "{name} = {value}");
             }
         }

@@ -72,7 +72,7 @@ pub(super) fn check(
 }
 
 /// Parses a whole number as PostgreSQL does (`parse_int` in `guc.c`): decimal, hexadecimal or octal as in C, or with a fraction, rounded.
-fn whole_number(text: &str) -> Option<i64> {
+pub(super) fn whole_number(text: &str) -> Option<i64> {
     let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
     let (negative, digits) = match text.strip_prefix(['-', '+']) {
         Some(digits) => (text.starts_with('-'), digits),

@@ -3,6 +3,8 @@
 mod extensions;
 mod table;
 
+pub(super) use self::table::{LONGEST_RETRY, MOST, SHORTEST_TIMEOUT};
+
 /// What a setting can do to the server, the machine or the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -31,10 +33,14 @@ pub(super) enum Class {
     Keytab,
     /// Directories in which the server makes files whose names it chooses itself.
     WritesIn,
-    /// The directory of the log.
+    /// Directories in which the server makes its sockets, or the names of abstract sockets, which begin with `@`.
+    Sockets,
+    /// The directory of a log.
     LogDirectory,
-    /// The name of the log's files in the directory of the log.
+    /// The name of a log's files in the directory of the log.
     LogFilename,
+    /// The mode of the log's files.
+    LogFileMode,
     /// A file that the server writes under any name, which may be the name of the trigger file for promotion or of another file in the
     /// cluster.
     PidFile,
@@ -48,10 +54,30 @@ pub(super) enum Class {
     OfAnotherServer,
     /// The server that the standby follows.
     Follows,
-    /// An intended delay of the standby behind the server that it follows.
-    Delays,
-    /// A switch that protects the data if it has this value.
-    Protects(bool),
+    /// Who may connect, and how connections and passwords are protected. With other values than these, a restored file may weaken the
+    /// operator's own configuration.
+    Access(Values),
+    /// The setting is reported, with this reason, if it has another value than these.
+    ToldUnless(Values, &'static str),
+    /// A setting of an unknown extension that, by its name, may name a file, a directory, a server or options of a program.
+    MayNameFiles,
+}
+
+/// Values of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// This value of a switch.
+    Flag(bool),
+    /// One of these words, in lower case.
+    OneOf(&'static [&'static str]),
+    /// Any text but these words, in lower case.
+    NoneOf(&'static [&'static str]),
+    /// A number of at least this.
+    AtLeast(i64),
+    /// A time, in milliseconds, from the first number to the second.
+    Milliseconds(i64, i64),
+    /// The same, or 0, which turns the setting off.
+    ZeroOrMilliseconds(i64, i64),
 }
 
 /// A row of the table: a name in lower case, the first and the last major version that has the setting, its class.

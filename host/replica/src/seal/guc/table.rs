@@ -20,11 +20,33 @@
 //! its row.
 
 use super::Class::{
-    Cluster, Command, Delays, EndsRecovery, FileByName, Follows, Harmless, Keytab, Libraries, LibraryPath,
-    LibraryRoot, LogDirectory, LogFilename, OfAnotherServer, PidFile, Preset, Protects, Reads,
-    ReadsWhereStarted, RecoveryCommand, WritesIn,
+    Access, Cluster, Command, EndsRecovery, FileByName, Follows, Harmless, Keytab, Libraries, LibraryPath,
+    LibraryRoot, LogDirectory, LogFileMode, LogFilename, OfAnotherServer, PidFile, Preset, Reads,
+    ReadsWhereStarted, RecoveryCommand, Sockets, ToldUnless, WritesIn,
 };
-use super::Row;
+use super::Values::{Flag, Milliseconds, NoneOf, OneOf, ZeroOrMilliseconds};
+use super::{Class, Row};
+
+/// A switch that protects the data if it is on.
+const PROTECTS_IF_ON: Class = ToldUnless(Flag(true), PROTECTION);
+
+/// A switch that protects the data if it is off.
+const PROTECTS_IF_OFF: Class = ToldUnless(Flag(false), PROTECTION);
+
+const PROTECTION: &str = "this disables a protection of the data";
+
+/// The longest time after which a standby should try again to reach its primary, in milliseconds: 5 minutes.
+pub(in crate::seal) const LONGEST_RETRY: i64 = 300_000;
+
+/// The shortest time after which a standby should take its connection for broken, in milliseconds. A shorter time breaks connections that
+/// work.
+pub(in crate::seal) const SHORTEST_TIMEOUT: i64 = 1000;
+
+/// The largest value of an integer setting (`INT_MAX`).
+pub(in crate::seal) const MOST: i64 = 2_147_483_647;
+
+const WAITS_FOR_QUERIES: Class =
+    ToldUnless(Milliseconds(0, MOST), "a query on the standby can keep it from applying WAL for any time");
 
 /// The first major version that the table has.
 #[cfg(test)]
@@ -37,13 +59,13 @@ pub(super) const LAST: u32 = 18;
 #[rustfmt::skip] // One line for each setting, even if rustfmt would break it.
 pub(super) const TABLE: &[Row] = &[
     ("allow_alter_system", 17, 18, Harmless),
-    ("allow_in_place_tablespaces", 13, 18, Protects(false)),
-    ("allow_system_table_mods", 13, 18, Protects(false)),
+    ("allow_in_place_tablespaces", 13, 18, PROTECTS_IF_OFF),
+    ("allow_system_table_mods", 13, 18, PROTECTS_IF_OFF),
     ("application_name", 13, 18, Harmless),
     ("archive_cleanup_command", 13, 18, RecoveryCommand),
     ("archive_command", 13, 18, Command),
     ("archive_library", 15, 18, Libraries),
-    ("archive_mode", 13, 18, Harmless),
+    ("archive_mode", 13, 18, ToldUnless(NoneOf(&["always"]), "a standby archives WAL too: without a command that works it keeps all WAL, and with one it writes into the archive")),
     ("archive_timeout", 13, 18, Harmless),
     ("array_nulls", 13, 18, Harmless),
     ("authentication_timeout", 13, 18, Harmless),
@@ -97,9 +119,9 @@ pub(super) const TABLE: &[Row] = &[
     ("data_checksums", 13, 18, Preset),
     ("data_directory", 13, 18, Cluster),
     ("data_directory_mode", 13, 18, Preset),
-    ("data_sync_retry", 13, 18, Protects(false)),
+    ("data_sync_retry", 13, 18, PROTECTS_IF_OFF),
     ("datestyle", 13, 18, Harmless),
-    ("db_user_namespace", 13, 16, Harmless),
+    ("db_user_namespace", 13, 16, Access(Flag(false))),
     ("deadlock_timeout", 13, 18, Harmless),
     ("debug_assertions", 13, 18, Preset),
     ("debug_copy_parse_plan_trees", 18, 18, Harmless),
@@ -153,7 +175,7 @@ pub(super) const TABLE: &[Row] = &[
     ("enable_tidscan", 13, 18, Harmless),
     ("escape_string_warning", 13, 18, Harmless),
     ("event_source", 13, 18, Harmless),
-    ("event_triggers", 17, 18, Harmless),
+    ("event_triggers", 17, 18, ToldUnless(Flag(true), "event triggers, which may forbid or record commands, do not run")),
     ("exit_on_error", 13, 18, Harmless),
     ("extension_control_path", 18, 18, LibraryPath),
     ("extension_destdir", 13, 17, LibraryRoot),
@@ -163,8 +185,8 @@ pub(super) const TABLE: &[Row] = &[
     ("file_extend_method", 16, 18, Harmless),
     ("force_parallel_mode", 13, 15, Harmless),
     ("from_collapse_limit", 13, 18, Harmless),
-    ("fsync", 13, 18, Protects(true)),
-    ("full_page_writes", 13, 18, Protects(true)),
+    ("fsync", 13, 18, PROTECTS_IF_ON),
+    ("full_page_writes", 13, 18, PROTECTS_IF_ON),
     ("geqo", 13, 18, Harmless),
     ("geqo_effort", 13, 18, Harmless),
     ("geqo_generations", 13, 18, Harmless),
@@ -174,7 +196,7 @@ pub(super) const TABLE: &[Row] = &[
     ("geqo_threshold", 13, 18, Harmless),
     ("gin_fuzzy_search_limit", 13, 18, Harmless),
     ("gin_pending_list_limit", 13, 18, Harmless),
-    ("gss_accept_delegation", 16, 18, Harmless),
+    ("gss_accept_delegation", 16, 18, Access(Flag(false))),
     ("hash_mem_multiplier", 13, 18, Harmless),
     ("hba_file", 13, 18, ReadsWhereStarted),
     ("hot_standby", 13, 18, Harmless),
@@ -187,9 +209,9 @@ pub(super) const TABLE: &[Row] = &[
     ("idle_in_transaction_session_timeout", 13, 18, Harmless),
     ("idle_replication_slot_timeout", 18, 18, Harmless),
     ("idle_session_timeout", 14, 18, Harmless),
-    ("ignore_checksum_failure", 13, 18, Protects(false)),
-    ("ignore_invalid_pages", 13, 18, Protects(false)),
-    ("ignore_system_indexes", 13, 18, Protects(false)),
+    ("ignore_checksum_failure", 13, 18, PROTECTS_IF_OFF),
+    ("ignore_invalid_pages", 13, 18, PROTECTS_IF_OFF),
+    ("ignore_system_indexes", 13, 18, PROTECTS_IF_OFF),
     ("in_hot_standby", 14, 18, Preset),
     ("integer_datetimes", 13, 18, Preset),
     ("intervalstyle", 13, 18, Harmless),
@@ -202,7 +224,7 @@ pub(super) const TABLE: &[Row] = &[
     ("jit", 13, 18, Harmless),
     ("jit_above_cost", 13, 18, Harmless),
     ("jit_debugging_support", 13, 18, Harmless),
-    ("jit_dump_bitcode", 13, 18, Harmless),
+    ("jit_dump_bitcode", 13, 18, ToldUnless(Flag(false), "the server writes files for compiled queries into the data directory, and keeps them")),
     ("jit_expressions", 13, 18, Harmless),
     ("jit_inline_above_cost", 13, 18, Harmless),
     ("jit_optimize_above_cost", 13, 18, Harmless),
@@ -210,7 +232,7 @@ pub(super) const TABLE: &[Row] = &[
     ("jit_provider", 13, 18, Libraries),
     ("jit_tuple_deforming", 13, 18, Harmless),
     ("join_collapse_limit", 13, 18, Harmless),
-    ("krb_caseins_users", 13, 18, Harmless),
+    ("krb_caseins_users", 13, 18, Access(Flag(false))),
     ("krb_server_keyfile", 13, 18, Keytab),
     ("lc_collate", 13, 15, Preset),
     ("lc_ctype", 13, 15, Preset),
@@ -218,8 +240,8 @@ pub(super) const TABLE: &[Row] = &[
     ("lc_monetary", 13, 18, FileByName),
     ("lc_numeric", 13, 18, FileByName),
     ("lc_time", 13, 18, FileByName),
-    ("listen_addresses", 13, 18, Harmless),
-    ("lo_compat_privileges", 13, 18, Harmless),
+    ("listen_addresses", 13, 18, Access(OneOf(&["", "localhost"]))),
+    ("lo_compat_privileges", 13, 18, ToldUnless(Flag(false), "every user may read and change every large object")),
     ("local_preload_libraries", 13, 18, Libraries),
     ("lock_timeout", 13, 18, Harmless),
     ("log_autovacuum_min_duration", 13, 18, Harmless),
@@ -232,7 +254,7 @@ pub(super) const TABLE: &[Row] = &[
     ("log_duration", 13, 18, Harmless),
     ("log_error_verbosity", 13, 18, Harmless),
     ("log_executor_stats", 13, 18, Harmless),
-    ("log_file_mode", 13, 18, Harmless),
+    ("log_file_mode", 13, 18, LogFileMode),
     ("log_filename", 13, 18, LogFilename),
     ("log_hostname", 13, 18, Harmless),
     ("log_line_prefix", 13, 18, Harmless),
@@ -282,8 +304,8 @@ pub(super) const TABLE: &[Row] = &[
     ("max_replication_slots", 13, 18, Harmless),
     ("max_slot_wal_keep_size", 13, 18, Harmless),
     ("max_stack_depth", 13, 18, Harmless),
-    ("max_standby_archive_delay", 13, 18, Harmless),
-    ("max_standby_streaming_delay", 13, 18, Harmless),
+    ("max_standby_archive_delay", 13, 18, WAITS_FOR_QUERIES),
+    ("max_standby_streaming_delay", 13, 18, WAITS_FOR_QUERIES),
     ("max_sync_workers_per_subscription", 13, 18, Harmless),
     ("max_wal_senders", 13, 18, Harmless),
     ("max_wal_size", 13, 18, Harmless),
@@ -305,7 +327,7 @@ pub(super) const TABLE: &[Row] = &[
     ("parallel_leader_participation", 13, 18, Harmless),
     ("parallel_setup_cost", 13, 18, Harmless),
     ("parallel_tuple_cost", 13, 18, Harmless),
-    ("password_encryption", 13, 18, Harmless),
+    ("password_encryption", 13, 18, Access(OneOf(&["scram-sha-256"]))),
     ("plan_cache_mode", 13, 18, Harmless),
     ("port", 13, 18, Harmless),
     ("post_auth_delay", 13, 18, Harmless),
@@ -317,7 +339,7 @@ pub(super) const TABLE: &[Row] = &[
     ("random_page_cost", 13, 18, Harmless),
     ("recovery_end_command", 13, 18, RecoveryCommand),
     ("recovery_init_sync_method", 14, 18, Harmless),
-    ("recovery_min_apply_delay", 13, 18, Delays),
+    ("recovery_min_apply_delay", 13, 18, ToldUnless(Milliseconds(0, 0), "the standby applies WAL only with this delay")),
     ("recovery_prefetch", 15, 18, Harmless),
     ("recovery_target", 13, 18, EndsRecovery("")),
     ("recovery_target_action", 13, 18, OfAnotherServer),
@@ -335,7 +357,7 @@ pub(super) const TABLE: &[Row] = &[
     ("restrict_nonsystem_relation_kind", 13, 18, Harmless),
     ("role", 13, 18, Harmless),
     ("row_security", 13, 18, Harmless),
-    ("scram_iterations", 16, 18, Harmless),
+    ("scram_iterations", 16, 18, Access(OneOf(&[]))),
     ("search_path", 13, 18, Harmless),
     ("seed", 13, 18, Harmless),
     ("segment_size", 13, 18, Preset),
@@ -348,17 +370,17 @@ pub(super) const TABLE: &[Row] = &[
     ("server_version_num", 13, 18, Preset),
     ("session_authorization", 13, 18, Harmless),
     ("session_preload_libraries", 13, 18, Libraries),
-    ("session_replication_role", 13, 18, Harmless),
+    ("session_replication_role", 13, 18, ToldUnless(OneOf(&["origin", "local"]), "triggers and foreign keys do not check changes of data")),
     ("shared_buffers", 13, 18, Harmless),
     ("shared_memory_size", 15, 18, Preset),
     ("shared_memory_size_in_huge_pages", 15, 18, Preset),
     ("shared_memory_type", 13, 18, Harmless),
     ("shared_preload_libraries", 13, 18, Libraries),
     ("sort_mem", 13, 18, Harmless),
-    ("ssl", 13, 18, Harmless),
+    ("ssl", 13, 18, Access(Flag(true))),
     ("ssl_ca_file", 13, 18, Reads),
     ("ssl_cert_file", 13, 18, Reads),
-    ("ssl_ciphers", 13, 18, Harmless),
+    ("ssl_ciphers", 13, 18, Access(OneOf(&[]))),
     ("ssl_crl_dir", 14, 18, Reads),
     ("ssl_crl_file", 13, 18, Reads),
     ("ssl_dh_params_file", 13, 18, Reads),
@@ -367,12 +389,12 @@ pub(super) const TABLE: &[Row] = &[
     ("ssl_key_file", 13, 18, Reads),
     ("ssl_library", 13, 18, Preset),
     ("ssl_max_protocol_version", 13, 18, Harmless),
-    ("ssl_min_protocol_version", 13, 18, Harmless),
+    ("ssl_min_protocol_version", 13, 18, Access(OneOf(&["tlsv1.3"]))),
     ("ssl_passphrase_command", 13, 18, Command),
     ("ssl_passphrase_command_supports_reload", 13, 18, Harmless),
     ("ssl_prefer_server_ciphers", 13, 18, Harmless),
     ("ssl_renegotiation_limit", 13, 18, Harmless),
-    ("ssl_tls13_ciphers", 18, 18, Harmless),
+    ("ssl_tls13_ciphers", 18, 18, Access(OneOf(&[]))),
     ("standard_conforming_strings", 13, 18, Harmless),
     ("statement_timeout", 13, 18, Harmless),
     ("stats_fetch_consistency", 15, 18, Harmless),
@@ -383,7 +405,7 @@ pub(super) const TABLE: &[Row] = &[
     ("sync_replication_slots", 17, 18, Harmless),
     ("synchronize_seqscans", 13, 18, Harmless),
     ("synchronized_standby_slots", 17, 18, Harmless),
-    ("synchronous_commit", 13, 18, Harmless),
+    ("synchronous_commit", 13, 18, ToldUnless(NoneOf(&["off", "false", "no", "0"]), "a commit that was reported may be lost in a crash")),
     ("synchronous_standby_names", 13, 18, Harmless),
     ("syslog_facility", 13, 18, Harmless),
     ("syslog_ident", 13, 18, Harmless),
@@ -422,9 +444,9 @@ pub(super) const TABLE: &[Row] = &[
     ("transaction_read_only", 13, 18, Harmless),
     ("transaction_timeout", 17, 18, Harmless),
     ("transform_null_equals", 13, 18, Harmless),
-    ("unix_socket_directories", 13, 18, WritesIn),
+    ("unix_socket_directories", 13, 18, Sockets),
     ("unix_socket_group", 13, 18, Harmless),
-    ("unix_socket_permissions", 13, 18, Harmless),
+    ("unix_socket_permissions", 13, 18, Access(OneOf(&["0700"]))),
     ("update_process_title", 13, 18, Harmless),
     ("vacuum_buffer_usage_limit", 16, 18, Harmless),
     ("vacuum_cleanup_index_scale_factor", 13, 13, Harmless),
@@ -455,9 +477,9 @@ pub(super) const TABLE: &[Row] = &[
     ("wal_log_hints", 13, 18, Harmless),
     ("wal_receiver_create_temp_slot", 13, 18, Harmless),
     ("wal_receiver_status_interval", 13, 18, Harmless),
-    ("wal_receiver_timeout", 13, 18, Harmless),
+    ("wal_receiver_timeout", 13, 18, ToldUnless(ZeroOrMilliseconds(SHORTEST_TIMEOUT, MOST), "the standby ends connections that work, and may not follow")),
     ("wal_recycle", 13, 18, Harmless),
-    ("wal_retrieve_retry_interval", 13, 18, Harmless),
+    ("wal_retrieve_retry_interval", 13, 18, ToldUnless(Milliseconds(1, LONGEST_RETRY), "a standby that loses its connection waits so long before it connects again")),
     ("wal_segment_size", 13, 18, Preset),
     ("wal_sender_timeout", 13, 18, Harmless),
     ("wal_skip_threshold", 13, 18, Harmless),
@@ -468,5 +490,5 @@ pub(super) const TABLE: &[Row] = &[
     ("work_mem", 13, 18, Harmless),
     ("xmlbinary", 13, 18, Harmless),
     ("xmloption", 13, 18, Harmless),
-    ("zero_damaged_pages", 13, 18, Protects(false)),
+    ("zero_damaged_pages", 13, 18, PROTECTS_IF_OFF),
 ];

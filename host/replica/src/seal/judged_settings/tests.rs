@@ -1,3 +1,7 @@
+mod elsewhere;
+mod following;
+mod logs;
+
 use super::super::configuration::tests::Restored;
 use super::*;
 use crate::Level;
@@ -130,16 +134,71 @@ fn rule_30_what_the_server_will_run_load_or_read_elsewhere_is_listed_with_its_li
         ),
         ("other.place = '/srv'", "`other.place` leads out of the data directory, to `/srv`"),
         ("other.place = 'https://u:hunter2@host/x'", "`other.place` names something by a URL"),
+        ("other.place = 'a=/srv/x'", "`other.place` contains a path that leads out of the data directory"),
+        ("other.place = 'lib:/srv/x'", "`other.place` contains a path that leads out of the data directory"),
+        (
+            "other.place = 'x \"/srv/x\"'",
+            "`other.place` contains a path that leads out of the data directory",
+        ),
+        (r"other.place = 'x \'../y\''", "`other.place` contains a path that leads out of the data directory"),
+        (
+            "other.key_file = 'promote'",
+            "`other.key_file` may name a file, a directory, a server or options of a program",
+        ),
+        (
+            "other.node_conninfo = 'host=x password=hunter2'",
+            "`other.node_conninfo` may name a file, a directory, a server or options of a program",
+        ),
+        ("other.cflags = '/srv'", "`other.cflags` leads out of the data directory, to `/srv`"),
+        (
+            "other.most_files = 7",
+            "`other.most_files` belongs to an extension that this program does not know",
+        ),
+        ("other.log_path = off", "`other.log_path` belongs to an extension that this program does not know"),
+        (
+            "unix_socket_directories = 'sockets, @name'",
+            "`unix_socket_directories` names the abstract socket `@name`, to which every user of the machine can connect",
+        ),
         ("other.thing = '7'", "`other.thing` belongs to an extension that this program does not know"),
         ("nonsense = '7'", "`nonsense` is not a setting that PostgreSQL 15 is known to have"),
         ("summarize_wal = on", "`summarize_wal` is not a setting that PostgreSQL 15 is known to have"),
-        ("primary_slot_name = 'other'", "`primary_slot_name` is `other`"),
         (
             "recovery_min_apply_delay = 20d",
             "`recovery_min_apply_delay` is `20d`: the standby applies WAL only with this delay",
         ),
         ("fsync = of", "`fsync` is `of`: this disables a protection of the data"),
         ("zero_damaged_pages = 1", "`zero_damaged_pages` is `1`: this disables a protection of the data"),
+        (
+            "archive_mode = always",
+            "`archive_mode` is `always`: a standby archives WAL too: without a command that works it keeps all WAL, and with one it \
+             writes into the archive",
+        ),
+        (
+            "session_replication_role = 'replica'",
+            "`session_replication_role` is `replica`: triggers and foreign keys do not check changes of data",
+        ),
+        (
+            "lo_compat_privileges = on",
+            "`lo_compat_privileges` is `on`: every user may read and change every large object",
+        ),
+        (
+            "synchronous_commit = off",
+            "`synchronous_commit` is `off`: a commit that was reported may be lost in a crash",
+        ),
+        (
+            "jit_dump_bitcode = on",
+            "`jit_dump_bitcode` is `on`: the server writes files for compiled queries into the data directory, and keeps them",
+        ),
+        ("pgaudit.log = 'none'", "`pgaudit.log` is `none`: pgaudit records nothing"),
+        ("sepgsql.permissive = on", "`sepgsql.permissive` is `on`: sepgsql forbids nothing"),
+        (
+            "auth_delay.milliseconds = 0",
+            "`auth_delay.milliseconds` is `0`: nothing slows down the guessing of passwords",
+        ),
+        (
+            "passwordcheck.min_password_length = 2",
+            "`passwordcheck.min_password_length` is `2`: shorter passwords are accepted than by default",
+        ),
     ] {
         assert_eq!(messages_of(line), [format!("postgresql.conf line 2: {expected}")], "{line}");
     }
@@ -152,7 +211,9 @@ fn harmless_settings_are_not_listed() {
         zero_damaged_pages = false\ndynamic_library_path = '$libdir:$libdir/plugins'\nmax_connections = 100\nlisten_addresses = '*'\n\
         datestyle = 'iso, mdy'\nTimeZone = 'Europe/Berlin'\nlc_messages = 'en_US.UTF-8'\nkrb_server_keyfile = 'FILE:krb5.keytab'\n\
         unix_socket_directories = '.'\nssl_key_file = 'server.key'\nauto_explain.log_min_duration = 1\nsort_mem = 1MB\nseed = 1\n\
-        recovery_min_apply_delay = 0\nrecovery_min_apply_delay = '0 min'\n\
+        recovery_min_apply_delay = 0\nrecovery_min_apply_delay = '0 min'\narchive_mode = on\nsession_replication_role = local\n\
+        lo_compat_privileges = off\nsynchronous_commit = local\njit_dump_bitcode = off\npgaudit.log = 'write, ddl'\npgaudit.role = a\n\
+        sepgsql.permissive = off\nauth_delay.milliseconds = 500ms\npasswordcheck.min_password_length = 12\nlog_file_mode = 0640\n\
         recovery_target_timeline = latest\nrecovery_target_action = promote\nrecovery_target = ''\n";
     let judged = judged(&[("postgresql.conf", harmless)], 15, true).unwrap();
     assert_eq!(judged.messages, Vec::<String>::new());
@@ -173,6 +234,11 @@ fn settings_of_other_versions_are_judged_by_the_servers() {
     assert!(!refused("output_plugin_libraries = 'pgoutput, test_decoding'", 17));
     assert!(refused("output_plugin_libraries = 'pgoutput, evil'", 17));
     assert!(refused("extension_destdir = 'x'", 15));
+    // Before version 14 this is a directory below the data directory.
+    assert!(refused("unix_socket_directories = '@x'", 14));
+    assert!(!refused("unix_socket_directories = '@x'", 13));
+    let told = |major| judged(&[("postgresql.conf", "event_triggers = off")], major, false).unwrap().messages;
+    assert!(told(17)[0].contains("do not run"), "{:?}", told(17));
     // Before version 16 this setting promotes. From 16 on the server does not start with this setting, nor with an override.
     let judged = judged(&[("postgresql.conf", "promote_trigger_file = 'x'")], 16, false).unwrap();
     assert!(
@@ -222,37 +288,6 @@ fn only_the_empty_text_sets_neither_target_nor_trigger_file() {
 }
 
 #[test]
-fn the_log_is_not_written_over_files_of_the_cluster() {
-    let both = [LOG_DIRECTORY, LOG_FILENAME];
-    for path in [
-        "",
-        ".",
-        "log/..",
-        "pg_wal",
-        "global",
-        "base/1",
-        "pg_wal/archive_status",
-        "/proc/self/cwd",
-        "/dev/fd/3",
-        "pg_logical",
-    ] {
-        assert_eq!(set(&format!("log_directory = '{path}'\n")), both, "{path}");
-    }
-    // `log_timezone` sets the name of the time zone: with `</>0` it is a slash.
-    for name in ["../promote", "a/b", "%D", "%ED", "%x", "..%Zpromote", "%+", ".%.", "x%", "..", ""] {
-        assert_eq!(set(&format!("log_filename = '{name}'\n")), [LOG_FILENAME], "{name}");
-    }
-    // The server cuts a path that is longer than its buffer.
-    assert_eq!(set(&format!("log_filename = '{}'\n", "x".repeat(65))), [LOG_FILENAME]);
-    for path in [format!("log/{}x", "./".repeat(254)), format!("/srv/{}x", "./".repeat(254))] {
-        assert_eq!(set(&format!("log_directory = '{path}'\n")), both, "{path}");
-    }
-    let restored = Restored::with(&[]);
-    let line = format!("log_directory = '{}/../{}'\n", restored.place.path().display(), "x/..");
-    assert!(judged(&[("postgresql.conf", &line)], 15, true).is_err(), "the path leads outside");
-}
-
-#[test]
 fn every_mention_of_a_setting_is_judged() {
     let files = [(
         "postgresql.conf",
@@ -272,20 +307,6 @@ fn every_mention_of_a_setting_is_judged() {
     let of_commands: Vec<_> = told.iter().filter(|message| message.contains("runs")).collect();
     assert_eq!(of_commands.len(), 4, "{of_commands:?}");
     assert!(!of_commands.iter().any(|message| message.contains("`x ...`")), "{of_commands:?}");
-}
-
-#[test]
-fn settings_that_patroni_writes_itself_are_not_warnings_without_configure_standby() {
-    let main = "include 'postgresql.base.conf'\nprimary_conninfo = 'host=x'\nprimary_slot_name = 's'\n\
-                unix_socket_directories = '/run/x'\narchive_command = 'x'\n";
-    let restored = Restored::with(&[("postgresql.conf", main), ("postgresql.base.conf", "")]);
-    for (end, warnings) in [(EndState::default(), 1), (end(false), 5)] {
-        let mut findings = Findings::default();
-        check(&restored.places(), &restored.read().unwrap(), 15, &end, &mut findings).unwrap();
-        let list = findings.into_list();
-        let warned = list.iter().filter(|finding| finding.level == Level::Warn).count();
-        assert_eq!((list.len(), warned), (5, warnings), "{list:?}");
-    }
 }
 
 #[test]
@@ -353,7 +374,9 @@ fn settings_that_an_unread_file_may_set_are_overridden() {
     assert_eq!(judged.messages.len(), 2, "{:?}", judged.messages);
     let names: Vec<_> = judged.overrides.values.into_iter().collect();
     assert!(
-        names.contains(&("external_pid_file", "")) && names.contains(&("recovery_target_timeline", "latest")),
+        [LOG_DIRECTORY, LOG_FILENAME, ("external_pid_file", ""), ("recovery_target_timeline", "latest")]
+            .iter()
+            .all(|setting| names.contains(setting)),
         "{names:?}"
     );
     assert!(
@@ -370,31 +393,11 @@ fn a_file_whose_name_is_not_utf_8_is_not_mistaken_for_another() {
 }
 
 #[test]
-fn a_file_in_the_log_directory_is_not_included() {
-    for files in [
-        [("postgresql.conf", "include_dir 'log'\n"), ("log/x", "")],
-        [("postgresql.conf", "include_if_exists './log/x.conf'\n"), ("log/x", "")],
-        [("postgresql.conf", "log_directory = conf\ninclude_dir 'conf'\n"), ("conf/x", "")],
-    ] {
-        let Err(problem) = judged(&files, 15, false) else { panic!("{files:?}") };
-        assert!(problem.message.contains("writes its log"), "{}", problem.message);
-    }
-}
-
-#[test]
 fn a_line_that_is_removed_from_postgresql_auto_conf_is_not_a_hazard() {
     let judged =
         judged(&[("postgresql.auto.conf", "restore_command = 'x'\nprimary_slot_name = 'x'\n")], 15, true)
             .unwrap();
     assert!(judged.messages.is_empty());
-}
-
-#[test]
-fn a_password_in_primary_conninfo_is_never_shown() {
-    for conninfo in ["host=a password=hunter2", "postgresql://u:hunter2@a/", "host=a pass word=hunter2"] {
-        let messages = messages_of(&format!("primary_conninfo = '{conninfo}'")).join("");
-        assert!(messages.contains("primary_conninfo") && !messages.contains("hunter2"), "{messages}");
-    }
 }
 
 #[test]
@@ -415,6 +418,8 @@ fn rule_30_refuse_commands_refuses_each_of_them() {
         "other.start_proc = 'x'",
         "lc_time = '/srv'",
         "log_directory = '/srv'",
+        "pgaudit.log_directory = '/srv'",
+        "other.key_file = 'x'",
         "nonsense = 1",
     ] {
         assert!(refused(line, 15), "{line}");

@@ -1,9 +1,10 @@
 //! Parses values of settings as PostgreSQL does.
 
-use foundation::rooted::RelativePath;
 use foundation::shell;
 
+use crate::seal::guc::Values;
 use crate::seal::problem::shown;
+use crate::seal::required_settings::whole_number;
 use crate::source::Conninfo;
 
 /// The white space in a list for PostgreSQL (`scanner_isspace`).
@@ -16,6 +17,12 @@ const OWN_LIBRARIES: [(&str, &[&str]); 2] =
 /// Returns the parts of a value, each of which may be a path.
 pub(super) fn elements(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(|element| element.trim_matches(SPACE).trim_matches('"'))
+}
+
+/// Returns the parts of a value of any syntax, each of which may be a path: `a=/x:/y` names two.
+pub(super) fn parts(value: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| SPACE.contains(&c) || matches!(c, ',' | ';' | '=' | ':' | '"' | '\'');
+    value.split(ends)
 }
 
 /// Returns whether a text is an absolute path or one with `..`. Any other relative path stays in the data directory.
@@ -44,38 +51,6 @@ pub(super) fn library_directories<'a>(setting: &str, value: &'a str) -> impl Ite
     })
 }
 
-/// The conversions that are allowed after `%` in `log_filename` (`strftime.c`): all except dates with slashes (`%D`, `%x`), the name of the
-/// time zone (`%Z`, `%+`), which `log_timezone` can set to anything (`</>0` is a time zone with the name `/`), and modifiers (`%E`, `%O`).
-const IN_LOG_NAMES: &[u8] = b"ABCFGHIMRSTUVWXYabdeghjklmpruvwyz%";
-
-/// The longest `log_filename`, in bytes. No conversion expands to more than six bytes for each byte of the pattern.
-const LONGEST_LOG_NAME: usize = 64;
-
-/// Returns whether every file name that the pattern `log_filename` gives stays in the log directory.
-pub(super) fn is_file_name(pattern: &str) -> bool {
-    let mut bytes = pattern.bytes();
-    while let Some(byte) = bytes.next() {
-        let stays = match byte {
-            b'%' => bytes.next().is_some_and(|conversion| IN_LOG_NAMES.contains(&conversion)),
-            _ => !matches!(byte, b'/' | b'\\'),
-        };
-        if !stays {
-            return false;
-        }
-    }
-    (1..=LONGEST_LOG_NAME).contains(&pattern.len()) && !matches!(pattern, "." | "..")
-}
-
-/// Returns whether logs may be written to a directory below the data directory, because it is not one of PostgreSQL's own directories.
-pub(super) fn has_room_for_logs(path: &RelativePath) -> bool {
-    let first =
-        path.as_path().components().next().map(|first| first.as_os_str().to_string_lossy().into_owned());
-    match first.as_deref() {
-        None | Some("base" | "global") => false,
-        Some(first) => !first.starts_with("pg_") || first.starts_with("pg_log") && first != "pg_logical",
-    }
-}
-
 /// Parses a boolean as PostgreSQL does (`parse_bool`): the words, or an unambiguous prefix of a word.
 pub(super) fn boolean(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
@@ -89,10 +64,83 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Returns whether a time is zero, in any unit.
-pub(super) fn is_zero_time(value: &str) -> bool {
-    const UNITS: [&str; 7] = ["", "us", "ms", "s", "min", "h", "d"];
-    value.trim_matches(SPACE).strip_prefix('0').is_some_and(|unit| UNITS.contains(&unit.trim_matches(SPACE)))
+/// Returns whether a setting has one of these values. No value that PostgreSQL could not read is one of them.
+pub(super) fn has(values: Values, value: &str) -> bool {
+    let is_word = |words: &[&str]| words.contains(&value.trim_matches(SPACE).to_ascii_lowercase().as_str());
+    let is_time = |least, most| milliseconds(value).is_some_and(|time: i64| (least..=most).contains(&time));
+    match values {
+        Values::Flag(flag) => boolean(value) == Some(flag),
+        Values::OneOf(words) => is_word(words),
+        Values::NoneOf(words) => !is_word(words),
+        Values::AtLeast(least) => whole_number(value).is_some_and(|number| number >= least),
+        Values::Milliseconds(least, most) => is_time(least, most),
+        Values::ZeroOrMilliseconds(least, most) => is_time(0, 0) || is_time(least, most),
+    }
+}
+
+/// Parses the value of a time that PostgreSQL counts in milliseconds, as `parse_int` in `guc.c` does; `None` if that would fail.
+pub(super) fn milliseconds(value: &str) -> Option<i64> {
+    let value = value.trim_matches(SPACE);
+    let digits = value.trim_start_matches(['+', '-']).to_ascii_lowercase();
+    let is_hexadecimal = digits.starts_with("0x");
+    let of_number = |c: char| match is_hexadecimal {
+        true => c.is_ascii_hexdigit() || matches!(c, '+' | '-' | 'x' | 'X'),
+        false => c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E'),
+    };
+    let (number, unit) = value.split_at(value.find(|c| !of_number(c)).unwrap_or(value.len()));
+    let has_fraction = !is_hexadecimal && number.contains(['.', 'e', 'E']);
+    let number = if has_fraction { number.parse().ok()? } else { whole_number(number)? as f64 };
+    let factor = match unit.trim_matches(SPACE) {
+        "us" => 0.001,
+        "" | "ms" => 1.0,
+        "s" => 1000.0,
+        "min" => 60_000.0,
+        "h" => 3_600_000.0,
+        "d" => 86_400_000.0,
+        _ => return None,
+    };
+    let milliseconds: f64 = number * factor;
+    milliseconds.is_finite().then_some(milliseconds.round_ties_even() as i64)
+}
+
+/// Returns whether a value is a switch, or a number with or without a unit, and so names nothing.
+pub(super) fn is_switch_or_number(value: &str) -> bool {
+    let value = value.trim_matches(SPACE);
+    let unit = value.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    let is_number = value.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+        && unit.len() <= 3
+        && unit.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_number || boolean(value).is_some()
+}
+
+/// Returns the mode of a file in a setting, such as `0640`.
+pub(super) fn mode(value: &str) -> Option<i64> {
+    whole_number(value)
+}
+
+/// Returns what makes a connection string of a backup dangerous, whatever server it names: libpq would read or write files that the backup
+/// names, or load code. `None` if nothing does.
+pub(super) fn hazard_of_connection(conninfo: &str) -> Option<String> {
+    let Ok(conninfo) = Conninfo::parse(conninfo) else {
+        return Some("cannot be read".to_owned());
+    };
+    // `initialize_SSL` in libpq's `fe-secure-openssl.c`.
+    if conninfo.get("sslkey").is_some_and(|key| key.contains(':')) {
+        return Some("makes libpq load an engine of OpenSSL, which is code (`sslkey`)".to_owned());
+    }
+    let services = ["service", "servicefile"].into_iter().filter(|keyword| conninfo.get(keyword).is_some());
+    let keywords: Vec<_> = conninfo.paths().map(|(keyword, _)| keyword).chain(services).collect();
+    let list = keywords.iter().map(|keyword| format!("`{keyword}`")).collect::<Vec<_>>().join(", ");
+    (!keywords.is_empty()).then(|| format!("makes libpq use files that the backup names ({list})"))
+}
+
+/// Returns the value of a setting for a message, without secrets.
+pub(in crate::seal) fn displayed(name: &str, value: &str) -> String {
+    match name {
+        "primary_conninfo" => without_password(value),
+        name if name.ends_with("_command") && !value.is_empty() => "(a command)".to_owned(),
+        _ => shown(value.as_bytes()),
+    }
 }
 
 /// Returns a connection string without its secrets, for a message.
@@ -111,5 +159,33 @@ pub(super) fn program(command: &str) -> String {
     match shell::program(command) {
         Some(program) => format!("{} ...", shown(program.as_bytes())),
         None => "(a command whose program is not clear)".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_read_as_postgresql_reads_it() {
+        for (value, expected) in [
+            ("0", Some(0)),
+            (" 5 min ", Some(300_000)),
+            ("1.5s", Some(1500)),
+            ("1e3", Some(1000)),
+            ("0x10", Some(16)),
+            ("0x1d", Some(29)),
+            ("010s", Some(8000)),
+            ("1d", Some(86_400_000)),
+            ("-1", Some(-1)),
+            ("499us", Some(0)),
+            ("1week", None),
+            ("1 S", None),
+            ("min", None),
+            ("", None),
+            ("089", None),
+        ] {
+            assert_eq!(milliseconds(value), expected, "{value:?}");
+        }
     }
 }

@@ -82,7 +82,8 @@ fn ends_of_recovery(
 
 fn delay(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> {
     let milliseconds = server.number(DELAY)?;
-    if milliseconds != 0 {
+    // A delay that postgresql.auto.conf sets was reported before, as a restored line or as a request of the method.
+    if milliseconds != 0 && server.entry(DELAY).is_none() {
         verdicts.report(format!(
             "`{DELAY}` is {milliseconds} ms ({}): the standby applies WAL only with this delay",
             server.place(DELAY)

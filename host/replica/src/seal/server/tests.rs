@@ -279,6 +279,22 @@ fn the_operators_configuration_file_and_debians_are_read_in_place_of_a_missing_o
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
+fn a_log_that_the_operators_file_puts_among_the_files_of_the_cluster_is_reported() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let own = elsewhere.path().join("own.conf");
+    let end = EndState { config_file: Some(own.clone()), ..end(true) };
+    for (directory, is_told) in
+        [("promote", true), ("mine", true), (".", true), ("log", false), ("/tmp", false)]
+    {
+        fs::write(&own, format!("logging_collector = on\nlog_directory = '{directory}'\n")).unwrap();
+        let findings = checked(&[("pg_hba.conf", HBA)], &end).unwrap();
+        let told = findings.iter().any(|finding| finding.message.contains("among the files of the cluster"));
+        assert_eq!(told, is_told, "{directory}: {findings:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_setting_in_postgresql_auto_conf_is_checked_even_if_the_rest_is_elsewhere() {
     let files = [("postgresql.auto.conf", "port = 99999999"), ("pg_hba.conf", HBA)];
     let problem = checked(&files, &end(false)).unwrap_err();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use super::super::judged_settings::is_place_for_logs;
 use super::super::problem::{Problem, shown};
 use super::Verdicts;
 use super::ask::Server;
@@ -47,6 +48,16 @@ fn log(server: &Server<'_>, verdicts: &mut Verdicts<'_>) -> Result<(), Problem> 
         return Ok(());
     }
     let value = server.setting(NAME)?;
+    // In restored files such a directory was overridden: the operator's own file sets it.
+    if !is_place_for_logs(server.replica.places, &value) {
+        verdicts.report(format!(
+            "`{NAME}` is `{}` ({}): the server creates a directory of that name among the files of the cluster, where a name such as \
+             `promote` ends a standby's recovery; set `{NAME} = 'log'`, or a directory outside the data directory, {}",
+            shown(value.as_bytes()),
+            server.place(NAME),
+            server.remedy(NAME)
+        ));
+    }
     let directory = server.replica.places.path.join(&value);
     if server.replica.is_restored_later(&directory) {
         return Ok(());
