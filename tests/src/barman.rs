@@ -73,7 +73,7 @@ impl Barman {
         run(Command::new("/bin/cp").arg("-R").arg(&installed).arg(playground.path("barman")))?;
         // The first line of each program names Python by its full path.
         let mut name_python = Command::new("/bin/sh");
-        name_python.args(["-c", "sed -i \"1s|.*|#!$1/python|\" \"$1\"/barman-*", "sh"]);
+        name_python.args(["-c", "sed -i \"1s|.*|#!$1/python|\" \"$1\"/barman*", "sh"]);
         run(name_python.arg(playground.path("barman/bin")))?;
         Ok(Self {
             server,
@@ -94,15 +94,35 @@ impl Barman {
     /// # Errors
     /// Fails if `barman-cloud-backup` fails.
     pub fn backup(&self, sockets: &Path, port: u16) -> Result<()> {
+        self.backup_with(sockets, port, &["--gzip"])
+    }
+
+    /// Takes a backup as [`Barman::backup`] does, with these options instead of `--gzip`.
+    ///
+    /// # Errors
+    /// Fails if `barman-cloud-backup` fails.
+    pub fn backup_with(&self, sockets: &Path, port: u16, options: &[&str]) -> Result<()> {
         let mut backup = self.user.command(self.folder.join("barman/bin/barman-cloud-backup"));
         backup
             .env("AWS_ACCESS_KEY_ID", &self.access_key)
             .env("AWS_SECRET_ACCESS_KEY", &self.secret_key)
             .env("AWS_DEFAULT_REGION", "us-east-1")
-            .args(["--endpoint-url", &self.server.url(), "--gzip", "--immediate-checkpoint", "--host"])
+            .args(["--endpoint-url", &self.server.url(), "--immediate-checkpoint"])
+            .args(options)
+            .arg("--host")
             .arg(sockets)
             .args(["--port", &port.to_string(), "--user=postgres", "s3://backups/barman", "example"]);
         run(&mut backup).map(drop)
+    }
+
+    /// Returns the grant of the store `name` with the bucket.
+    pub fn store(&self, name: &str) -> String {
+        format!(
+            "stores.{name} = {{ url = \"s3://backups\", endpoint = \"{}\", region = \"us-east-1\", allow_http = true, credentials = {{ \
+             access_key_id = {{ file = \"{folder}keys/access-key\" }}, secret_access_key = {{ file = \"{folder}keys/secret-key\" }} }} }}",
+            self.server.url(),
+            folder = self.folder.display(),
+        )
     }
 
     /// Returns the example's configuration with other paths and ports: for a primary that listens on `port` and has its tablespace at
