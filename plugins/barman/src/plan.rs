@@ -117,6 +117,13 @@ fn counted(place: &Place, usable: &Usable) -> Result<(Option<u64>, Option<u64>),
 pub(crate) fn usable(options: &Options) -> Result<Usable, Failure> {
     let place = &options.place;
     let (entry, backup) = choose(options)?;
+    if !entry.record.unknown.is_empty() {
+        log::debug!(
+            "{} has keys that this version does not know: {}",
+            place.shown(&entry.key),
+            entry.record.unknown.join(", ")
+        );
+    }
     check_kind(place, &entry.key, &backup)?;
     let contents = contents::find(place, &backup)?;
     let label = label(place, &entry.key, &backup, &contents)?;
