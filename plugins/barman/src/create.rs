@@ -1,22 +1,20 @@
 //! Restores a backup. The component says which object becomes which file and which archives are unpacked; the host does it.
 
-use postgres_formats::control_file::Release;
-use postgres_formats::names::{BACKUP_LABEL, PG_TBLSPC, TablespaceFolder};
-use postgres_formats::version::Version;
+use postgres_formats::names::BACKUP_LABEL;
 use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
 use restore::wal::Segment;
 use understudy::store::{Codec, Object};
-use understudy::transfer::{Fetch, Job, Unless};
-use understudy::{Datadir, Failure, Plan, cancelled, log, progress};
+use understudy::transfer::{Job, Unless};
+use understudy::{Datadir, Failure, Plan, log, progress};
 
 use crate::chain::Link;
+use crate::combine;
 use crate::contents::Contents;
-use crate::manifest;
+use crate::items;
 use crate::names::pipeline;
 use crate::options::{Options, Wanted};
 use crate::place::Place;
 use crate::plan::usable;
-use crate::tree::{DIRECTORIES, walk};
 use crate::unpack;
 use crate::wal::{self, WalRoute};
 
@@ -46,10 +44,15 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
     datadir.write_version(newest.backup.major)?;
     datadir.write(BACKUP_LABEL, &mut &newest.label.text[..])?;
     let mut transfer = Transfer::new(place, newest)?;
-    let mut checks = match &usable.contents {
+    let mut listed = Vec::new();
+    match &usable.contents {
+        _ if !usable.older.is_empty() => listed = combine::all(&usable, &mut transfer, datadir)?,
         Contents::Tree { manifest } => tree(place, newest, manifest.as_ref(), &mut transfer, datadir)?,
-        Contents::Server { .. } | Contents::Cloud(_) => unpack::all(&usable, &mut transfer)?,
-    };
+        Contents::Server { archives, manifest } => {
+            listed.extend(unpack::all(newest, archives, manifest.as_ref(), &mut transfer)?);
+        }
+        Contents::Cloud(archives) => listed.extend(unpack::all(newest, archives, None, &mut transfer)?),
+    }
     datadir.create_dir(STATUS_FOLDER)?;
     for history in &histories {
         transfer.wal.history(&mut transfer.job, history, datadir)?;
@@ -61,8 +64,8 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
             restore_wal(route, segments, &|_| false, (plan.bytes, plan.files), ROUNDS, &mut fetch)?;
         }
     }
-    for check in &mut checks {
-        check.complete(place)?;
+    for listed in &mut listed {
+        listed.check_complete(place)?;
     }
     unpack::check_restored(&usable, place, datadir)?;
     log::info!("restored {}", plan.backup);
@@ -74,79 +77,17 @@ pub(crate) fn version_file(link: &Link) -> Vec<u8> {
     format!("{}\n", link.backup.major).into_bytes()
 }
 
-/// What is checked when everything is restored.
-#[derive(Debug)]
-pub(crate) enum Check {
-    /// That a manifest of archives has no file that the archives lack.
-    Archives(manifest::Archived),
-    /// That a manifest of a tree has no file that the tree lacks.
-    Tree(manifest::Plain),
-}
-
-impl Check {
-    fn complete(&mut self, place: &Place) -> Result<(), Failure> {
-        match self {
-            Self::Archives(manifest) => manifest.check_complete(place),
-            Self::Tree(manifest) => manifest.check_complete(place),
-        }
-    }
-}
-
 /// Adds the files of a tree to the job.
 fn tree(
     place: &Place,
     link: &Link,
-    object: Option<&Object>,
+    manifest: Option<&Object>,
     transfer: &mut Transfer<'_>,
     datadir: &Datadir,
-) -> Result<Vec<Check>, Failure> {
-    let backup = &link.backup;
-    let mut manifest = match object {
-        Some(object) => Some(manifest::plain(place, object, link, &version_file(link))?),
-        None => None,
-    };
-    if !backup.tablespaces.is_empty()
-        && let (Some(manifest), Some(object)) = (&manifest, object)
-        && !manifest.has_tablespaces()
-    {
-        log::warn!(
-            "{} lists no file of a tablespace: nothing says whether the bytes of these files are right",
-            place.shown(&object.key)
-        );
-    }
-    for name in DIRECTORIES {
-        datadir.create_dir(name)?;
-    }
-    // A listing does not have the folder of an empty tablespace, without which no table can be created in it.
-    if let Some(release) = Release::of_major(backup.major)
-        && let Some(version) = Version::parse(backup.major.to_string().as_bytes())
-    {
-        let folder = TablespaceFolder { version, catalog: release.catalog };
-        for tablespace in &backup.tablespaces {
-            cancelled()?;
-            datadir.create_dir(&format!("{PG_TBLSPC}/{}/{folder}", tablespace.oid))?;
-        }
-    }
+) -> Result<(), Failure> {
+    items::directories(&link.backup, datadir)?;
     let origin = transfer.origin(None)?;
-    walk(place, backup, &mut |name, object| {
-        let digest = match &mut manifest {
-            Some(manifest) => manifest.digest_of(place, &name, object.size)?,
-            None => None,
-        };
-        transfer.job.fetch(Fetch {
-            origin,
-            object: object.key,
-            range: None,
-            path: name,
-            at: None,
-            size: object.size,
-            digest,
-            mode: None,
-            mtime: None,
-            unless: Unless::Always,
-        })
-    })?;
-    Ok(manifest.into_iter().map(Check::Tree).collect())
+    items::of_tree(place, link, manifest, origin, &|_| true, &mut |item| transfer.job.fetch(item))
 }
 
 /// The transfer job that the host runs.

@@ -1,7 +1,7 @@
 //! Reads `backup.info`: lines of the form `key=value` (`FieldListFile` and `BackupInfo` in barman/infofile.py). The values of some keys are
 //! Python literals; the others are plain texts. `None` means that a key has no value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postgres_formats::Lsn;
 use postgres_formats::segment::{SegmentName, SegmentSize};
@@ -56,6 +56,18 @@ const TEXTS: [&str; 30] = [
     "xlog_segment_size",
 ];
 
+/// Words in the names of keys that would say how the bytes of a backup are stored. A key that is not known is passed over: newer versions of
+/// Barman add keys for their own reports, and a restore does not depend on the keys alone. The keys that it needs must be there; position,
+/// label, names of WAL, names of files and control file must agree with them; and an incremental backup has a label of its own. But bytes
+/// that are compressed, encrypted or stored elsewhere in a new way may show nowhere else, so a key with such a word must be known.
+const STORED: [&str; 3] = ["compress", "encrypt", "snapshot"];
+
+/// The longest permitted name of a key, in bytes.
+const LONGEST_KEY: usize = 64;
+
+/// How many of the keys that are not known are remembered for the log.
+const MOST_REMEMBERED: usize = 10;
+
 /// The status of a backup (`BackupInfo.STATUS_ALL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -91,6 +103,8 @@ pub(crate) struct Record {
     texts: BTreeMap<&'static str, String>,
     literals: BTreeMap<&'static str, Literal>,
     pub(crate) status: Status,
+    /// The first of the keys that are not known.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// A backup whose files are complete.
@@ -131,7 +145,8 @@ impl Record {
     /// The error names the line or the key, and follows the name of the file.
     pub(crate) fn parse(contents: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(contents).map_err(|_| "is not UTF-8".to_owned())?;
-        let (mut texts, mut literals, mut seen) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let (mut texts, mut literals) = (BTreeMap::new(), BTreeMap::new());
+        let (mut unknown, mut seen) = (Vec::new(), BTreeSet::new());
         for (index, line) in text.split('\n').enumerate() {
             let number = index + 1;
             if line.trim().is_empty() || line.starts_with('#') {
@@ -141,26 +156,28 @@ impl Record {
                 return Err(format!("has a line {number} that is not of the form key=value"));
             };
             let (key, value) = (key.trim(), value.trim());
-            let literal = LITERALS.into_iter().find(|known| *known == key);
-            let Some(known) = literal.or_else(|| TEXTS.into_iter().find(|known| *known == key)) else {
-                let key: String = key.escape_debug().take(60).collect();
-                return Err(format!(
-                    "has a key `{key}` that this version does not know: it was written by a newer Barman, or is damaged"
-                ));
-            };
-            if seen.contains(&known) {
-                return Err(format!("has the key `{known}` twice"));
+            if !is_key(key) {
+                return Err(format!("has a line {number} whose key `{}` is not a name", shown(key)));
             }
-            seen.push(known);
+            if !seen.insert(key) {
+                return Err(format!("has the key `{key}` twice"));
+            }
             if value == "None" {
                 continue;
             }
-            if literal.is_some() {
+            if let Some(known) = LITERALS.into_iter().find(|known| *known == key) {
                 let value = literal::parse(value)
                     .map_err(|error| format!("has a key `{known}` whose value {error}"))?;
                 literals.insert(known, value);
-            } else {
+            } else if let Some(known) = TEXTS.into_iter().find(|known| *known == key) {
                 texts.insert(known, value.to_owned());
+            } else if STORED.iter().any(|word| key.contains(word)) {
+                return Err(format!(
+                    "has a key `{key}` that this version does not know, and that may say how the files are stored: it was \
+                     written by a newer Barman, with which the backup can be restored, or is damaged"
+                ));
+            } else if unknown.len() < MOST_REMEMBERED {
+                unknown.push(key.to_owned());
             }
         }
         let status = match texts.get("status") {
@@ -170,7 +187,7 @@ impl Record {
                 .find(|status| status.text() == text)
                 .ok_or_else(|| format!("has the status `{}`, which Barman does not write", shown(text)))?,
         };
-        Ok(Self { texts, literals, status })
+        Ok(Self { texts, literals, status, unknown })
     }
 
     /// Returns the name that the operator gave the backup.
@@ -322,6 +339,14 @@ impl Record {
             Some(_) => Err("has a key `backup_label` whose value is not a text".to_owned()),
         }
     }
+}
+
+/// Returns whether `text` can be the name of a key: Barman's are names of attributes in lower case.
+fn is_key(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.len() <= LONGEST_KEY
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(is_part)
 }
 
 /// Returns the beginning of a text for a message.

@@ -1,6 +1,6 @@
 //! The method `barman`: restores a backup from the directory of a Barman server, or from the store to which barman-cloud uploads, without
 //! Barman on the machine. Supports plain trees (`backup_method = rsync` and `postgres`), tar archives, the split archives of barman-cloud,
-//! incremental backups of PostgreSQL 17 in tar archives, tablespaces, every compression, and the archived WAL.
+//! incremental backups of PostgreSQL 17 with the backups that they depend on, tablespaces, every compression, and the archived WAL.
 //!
 //! The component reads only the texts that describe a backup: `backup.info`, `backup_manifest`, and listings. The host fetches the files
 //! and unpacks the archives, many at once.
@@ -12,9 +12,11 @@ mod archive;
 mod catalogue;
 mod chain;
 mod choice;
+mod combine;
 mod contents;
 mod create;
 mod info;
+mod items;
 mod label;
 mod literal;
 mod manifest;

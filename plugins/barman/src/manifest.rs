@@ -258,7 +258,7 @@ fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
 }
 
 /// Returns the OID of the tablespace that contains the file; `None` if the file is in the data directory.
-fn tablespace_of(path: &str) -> Option<u32> {
+pub(crate) fn tablespace_of(path: &str) -> Option<u32> {
     let rest = path.strip_prefix(PG_TBLSPC)?.strip_prefix('/')?;
     rest.split('/').next().and_then(tablespace_oid)
 }

@@ -1,6 +1,6 @@
 //! The names that Barman gives to backups and archives.
 
-use postgres_formats::names::tablespace_oid;
+use postgres_formats::names::{PG_TBLSPC, tablespace_oid};
 use understudy::store::{Codec, Pipeline};
 
 /// Returns whether `text` is the ID of a backup, such as `20261126T043406` (`is_backup_id` in barman/utils.py).
@@ -23,6 +23,9 @@ const COMPRESSED: [(&str, Codec); 6] = [
 
 /// The ending of a file that gpg encrypted (barman/encryption.py).
 pub(crate) const ENCRYPTED: &str = ".gpg";
+
+/// How the name of a file begins that has only some pages of a relation.
+const INCREMENTAL: &str = "INCREMENTAL.";
 
 /// The first bytes of compressed files (`MAGIC` in barman/compression.py). A Barman server keeps compressed WAL without an ending.
 const MAGIC: [(&[u8], Codec); 6] = [
@@ -119,7 +122,17 @@ impl ArchiveName {
 
 /// Returns whether a file with this name comes from an incremental backup of PostgreSQL 17.
 pub(crate) fn is_increment(name: &str) -> bool {
-    name.rsplit('/').next().is_some_and(|last| last.starts_with("INCREMENTAL."))
+    name.rsplit('/').next().is_some_and(|last| last.starts_with(INCREMENTAL))
+}
+
+/// Returns whether PostgreSQL writes an increment with this name: there are increments of relations alone, whose names begin with a number
+/// (`GetFileBackupMethod` in PostgreSQL's basebackup_incremental.c).
+pub(crate) fn is_increment_of_relation(name: &str) -> bool {
+    let Some((folder, last)) = name.rsplit_once('/') else { return false };
+    let is_of_relations =
+        folder.split('/').next().is_some_and(|top| ["base", "global", PG_TBLSPC].contains(&top));
+    let relation = last.strip_prefix(INCREMENTAL);
+    is_of_relations && relation.is_some_and(|name| name.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -173,6 +186,26 @@ mod tests {
         assert_eq!(server("16384.tar.lz4"), Some((Holds::Tablespace(16384), 0, Some(Codec::Lz4))));
         for name in ["data.tar", "base_0001.tar", "pg_wal.tar", "base.tar.gz.gpg", "0.tar"] {
             assert_eq!(server(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_relations_have_increments() {
+        for name in
+            ["base/5/INCREMENTAL.1259", "global/INCREMENTAL.1260_vm.1", "pg_tblspc/9/PG_17_1/5/INCREMENTAL.1"]
+        {
+            assert!(is_increment(name) && is_increment_of_relation(name), "{name}");
+        }
+        for name in [
+            "INCREMENTAL.PG_VERSION",
+            "global/INCREMENTAL.pg_control",
+            "pg_xact/INCREMENTAL.0000",
+            "base/5/INCREMENTAL.",
+        ] {
+            assert!(is_increment(name) && !is_increment_of_relation(name), "{name}");
+        }
+        for name in ["base/5/1259", "base/INCREMENTAL.1/1259", "base/5/xINCREMENTAL.1"] {
+            assert!(!is_increment(name) && !is_increment_of_relation(name), "{name}");
         }
     }
 

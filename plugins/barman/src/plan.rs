@@ -5,20 +5,19 @@ use postgres_formats::backup_label;
 use postgres_formats::control_file::{self, Beginning, wal_segment_size};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION};
 use postgres_formats::version::{self, major_version};
-use understudy::store::Object;
 use understudy::{Error, Failure, Plan, log};
 
-use crate::archive::Archives;
-use crate::catalogue;
+use crate::catalogue::{self, Entry};
 use crate::chain::{self, Link};
 use crate::choice::choose;
+use crate::combine;
 use crate::contents::{self, Contents};
 use crate::info::{Backup, Status};
 use crate::label::Label;
 use crate::manifest;
 use crate::options::Options;
 use crate::place::Place;
-use crate::tree::{COMBINE, walk};
+use crate::tree::walk;
 use crate::wal;
 
 /// A backup that can be restored.
@@ -36,8 +35,15 @@ pub(crate) struct Usable {
 #[derive(Debug)]
 pub(crate) struct Older {
     pub(crate) link: Link,
-    pub(crate) archives: Archives,
-    pub(crate) manifest: Option<Object>,
+    pub(crate) contents: Contents,
+}
+
+impl Usable {
+    /// Returns whether the tablespace with this OID is restored: the backup has it. An older backup may have others, which were dropped
+    /// meanwhile.
+    pub(crate) fn restores(&self, oid: u32) -> bool {
+        self.newest.backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid)
+    }
 }
 
 /// Returns the plan of the backup that `options` choose.
@@ -65,49 +71,52 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// Returns how many bytes and files will be written, without WAL, and reads the manifests. The bytes of archives without a manifest are
-/// estimated by the size of the cluster that Barman recorded.
+/// Returns how many bytes and files will be written, without WAL. Reads the manifests, and lists the trees, of all backups. The bytes of a
+/// chain, and those of archives without a manifest, are estimated by the size of the cluster that Barman recorded.
 fn counted(place: &Place, usable: &Usable) -> Result<(Option<u64>, Option<u64>), Failure> {
     let newest = &usable.newest;
-    let id = &newest.backup.id;
-    for older in &usable.older {
-        if let Some(object) = &older.manifest {
-            manifest::summary(place, object, &older.link)?;
+    let cluster_size = newest.backup.cluster_size;
+    for Older { link, contents } in &usable.older {
+        summary(place, link, contents)?;
+        if matches!(contents, Contents::Tree { .. }) {
+            walk(place, &link.backup, &mut |_, _| Ok(()))?;
         }
     }
-    let summary = |object: &Option<Object>| match object {
-        Some(object) => manifest::summary(place, object, newest).map(Some),
-        None => {
-            log::warn!(
-                "the backup {id} has no backup_manifest: nothing says whether the bytes of its files are right"
-            );
-            Ok(None)
-        }
-    };
-    let cluster_size = newest.backup.cluster_size;
-    match &usable.contents {
-        Contents::Tree { manifest } => {
-            summary(manifest)?;
+    let summary = summary(place, newest, &usable.contents)?;
+    let (bytes, files) = match (&usable.contents, summary) {
+        (Contents::Tree { .. }, _) => {
             let (mut bytes, mut files) = (newest.label.text.len() as u64, 2_u64);
             walk(place, &newest.backup, &mut |_, object| {
                 bytes = bytes.saturating_add(object.size);
                 files += 1;
                 Ok(())
             })?;
-            Ok((Some(bytes), Some(files)))
+            (Some(bytes), Some(files))
         }
-        Contents::Server { archives, manifest } => match summary(manifest)? {
-            Some(Summary { bytes, files, .. }) if usable.older.is_empty() => Ok((Some(bytes), Some(files))),
-            Some(Summary { files, .. }) => Ok((cluster_size, Some(files))),
-            None => Ok((archives.plain_bytes().or(cluster_size), None)),
-        },
-        Contents::Cloud(archives) => {
-            log::warn!(
-                "barman-cloud keeps no checksums: nothing says whether the bytes of the files of {id} are right"
-            );
-            Ok((archives.plain_bytes().or(cluster_size), None))
+        (Contents::Server { .. }, Some(Summary { bytes, files, .. })) => (Some(bytes), Some(files)),
+        (Contents::Server { archives, .. } | Contents::Cloud(archives), _) => {
+            (archives.plain_bytes().or(cluster_size), None)
         }
+    };
+    // The files of an incremental backup are smaller than those that are made from them.
+    Ok((if usable.older.is_empty() { bytes } else { cluster_size }, files))
+}
+
+/// Reads the manifest of a backup; `None`, and a warning, if there is none.
+fn summary(place: &Place, link: &Link, contents: &Contents) -> Result<Option<Summary>, Failure> {
+    let id = &link.backup.id;
+    match contents {
+        Contents::Tree { manifest: Some(object) } | Contents::Server { manifest: Some(object), .. } => {
+            return manifest::summary(place, object, link).map(Some);
+        }
+        Contents::Tree { .. } | Contents::Server { .. } => log::warn!(
+            "the backup {id} has no backup_manifest: nothing says whether the bytes of its files are right"
+        ),
+        Contents::Cloud(_) => log::warn!(
+            "barman-cloud keeps no checksums: nothing says whether the bytes of the files of {id} are right"
+        ),
     }
+    Ok(None)
 }
 
 /// Checks that the backup that `options` choose can be restored.
@@ -117,20 +126,13 @@ fn counted(place: &Place, usable: &Usable) -> Result<(Option<u64>, Option<u64>),
 pub(crate) fn usable(options: &Options) -> Result<Usable, Failure> {
     let place = &options.place;
     let (entry, backup) = choose(options)?;
-    check_kind(place, &entry.key, &backup)?;
-    let contents = contents::find(place, &backup)?;
-    let label = label(place, &entry.key, &backup, &contents)?;
-    let newest = Link { backup, label, shown: place.shown(&entry.key) };
+    let (newest, contents) = opened(place, &entry, backup)?;
     let older = older(place, &newest, &contents)?;
-    let mut system_identifier = newest.backup.system_identifier;
-    if matches!(contents, Contents::Tree { .. }) {
-        system_identifier = Some(check_tree(place, &newest.backup)?);
-    }
     let backup = &newest.backup;
     let plan = Plan {
         backup: backup.id.clone(),
         postgresql_major: Some(backup.major),
-        system_identifier,
+        system_identifier: backup.system_identifier,
         timeline: Some(backup.timeline),
         start_lsn: Some(backup.begin.0),
         stop_lsn: Some(backup.end.0),
@@ -138,6 +140,25 @@ pub(crate) fn usable(options: &Options) -> Result<Usable, Failure> {
         ..Plan::default()
     };
     Ok(Usable { newest, contents, older, plan })
+}
+
+/// Finds the files of a backup, and checks what can be checked of them before they are listed.
+fn opened(place: &Place, entry: &Entry, mut backup: Backup) -> Result<(Link, Contents), Failure> {
+    let key = &entry.key;
+    if !entry.record.unknown.is_empty() {
+        log::debug!(
+            "{} has keys that this version does not know: {}",
+            place.shown(key),
+            entry.record.unknown.join(", ")
+        );
+    }
+    check_kind(place, key, &backup)?;
+    let contents = contents::find(place, &backup)?;
+    let label = label(place, key, &backup, &contents)?;
+    if matches!(contents, Contents::Tree { .. }) {
+        backup.system_identifier = Some(check_tree(place, &backup)?);
+    }
+    Ok((Link { backup, label, shown: place.shown(key) }, contents))
 }
 
 /// Checks that a backup of this kind can be restored.
@@ -173,33 +194,22 @@ fn label(place: &Place, key: &str, backup: &Backup, contents: &Contents) -> Resu
     Label::of(backup, &text).map_err(|why| place.failed(from, why))
 }
 
-/// Finds the backups on which `newest` depends, with their archives.
+/// Finds the backups on which `newest` depends, with their files.
 fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>, Failure> {
-    let refused = |id: &str, what: &str| {
-        Failure::failed(format!(
-            "{} is of an incremental backup, and the files of {id} {what}: {COMBINE}",
-            newest.shown
-        ))
-    };
     let own = &newest.backup;
-    match contents {
-        Contents::Cloud(_) if own.compression.is_some() => {
+    if matches!(contents, Contents::Cloud(_)) {
+        if own.compression.is_some() {
             return Err(Failure::failed(format!(
                 "{} is of a backup whose archives were uploaded within other archives, which is not restored: upload it without \
                  `backup_compression`",
                 newest.shown
             )));
         }
-        Contents::Server { .. } => {}
-        _ if own.parent.is_none() => return Ok(Vec::new()),
-        Contents::Tree { .. } => return Err(refused(&own.id, "are a plain tree")),
-        Contents::Cloud(_) => {
-            return Err(refused(
-                &own.id,
-                "are in archives of barman-cloud, which do not hold those of its parent",
-            ));
+        if own.parent.is_some() {
+            return Err(combine::in_cloud(newest, &own.id));
         }
     }
+    let mut found = Vec::new();
     let parents = chain::parents(newest, &mut |id| {
         let Some(entry) = catalogue::find(place, id)? else { return Ok(None) };
         let status = entry.record.status;
@@ -214,18 +224,14 @@ fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>
             ));
         }
         let backup = entry.record.backup(id).map_err(|why| place.failed(&entry.key, why))?;
-        check_kind(place, &entry.key, &backup)?;
-        let text = backup.label.as_deref().unwrap_or_default();
-        let label = Label::of(&backup, text.as_bytes()).map_err(|why| place.failed(&entry.key, why))?;
-        Ok(Some(Link { backup, label, shown: place.shown(&entry.key) }))
+        let (link, contents) = opened(place, &entry, backup)?;
+        if matches!(contents, Contents::Cloud(_)) {
+            return Err(combine::in_cloud(newest, id));
+        }
+        found.push(contents);
+        Ok(Some(link))
     })?;
-    parents
-        .into_iter()
-        .map(|link| match contents::find(place, &link.backup)? {
-            Contents::Server { archives, manifest } => Ok(Older { link, archives, manifest }),
-            _ => Err(refused(&link.backup.id, "are not in archives of pg_basebackup")),
-        })
-        .collect()
+    Ok(parents.into_iter().zip(found).map(|(link, contents)| Older { link, contents }).collect())
 }
 
 /// Checks the version and the control file of a tree. Returns the system identifier.

@@ -9,7 +9,7 @@ use understudy::{Error, Failure, cancelled};
 
 use crate::catalogue::cannot_list;
 use crate::info::Backup;
-use crate::names::is_increment;
+use crate::names::{is_increment, is_increment_of_relation};
 use crate::place::Place;
 
 /// The largest permitted number of files in a tree.
@@ -59,16 +59,13 @@ pub(crate) const DIRECTORIES: [&str; 20] = [
     "pg_xact",
 ];
 
-/// How a plain backup that is incremental is refused. The contract has no chain of plain files.
-pub(crate) const COMBINE: &str = "combine it with the backups that it depends on (pg_combinebackup), restore it with barman, or \
-    take incremental backups with `backup_compression_format = tar`";
-
 /// Returns whether the file `name` of a data directory is neither restored nor compared with a manifest.
 pub(crate) fn is_left_out(name: &str) -> bool {
     LEFT_OUT.contains(&name) || EMPTIED.iter().any(|folder| name.starts_with(folder))
 }
 
-/// Returns the name in the data directory of the file `rest` in the folder of a backup; `None` if the file is not restored.
+/// Returns the name in the data directory of the file `rest` in the folder of a backup; `None` if the file is not restored. The name of an
+/// increment is that of the stored file, such as `base/5/INCREMENTAL.1259`.
 ///
 /// # Errors
 /// Fails if the file does not belong in a backup. The error follows the name of the file.
@@ -104,7 +101,14 @@ pub(crate) fn name_of(rest: &str, backup: &Backup) -> Result<Option<String>, Str
         }
     }
     if is_increment(&name) {
-        return Err(format!("is of an incremental backup in a plain tree, which is not restored: {COMBINE}"));
+        if backup.parent.is_none() {
+            return Err("is of an incremental backup, although the backup has no parent".to_owned());
+        }
+        // The host writes an increment to the name without `INCREMENTAL.`, which must not be one that is left out or written first.
+        if !is_increment_of_relation(&name) {
+            return Err("is an increment of a file that is not a relation, which PostgreSQL does not write"
+                .to_owned());
+        }
     }
     Ok(Some(name))
 }
@@ -179,14 +183,36 @@ mod tests {
             assert_eq!(name_of(rest, &backup).unwrap().as_deref(), name, "{rest}");
         }
         for (rest, what) in [
-            ("data/base/5/INCREMENTAL.1259", "pg_combinebackup"),
-            ("16384/PG_15_202209061/5/INCREMENTAL.1", "pg_combinebackup"),
+            ("data/base/5/INCREMENTAL.1259", "no parent"),
+            ("16384/PG_15_202209061/5/INCREMENTAL.1", "no parent"),
             ("data/pg_tblspc/16385/PG_15_202209061/5/1", "no tablespace"),
             ("16385/PG_15_202209061/5/1", "no tablespace"),
             ("16384/PG_16_202307071/5/1", "PG_15_CATALOG"),
             ("16384/file", "PG_15_CATALOG"),
         ] {
             assert!(name_of(rest, &backup).unwrap_err().contains(what), "{rest}");
+        }
+    }
+
+    #[test]
+    fn increments_keep_their_stored_names_and_belong_to_relations() {
+        let fast = Tablespace { oid: 16384, name: None, location: "/fast".to_owned() };
+        let parent = Some("20261125T043406".to_owned());
+        let backup = Backup { tablespaces: vec![fast], parent, ..backup("20261126T043406") };
+        for (rest, name) in [
+            ("data/base/5/INCREMENTAL.1259", "base/5/INCREMENTAL.1259"),
+            ("data/global/INCREMENTAL.1260", "global/INCREMENTAL.1260"),
+            ("16384/PG_15_202209061/5/INCREMENTAL.1", "pg_tblspc/16384/PG_15_202209061/5/INCREMENTAL.1"),
+        ] {
+            assert_eq!(name_of(rest, &backup).unwrap().as_deref(), Some(name), "{rest}");
+        }
+        for rest in [
+            "data/INCREMENTAL.PG_VERSION",
+            "data/INCREMENTAL.standby.signal",
+            "data/global/INCREMENTAL.pg_control",
+            "data/base/5/INCREMENTAL.PG_VERSION",
+        ] {
+            assert!(name_of(rest, &backup).unwrap_err().contains("not a relation"), "{rest}");
         }
     }
 

@@ -8,30 +8,25 @@ use postgres_formats::control_file::{self, Beginning};
 use postgres_formats::names::{
     CONTROL_FILE, PG_TBLSPC, POSTMASTER_OPTS, POSTMASTER_PID, TablespaceFolder, UNFINISHED_CONTROL_FILE,
 };
-use understudy::transfer::{Chain, IncrementFormat, Link as Which, Unpack};
-use understudy::{AtPath, Datadir, Failure, cancelled, log};
+use understudy::store::Object;
+use understudy::transfer::{Chain, Link as Which, Unpack};
+use understudy::{AtPath, Datadir, Failure, cancelled};
 
 use crate::archive::{ArchiveObject, Archives};
 use crate::chain::Link;
 use crate::contents::Contents;
-use crate::create::{Check, Transfer, version_file};
+use crate::create::{Transfer, version_file};
 use crate::manifest::{self, Archived};
 use crate::names::{Holds, is_increment};
 use crate::place::Place;
 use crate::plan::Usable;
 use crate::tree::{FIRST, LEFT_OUT};
 
-/// The size of a page of PostgreSQL in bytes. Neither `backup.info` nor the beginning of an archive says another size.
-const PAGE: u32 = 8192;
-
 /// How many bytes the archive of the data directory may contain in addition to the files that the manifest lists, such as settings.
 const SLACK: u64 = 64 << 20;
 
 /// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
-
-/// How many incomplete files are named.
-const NAMED: u32 = 3;
 
 /// Files in an archive that are read and not written: those that are written first, and those that a restore leaves out. WAL comes from the
 /// archive of the server (`PGDATA_EXCLUDE_LIST` in barman/postgres_plumbing.py; pg_basebackup runs with `--wal-method=none`).
@@ -44,7 +39,8 @@ fn skipped() -> Vec<String> {
 /// server.
 const REFUSED: [&str; 4] = ["pg_tblspc/", POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_FILE];
 
-/// Returns the item for an archive of a backup. `limit` is how many bytes of it may be written.
+/// Returns the item for an archive of a backup. The host removes the `./` at the beginning of names, which those of barman-cloud have
+/// (`upload_directory` in barman/cloud.py), before it compares them with `skip` and `refuse`. `limit` is how many bytes of it may be written.
 fn item(holds: Holds, archive: &ArchiveObject, origin: u32, limit: u64) -> Unpack {
     let (path, skip, refuse) = match holds {
         Holds::Data => (String::new(), skipped(), REFUSED.map(str::to_owned).to_vec()),
@@ -53,72 +49,61 @@ fn item(holds: Holds, archive: &ArchiveObject, origin: u32, limit: u64) -> Unpac
     Unpack { origin, object: archive.object.key.clone(), path, limit, skip, refuse }
 }
 
-/// Adds all archives of a backup to the job. Waits for them only if the backup is incremental.
+/// Adds the archives of a backup that depends on no other to the job. Returns the manifest, if there is one.
 ///
 /// # Errors
 /// The error of the host; the errors of [`manifest::archived`].
-pub(crate) fn all(usable: &Usable, transfer: &mut Transfer<'_>) -> Result<Vec<Check>, Failure> {
-    let place = transfer.place;
-    let newest = &usable.newest;
-    let (archives, object) = match &usable.contents {
-        Contents::Server { archives, manifest } => (archives, manifest.as_ref()),
-        Contents::Cloud(archives) => (archives, None),
-        Contents::Tree { .. } => return Ok(Vec::new()),
-    };
-    let is_restored = |oid: u32| newest.backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid);
-    let listing = |object, link: &Link| match object {
-        Some(object) => manifest::archived(place, object, link, &version_file(link), &is_restored).map(Some),
-        None => Ok(None),
-    };
-    let mut checks = Vec::new();
-    let mut listed = listing(object, newest)?;
-    if usable.older.is_empty() {
-        for (holds, archive) in archives.iter() {
-            cancelled()?;
-            let limit = limit_of(holds, archive, listed.as_ref());
-            let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
-            transfer.job.unpack(&item, listed.as_mut().map(|listed| &mut listed.listing))?;
-        }
-        checks.extend(listed.map(Check::Archives));
-        return Ok(checks);
-    }
-    let mut chain = Chain::new(IncrementFormat::Postgresql, PAGE)?;
-    let mut link = |archives: &Archives, mut listed: Option<Archived>, which| {
-        for (holds, archive) in archives.iter() {
-            // A tablespace that was dropped meanwhile.
-            if matches!(holds, Holds::Tablespace(oid) if !is_restored(oid)) {
-                continue;
-            }
-            let limit = limit_of(holds, archive, listed.as_ref());
-            let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
-            transfer.job.unpack_link(
-                &item,
-                listed.as_mut().map(|listed| &mut listed.listing),
-                &mut chain,
-                which,
-            )?;
-        }
-        // The archives of a backup may begin only when those of all newer backups have ended.
-        transfer.job.wait_until_idle()?;
-        checks.extend(listed.map(Check::Archives));
-        Ok::<_, Failure>(())
-    };
-    link(archives, listed, Which::Newest)?;
-    for older in &usable.older {
+pub(crate) fn all(
+    link: &Link,
+    archives: &Archives,
+    manifest: Option<&Object>,
+    transfer: &mut Transfer<'_>,
+) -> Result<Option<Archived>, Failure> {
+    let mut listed = listed(transfer.place, link, manifest, &|_| true)?;
+    for (holds, archive) in archives.iter() {
         cancelled()?;
-        log::info!("unpacking {}, on which the backup depends", older.link.backup.id);
-        link(&older.archives, listing(older.manifest.as_ref(), &older.link)?, Which::Older)?;
+        let limit = limit_of(holds, archive, listed.as_ref());
+        let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
+        transfer.job.unpack(&item, listed.as_mut().map(|listed| &mut listed.listing))?;
     }
-    let missing = chain.missing(NAMED)?;
-    if missing.is_empty() {
-        return Ok(checks);
+    Ok(listed)
+}
+
+/// Adds the archives of a link of a chain to the job, as [`all`] does for other archives.
+///
+/// # Errors
+/// The errors of [`all`].
+pub(crate) fn link(
+    usable: &Usable,
+    link: &Link,
+    archives: &Archives,
+    manifest: Option<&Object>,
+    transfer: &mut Transfer<'_>,
+    chain: &mut Chain,
+    which: Which,
+) -> Result<Option<Archived>, Failure> {
+    let mut listed = listed(transfer.place, link, manifest, &|oid| usable.restores(oid))?;
+    for (holds, archive) in archives.iter() {
+        cancelled()?;
+        // A tablespace that was dropped meanwhile.
+        if matches!(holds, Holds::Tablespace(oid) if !usable.restores(oid)) {
+            continue;
+        }
+        let limit = limit_of(holds, archive, listed.as_ref());
+        let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
+        transfer.job.unpack_link(&item, listed.as_mut().map(|listed| &mut listed.listing), chain, which)?;
     }
-    let missing: Vec<_> = missing.iter().map(|name| name.escape_debug().to_string()).collect();
-    Err(Failure::failed(format!(
-        "{} and the backups that it depends on do not contain all pages of `{}`",
-        newest.shown,
-        missing.join("`, `")
-    )))
+    Ok(listed)
+}
+
+fn listed(
+    place: &Place,
+    link: &Link,
+    manifest: Option<&Object>,
+    is_restored: &dyn Fn(u32) -> bool,
+) -> Result<Option<Archived>, Failure> {
+    let read = |object| manifest::archived(place, object, link, &version_file(link), is_restored);
+    manifest.map(read).transpose()
 }
 
 /// Returns how many bytes of an archive may be written.
@@ -229,7 +214,7 @@ fn entries(path: &Path) -> Result<Vec<(String, bool)>, Failure> {
 #[cfg(test)]
 mod tests {
     use postgres_formats::names::TABLESPACE_MAP;
-    use understudy::store::{Codec, Object};
+    use understudy::store::Codec;
 
     use super::*;
 

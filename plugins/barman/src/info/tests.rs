@@ -69,7 +69,14 @@ fn what_barman_does_not_write_is_refused_and_named() {
         ("timeline=1", "timeline=1\ntimeline=1", "`timeline` twice"),
         ("timeline=1", "timeline", "line 31"),
         ("timeline=1", "timeline=one", "`timeline`"),
-        ("timeline=1", "recovery=1", "`recovery`"),
+        ("timeline=1", "recovery=1", "no `timeline`"),
+        ("timeline=1", "timeline=1\nnews=1\nnews=2", "`news` twice"),
+        ("timeline=1", "timeline=1\nNews=1", "`News`"),
+        ("timeline=1", "timeline=1\na b=1", "`a b`"),
+        ("timeline=1", "timeline=1\n=1", "line 32"),
+        ("timeline=1", "timeline=1\ncompression_kind=x", "`compression_kind`"),
+        ("timeline=1", "timeline=1\nfile_encryption=x", "`file_encryption`"),
+        ("timeline=1", "timeline=1\nsnapshot=x", "`snapshot`"),
         ("timeline=1", "timeline=2", "`begin_wal`"),
         ("status=DONE", "status=GOOD", "`GOOD`"),
         ("status=DONE\n", "", "no `status`"),
@@ -136,4 +143,24 @@ fn the_number_of_tablespaces_is_bounded() {
     let record = Record::parse(list(MOST_TABLESPACES).as_bytes()).unwrap();
     assert_eq!(record.backup("20261126T043406").unwrap().tablespaces.len(), MOST_TABLESPACES);
     assert!(refusal(&list(MOST_TABLESPACES + 1)).contains("more than 1000 tablespaces"));
+}
+
+#[test]
+fn keys_of_a_newer_barman_are_passed_over() {
+    let known = Record::parse(INFO.as_bytes()).unwrap();
+    assert!(known.unknown.is_empty());
+    let newer = with("timeline=1", "timeline=1\nretention_note={'a': b}\nnew_compression=None\nworker2=7");
+    let record = Record::parse(newer.as_bytes()).unwrap();
+    assert_eq!(record.unknown, ["retention_note", "worker2"]);
+    assert_eq!(record.backup("20261126T043406"), known.backup("20261126T043406"));
+}
+
+#[test]
+fn the_names_of_keys_are_bounded_and_few_are_remembered() {
+    let key = |length: usize| with("timeline=1", &format!("timeline=1\n{}=1", "k".repeat(length)));
+    assert!(Record::parse(key(LONGEST_KEY).as_bytes()).is_ok());
+    assert!(refusal(&key(LONGEST_KEY + 1)).contains("line 32"));
+    let many: String = (0..2 * MOST_REMEMBERED).map(|number| format!("\nkey{number}=1")).collect();
+    let record = Record::parse(with("timeline=1", &format!("timeline=1{many}")).as_bytes()).unwrap();
+    assert_eq!(record.unknown.len(), MOST_REMEMBERED);
 }

@@ -6,7 +6,6 @@ use super::scene::{Info, Scene};
 use crate::contents::MOST_OBJECTS;
 
 const ID: &str = "20261126T043406";
-const PARENT: &str = "20261125T043406";
 
 /// A backup with these archives, each of 1000 bytes.
 fn scene(info: &Info, names: &[&str]) -> Scene {
@@ -96,54 +95,4 @@ fn the_number_of_files_without_a_tree_is_bounded() {
     assert!(scene.refusal().contains("more than 20000 files"));
     scene.remove(&format!("base/{ID}/x/0"));
     assert!(scene.refusal().contains("neither data/PG_VERSION"));
-}
-
-/// A chain of two backups of PostgreSQL 17 in archives.
-fn chain(parent: Info) -> Scene {
-    let child = Info::new(ID);
-    let label = format!("{}INCREMENTAL FROM LSN: 0/200028\nINCREMENTAL FROM TLI: 1\n", child.label())
-        .replace('\n', "\\n");
-    let child = child
-        .with(format!("backup_label='{label}'"))
-        .with(format!("parent_backup_id={PARENT}"))
-        .with("version=170004")
-        .with("compression=none")
-        .with("tablespaces=None");
-    let scene = scene(&child, &["data/base.tar"]);
-    // A minor upgrade, and a tablespace that was dropped meanwhile.
-    scene.info(&parent.at(0x0020_0028, 1).with("version=170005").with("compression=gzip"));
-    scene.put(&format!("base/{PARENT}/data/base.tar.gz"), [7; 1000]);
-    scene.put(&format!("base/{PARENT}/data/16384.tar.gz"), [7; 1000]);
-    scene
-}
-
-#[test]
-fn a_chain_in_archives_is_planned() {
-    let plan = chain(Info::new(PARENT)).plan().unwrap();
-    assert_eq!((plan.backup.as_str(), plan.postgresql_major), (ID, Some(17)));
-    assert_eq!((plan.bytes, plan.tablespaces.len()), (Some(1000), 0));
-}
-
-#[test]
-fn a_chain_with_a_parent_that_cannot_be_used_is_refused() {
-    for (line, what) in [
-        ("status=FAILED", "FAILED"),
-        ("status=WAITING_FOR_WALS", "WAITING_FOR_WALS"),
-        ("systemid=7", "another cluster"),
-        ("encryption=gpg", "encrypted with gpg"),
-        ("backup_label=None", "backup_label"),
-    ] {
-        let scene = chain(Info::new(PARENT).with(line));
-        let refused = scene.refusal_of(&scene.request().with("backup", ID));
-        assert!(refused.contains(what) && refused.contains(PARENT), "{line}: {refused}");
-    }
-    let scene = chain(Info::new(PARENT));
-    scene.remove(&format!("meta/{PARENT}-backup.info"));
-    assert!(scene.refusal().contains("its parent 20261125T043406 is missing"));
-    let scene = chain(Info::new(PARENT));
-    scene
-        .remove(&format!("base/{PARENT}/data/base.tar.gz"))
-        .put(&format!("base/{PARENT}/data/PG_VERSION"), "17\n");
-    let refused = scene.refusal();
-    assert!(refused.contains("pg_combinebackup") && refused.contains(PARENT), "{refused}");
 }

@@ -1,4 +1,5 @@
 mod archives;
+mod chains;
 mod choice;
 pub(crate) mod scene;
 mod tree;

@@ -57,7 +57,9 @@ impl Info {
 
     /// Adds a line, which replaces the line with the same key.
     pub(crate) fn with(mut self, line: impl Into<String>) -> Self {
-        self.lines.push(line.into());
+        let (line, key) = (line.into(), |line: &str| line.split('=').next().unwrap_or_default().to_owned());
+        self.lines.retain(|other| key(other) != key(&line));
+        self.lines.push(line);
         self
     }
 
@@ -163,8 +165,14 @@ impl Scene {
         self.put(&format!("wals/{}/{name}", &name[..16]), segment())
     }
 
-    /// Writes a manifest of these files of a backup, named as in a data directory.
+    /// Writes a manifest of these files of a backup that begins where [`Info::new`] does, named as in a data directory.
     pub(crate) fn manifest(&self, id: &str, files: &[&str]) -> &Self {
+        self.manifest_from(id, Info::new("").begin, files)
+    }
+
+    /// Writes a manifest of these files of a backup that begins at `begin`.
+    pub(crate) fn manifest_from(&self, id: &str, begin: u64, files: &[&str]) -> &Self {
+        let (begin, end) = (Lsn(begin), Lsn(begin + 0x110));
         let lines: Vec<_> = files
             .iter()
             .map(|name| {
@@ -179,7 +187,7 @@ impl Scene {
             .collect();
         let text = format!(
             "{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n{}\n],\n\"WAL-Ranges\": [\n\
-             {{ \"Timeline\": 1, \"Start-LSN\": \"0/400028\", \"End-LSN\": \"0/400138\" }}\n],\n",
+             {{ \"Timeline\": 1, \"Start-LSN\": \"{begin}\", \"End-LSN\": \"{end}\" }}\n],\n",
             lines.join(",\n")
         );
         let sum = hexadecimal(&Sha256::digest(&text));

@@ -148,7 +148,11 @@ fn a_tree_that_is_not_that_of_its_backup_info_is_refused() {
     for (name, bytes, what) in [
         ("data/PG_VERSION", b"16\n".as_slice(), "version 15"),
         ("data/global/pg_control", b"short".as_slice(), "5 bytes"),
-        ("data/base/5/INCREMENTAL.1259", b"x".as_slice(), "pg_combinebackup"),
+        (
+            "data/base/5/INCREMENTAL.1259",
+            b"x".as_slice(),
+            "base/5/INCREMENTAL.1259 is of an incremental backup",
+        ),
         ("16385/PG_15_202209061/5/1", b"x".as_slice(), "16385/PG_15_202209061/5/1 belongs to no tablespace"),
         ("16384/lost+found", b"x".as_slice(), "PG_15_CATALOG"),
     ] {
@@ -177,24 +181,6 @@ fn kinds_that_are_not_restored_are_named() {
         let refused = scene.refusal_of(&scene.request().with("backup", ID));
         assert!(refused.contains(what), "{line}: {refused}");
     }
-}
-
-#[test]
-fn a_plain_incremental_backup_must_be_combined_first() {
-    let scene = Scene::new();
-    let info = Info::new(ID);
-    let label = format!("{}INCREMENTAL FROM LSN: 0/200028\nINCREMENTAL FROM TLI: 1\n", info.label());
-    let escaped = label.replace('\n', "\\n");
-    let info = info
-        .with(format!("backup_label='{escaped}'"))
-        .with("parent_backup_id=20261125T043406")
-        .with("version=170004");
-    scene
-        .tree(&info)
-        .put(&format!("base/{ID}/data/backup_label"), &label)
-        .put(&format!("base/{ID}/data/PG_VERSION"), "17\n");
-    let refused = scene.refusal();
-    assert!(refused.contains("plain tree") && refused.contains("pg_combinebackup"), "{refused}");
 }
 
 #[test]

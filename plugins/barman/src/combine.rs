@@ -1,0 +1,100 @@
+//! Combines an incremental backup of PostgreSQL 17 with the backups that it depends on. Each of them may be a plain tree or archives. The
+//! host takes each page from the newest backup that has the page, so nothing is staged.
+
+use understudy::store::Object;
+use understudy::transfer::{Chain, Fetch, IncrementFormat, Link as Which};
+use understudy::{Datadir, Failure, cancelled, log};
+
+use crate::chain::Link;
+use crate::contents::Contents;
+use crate::create::Transfer;
+use crate::items;
+use crate::manifest::Archived;
+use crate::plan::Usable;
+use crate::unpack;
+
+/// The size of a page of PostgreSQL in bytes. Neither `backup.info` nor the beginning of an archive says another size.
+const PAGE: u32 = 8192;
+
+/// How many incomplete files are named.
+const NAMED: u32 = 3;
+
+/// How many items are made before they are added to the job.
+const BATCH: usize = 4096;
+
+/// Returns the failure for a chain in which the backup `id` is in archives of barman-cloud, which takes no incremental backups.
+pub(crate) fn in_cloud(newest: &Link, id: &str) -> Failure {
+    Failure::failed(format!(
+        "{} is of an incremental backup, and the files of {id} are in archives of barman-cloud, which are not combined: choose \
+         another with `backup`",
+        newest.shown
+    ))
+}
+
+/// Adds the files of the newest backup to the job, and then, from newer to older, those of each backup that it depends on. Waits for each
+/// backup. Returns the manifests of archives, which are compared when everything is restored.
+///
+/// # Errors
+/// Fails if a backup does not fit its manifest, if a page is in none of the backups, or with the error of the host. The error names the
+/// file or the backup.
+pub(crate) fn all(
+    usable: &Usable,
+    transfer: &mut Transfer<'_>,
+    datadir: &Datadir,
+) -> Result<Vec<Archived>, Failure> {
+    let newest = &usable.newest;
+    let mut chain = Chain::new(IncrementFormat::Postgresql, PAGE)?;
+    let mut listed = Vec::new();
+    let older = usable.older.iter().map(|older| (&older.link, &older.contents, Which::Older));
+    for (link, contents, which) in std::iter::once((newest, &usable.contents, Which::Newest)).chain(older) {
+        cancelled()?;
+        let id = &link.backup.id;
+        if which == Which::Older {
+            log::info!("combining with {id}, on which the backup depends");
+        }
+        match contents {
+            Contents::Tree { manifest } => {
+                if which == Which::Newest {
+                    items::directories(&link.backup, datadir)?;
+                }
+                tree(usable, link, manifest.as_ref(), transfer, &mut chain, which)?;
+            }
+            Contents::Server { archives, manifest } => {
+                let manifest = manifest.as_ref();
+                listed.extend(unpack::link(usable, link, archives, manifest, transfer, &mut chain, which)?);
+            }
+            Contents::Cloud(_) => return Err(in_cloud(newest, id)),
+        }
+        // The files of a backup may begin only when those of all newer backups have ended.
+        transfer.job.wait_until_idle()?;
+    }
+    let missing = chain.missing(NAMED)?;
+    if missing.is_empty() {
+        return Ok(listed);
+    }
+    let missing: Vec<_> = missing.iter().map(|name| name.escape_debug().to_string()).collect();
+    Err(Failure::failed(format!(
+        "{} and the backups that it depends on do not contain all pages of `{}`",
+        newest.shown,
+        missing.join("`, `")
+    )))
+}
+
+/// Adds the files of a plain tree to the job. The host reads no file of an older backup that is not needed.
+fn tree(
+    usable: &Usable,
+    link: &Link,
+    manifest: Option<&Object>,
+    transfer: &mut Transfer<'_>,
+    chain: &mut Chain,
+    which: Which,
+) -> Result<(), Failure> {
+    let origin = transfer.origin(None)?;
+    let job = &mut transfer.job;
+    let mut waiting: Vec<Fetch> = Vec::new();
+    items::of_tree(transfer.place, link, manifest, origin, &|oid| usable.restores(oid), &mut |item| {
+        waiting.push(item);
+        if waiting.len() < BATCH { Ok(()) } else { job.fetch_link(waiting.drain(..), chain, which) }
+    })?;
+    job.fetch_link(waiting, chain, which)
+}
