@@ -15,3 +15,4 @@ pub mod rooted;
 pub mod secret;
 pub mod shell;
 pub mod units;
+pub mod way;
