@@ -11,6 +11,7 @@
 
 mod basebackup;
 mod command;
+mod interpreter;
 mod known;
 mod methods;
 mod python;
