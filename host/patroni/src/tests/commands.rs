@@ -34,6 +34,21 @@ fn a_program_that_starts_another_is_told_to_be_granted_what_it_starts() {
 }
 
 #[test]
+fn a_list_of_which_no_method_is_carried_over_is_not_an_empty_list() {
+    let command = "/usr/bin/understudy create --config /x";
+    for no_leader in [true, false] {
+        let conversion = with(&format!(
+            "  create_replica_methods: [m]\n  m:\n    command: {command}\n    no_leader: {no_leader}\n"
+        ));
+        tells(&conversion.not_carried, &["already is Understudy", "no method of this list is carried over"]);
+        // An empty list would mean `basebackup`.
+        assert!(table(&conversion)["replica"].get("methods").is_none(), "{}", conversion.toml);
+        assert!(conversion.toml.contains("#methods = "), "{}", conversion.toml);
+        assert_eq!(conversion.patroni.contains("no_leader: true"), no_leader, "{}", conversion.patroni);
+    }
+}
+
+#[test]
 fn an_interpreter_may_read_its_script_and_the_text_of_a_program_is_no_file() {
     for command in ["/bin/bash -o pipefail /opt/restore", "/usr/bin/python3.11 -W ignore /opt/restore"] {
         let conversion = with_command(command);
