@@ -28,6 +28,7 @@ mod yaml;
 use serde::Serialize;
 use thiserror::Error;
 
+pub use basebackup::NOT_ALLOWED;
 pub use remarks::Remark;
 pub use yaml::FILE_LIMIT;
 
