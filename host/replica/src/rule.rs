@@ -113,8 +113,8 @@ words! {
         RunningServer = "running server", Directory, "Stop the server; if none runs, remove `postmaster.pid`.";
         /// Another run works in the directory, or an unknown process holds its lock.
         InUse = "in use", Directory, "End that run or wait; the message names the process, or says how to find it.";
-        /// `state_dir` cannot be used: others own it or may write to it, it overlaps a place of the replica, or it lies inside a
-        /// cluster.
+        /// `state_dir` cannot be used: others own it, may write to it or may replace it, it overlaps a place of the replica, or it lies
+        /// inside a cluster.
         StateDirectory = "state directory", Directory, "Correct `state_dir`.";
         /// The state file cannot be read, is of another version or about another directory, or cannot be written.
         StateFile = "state file", Directory, "Make sure that no process of an earlier run writes, then remove the file.";
