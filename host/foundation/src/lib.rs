@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod causes;
 pub mod descriptors;
 pub mod landlock;
 pub mod logins;
@@ -15,3 +16,4 @@ pub mod rooted;
 pub mod secret;
 pub mod shell;
 pub mod units;
+pub mod way;

@@ -7,8 +7,10 @@ use std::mem::take;
 use std::str::Chars;
 
 mod secrets;
+mod starters;
 
 pub use secrets::{CommandFault, fault, is_login, word_holds_secret};
+pub use starters::{is_shell, starts_others};
 
 /// The longest command that is read, in bytes. The kernel does not pass a longer single argument to a shell (`MAX_ARG_STRLEN`).
 pub const LONGEST: usize = 128 << 10;

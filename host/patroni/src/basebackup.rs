@@ -31,8 +31,8 @@ pub(crate) enum Given {
     Number(String),
 }
 
-/// Options that Patroni omits after it logged an error (`Bootstrap.basebackup`).
-const NOT_ALLOWED: [&str; 11] = [
+/// The options of `pg_basebackup` that Patroni omits after it logged an error (`Bootstrap.basebackup`).
+pub const NOT_ALLOWED: [&str; 11] = [
     "pgdata",
     "format",
     "wal-method",

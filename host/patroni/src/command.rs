@@ -36,38 +36,47 @@ const OF_PATRONI: [&str; 3] = ["no_params", "no_leader", "keep_data"];
 /// The directory that is guessed for a program if the command names it without a directory.
 const GUESSED: &str = "/usr/local/bin";
 
+/// What a method runs.
+#[derive(Debug)]
+pub(crate) enum Runnable {
+    Program(Command),
+    /// Understudy itself.
+    Understudy,
+    /// Nothing, because Patroni could not run the command.
+    Nothing,
+}
+
 impl Command {
-    /// Reads the command of the method `name` from its section in Patroni's file. `None` if Patroni could not run the command, or if the
-    /// command is Understudy; a remark says which.
+    /// Reads the command of the method `name` from its section in Patroni's file. Adds a remark if it is not a program that is carried over.
     pub(crate) fn read(
         name: &Setting<'_>,
         section: Option<&Setting<'_>>,
         no_params: bool,
         remarks: &mut Remarks,
-    ) -> Option<Self> {
+    ) -> Runnable {
         let given = section.and_then(|section| section.get("command"));
         let place = given.as_ref().unwrap_or(name);
         let Some(text) = place.value.text() else {
             remarks.not_carried(place, "the command is not a string, so Patroni fails on it");
-            return None;
+            return Runnable::Nothing;
         };
         let mut words = match shlex::split(text) {
             Ok(words) => words,
             Err(why) => {
                 remarks.not_carried(place, format!("Patroni cannot split the command into words: {why}"));
-                return None;
+                return Runnable::Nothing;
             }
         };
         let environment = take_environment(&mut words, place, remarks);
         if words.is_empty() || words[0].is_empty() {
             remarks.not_carried(place, "the command names no program, so Patroni fails on it");
-            return None;
+            return Runnable::Nothing;
         }
         let program = words.remove(0);
         if is_secret("", &program) {
             let reason = "the word in the place of the program has a secret, and Patroni fails on it";
             remarks.not_carried(place, reason);
-            return None;
+            return Runnable::Nothing;
         }
         if known::base_name(&program) == "understudy" {
             remarks.not_carried(
@@ -75,7 +84,7 @@ impl Command {
                 "the method already is Understudy: its methods are in the file that \
                  its command names with --config",
             );
-            return None;
+            return Runnable::Understudy;
         }
         let (path, is_guess) = absolute(&program, place, remarks);
         let words = without_secrets(words, place, remarks);
@@ -84,7 +93,8 @@ impl Command {
             remarks.not_carried(place, reason);
         }
         let parameters = section.map(|section| of_section(section, no_params, remarks)).unwrap_or_default();
-        Some(Self { path, is_guess, words, parameters, environment, read }.with_parameters_for_the_plugin())
+        let command = Self { path, is_guess, words, parameters, environment, read };
+        Runnable::Program(command.with_parameters_for_the_plugin())
     }
 
     /// Turns the parameters into arguments if the plugin `command` would refuse them as `parameters`: if two have the same key, as with

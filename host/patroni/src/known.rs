@@ -1,5 +1,9 @@
 //! Programs that are often used as custom methods, and advice on using them with Understudy.
 
+use foundation::shell::{is_shell, starts_others};
+
+use crate::interpreter::{self, Runs};
+
 /// Returns the last component of a path.
 pub(crate) fn base_name(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
@@ -7,9 +11,10 @@ pub(crate) fn base_name(program: &str) -> &str {
 
 /// Returns the path at which Debian's packages install a program.
 pub(crate) fn path(name: &str) -> Option<&'static str> {
-    const PATHS: [(&str, &str); 9] = [
+    const PATHS: [(&str, &str); 10] = [
         ("pgbackrest", "/usr/bin/pgbackrest"),
         ("barman-cloud-restore", "/usr/bin/barman-cloud-restore"),
+        ("env", "/usr/bin/env"),
         ("envdir", "/usr/bin/envdir"),
         ("sh", "/bin/sh"),
         ("bash", "/bin/bash"),
@@ -21,22 +26,12 @@ pub(crate) fn path(name: &str) -> Option<&'static str> {
     PATHS.iter().find(|(known, _)| *known == name).map(|(_, path)| *path)
 }
 
-/// Programs that run a script.
-const INTERPRETERS: [&str; 9] = ["sh", "bash", "dash", "ksh", "zsh", "python", "python3", "perl", "ruby"];
-
-/// Programs that start another program, which their arguments name.
-const STARTERS: [&str; 14] = [
-    "sudo", "su", "runuser", "nice", "ionice", "chrt", "timeout", "nohup", "setsid", "flock", "envdir",
-    "chpst", "xargs", "ssh",
-];
-
-/// Returns the script that an interpreter runs. The interpreter needs a grant to read this file.
+/// Returns the script that an interpreter runs, if its path is absolute. The interpreter needs a grant to read this file.
 pub(crate) fn script(program: &str, arguments: &[String]) -> Option<String> {
-    if !INTERPRETERS.contains(&base_name(program)) {
-        return None;
+    match interpreter::runs(program, arguments)? {
+        Runs::Script(path) if path.starts_with('/') => Some(path.to_owned()),
+        Runs::Script(_) | Runs::Command | Runs::Neither => None,
     }
-    let first = arguments.iter().find(|argument| !argument.starts_with('-'))?;
-    first.starts_with('/').then(|| first.clone())
 }
 
 /// Advice that the converted configuration gives about a command.
@@ -105,8 +100,8 @@ pub(crate) fn advice(program: &str, arguments: &[String]) -> Advice {
                 .to_owned(),
         );
     }
-    let is_shell = INTERPRETERS.contains(&name) && arguments.iter().any(|argument| argument == "-c");
-    if STARTERS.contains(&name) || is_shell {
+    let runs_command = || is_shell(name) && interpreter::runs(name, arguments) == Some(Runs::Command);
+    if starts_others(name) || runs_command() {
         let reason = format!(
             "`{name}` starts another program, but may start only programs that `execute` in its grant lists: write their absolute \
              paths there, or grant the other program directly, with its variables in `env`"

@@ -11,6 +11,7 @@
 
 mod basebackup;
 mod command;
+mod interpreter;
 mod known;
 mod methods;
 mod python;
@@ -27,6 +28,7 @@ mod yaml;
 use serde::Serialize;
 use thiserror::Error;
 
+pub use basebackup::NOT_ALLOWED;
 pub use remarks::Remark;
 pub use yaml::FILE_LIMIT;
 

@@ -1,7 +1,7 @@
 //! The lists of methods, and the section of each method that is a program.
 
 use crate::Unreadable;
-use crate::command::Command;
+use crate::command::{Command, Runnable};
 use crate::remarks::Remarks;
 use crate::settings::{Setting, Settings};
 
@@ -38,6 +38,8 @@ pub(crate) struct Listed<'d> {
 pub(crate) struct Methods {
     /// The methods that run a program.
     pub(crate) programs: Vec<Method>,
+    /// Whether a method is Understudy itself, which Patroni already runs even without a source.
+    pub(crate) is_understudy_without_leader: bool,
     /// The names that were processed, each with its name in Understudy's configuration; `None` if the method is left out.
     known: Vec<(String, Option<String>)>,
 }
@@ -109,7 +111,7 @@ impl Methods {
     }
 
     fn method(
-        &self,
+        &mut self,
         listed: &Listed<'_>,
         settings: &Settings<'_>,
         remarks: &mut Remarks,
@@ -143,8 +145,13 @@ impl Methods {
                  method without a leader";
             remarks.note(&setting, says);
         }
-        let Some(command) = Command::read(&listed.setting, section.as_ref(), no_params, remarks) else {
-            return Ok(None);
+        let command = match Command::read(&listed.setting, section.as_ref(), no_params, remarks) {
+            Runnable::Program(command) => command,
+            Runnable::Understudy => {
+                self.is_understudy_without_leader |= no_leader || is_old;
+                return Ok(None);
+            }
+            Runnable::Nothing => return Ok(None),
         };
         let name = self.name_for(&listed.name);
         if name != listed.name {

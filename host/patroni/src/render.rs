@@ -100,7 +100,7 @@ fn replica(plan: &Plan, page: &mut Page) {
         Some(bin_dir) => page.carried("bin_dir", bin_dir),
         None => page.line("#bin_dir = \"/usr/lib/postgresql/15/bin\""),
     }
-    let methods = format!("methods = {}", list(plan.methods.iter().map(String::as_str), ""));
+    let methods = methods(&plan.methods);
     match &plan.methods_at {
         Some(at) => page.setting(&methods, at),
         None => page.setting(&methods, "Patroni's default"),
@@ -130,6 +130,14 @@ fn replica(plan: &Plan, page: &mut Page) {
     page.comment("`configure_standby` is not needed, because Patroni writes standby.signal and primary_conninfo itself.");
 }
 
+/// Returns the setting for the methods, as a comment if there are none: an empty list would mean `basebackup`.
+fn methods(names: &[String]) -> String {
+    match names {
+        [] => "#methods = [\"NAME\"]".to_owned(),
+        names => format!("methods = {}", list(names.iter().map(String::as_str), "")),
+    }
+}
+
 /// The passfile for the source, in the same directory as the configuration.
 const PASSFILE: &str = "/etc/understudy/pgpass";
 
@@ -154,7 +162,7 @@ fn source(plan: &Plan, page: &mut Page) {
         passfile(&remote.passfile, "", page);
     }
     if let Some(methods) = &plan.remote_methods {
-        page.line(&format!("methods = {}", list(methods.iter().map(String::as_str), "")));
+        page.line(&self::methods(methods));
     }
 }
 
@@ -281,6 +289,8 @@ pub(crate) fn patroni(plan: &Plan, config: &str) -> String {
     page.line("    keep_data: true   # Understudy empties the data directory itself, after its checks");
     if plan.programs.iter().any(|method| method.no_leader) {
         page.line("    no_leader: true   # at least one method works without a leader");
+    } else if plan.is_understudy_without_leader {
+        page.line("    no_leader: true   # as before");
     }
     if plan.is_standby_cluster {
         page.gap();

@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     /// The place of the list of methods; `None` if Patroni has no list.
     pub(crate) methods_at: Option<String>,
     pub(crate) programs: Vec<Method>,
+    /// Whether Patroni already runs Understudy even without a source.
+    pub(crate) is_understudy_without_leader: bool,
     pub(crate) basebackup: Basebackup,
     pub(crate) login: Login,
     /// The server that a standby cluster follows.
@@ -91,6 +93,13 @@ impl Plan {
         let local_names = or_basebackup(methods.take(&listed, settings, remarks)?, &listed);
         let standby_names = or_basebackup(methods.take(&standby_listed, settings, remarks)?, &standby_listed);
         note_unlisted(settings, &[&listed, &standby_listed], remarks);
+        for (names, list) in [(&local_names, &setting), (&standby_names, &standby_list)] {
+            if let Some(list) = list.as_ref().filter(|_| names.is_empty()) {
+                let reason = "no method of this list is carried over, and without `methods` Understudy uses `basebackup`: write the names of \
+                              the methods in `methods`";
+                remarks.not_carried(list, reason);
+            }
+        }
         let basebackup = Basebackup::of(settings, remarks)?;
         let login = Login::of(settings, remarks);
         if let Some(standby) = &standby {
@@ -138,6 +147,7 @@ impl Plan {
             methods: names,
             methods_at,
             programs: methods.programs,
+            is_understudy_without_leader: methods.is_understudy_without_leader,
             basebackup,
             login,
             remote,

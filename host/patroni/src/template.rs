@@ -1,8 +1,11 @@
 //! Detects templates, in which another program replaces placeholders before Patroni reads the file. A template cannot be converted,
 //! because the result would contain the placeholders.
 
-use crate::Unreadable;
+use foundation::shell::starts_others;
+
+use crate::interpreter::{self, Runs};
 use crate::yaml::Element;
+use crate::{Unreadable, shlex};
 
 /// The texts that begin and end a placeholder: in mustache (Spilo), Jinja and Helm, and in ERB.
 const MARKS: [(&str, &str); 3] = [("{{", "}}"), ("{%", "%}"), ("<%", "%>")];
@@ -75,8 +78,7 @@ pub(crate) fn refuse_variables(setting: Element<'_>) -> Result<(), Unreadable> {
 /// Returns `${` or `$` if the text has a variable and is not a command for a shell.
 fn variable(text: &str) -> Option<&'static str> {
     let is_name = |text: &str| text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    // A shell replaces variables itself.
-    if text.split_whitespace().any(|word| word == "-c") {
+    if is_read_by_shell(text) {
         return None;
     }
     let is_braced = |(at, _): (usize, &str)| {
@@ -87,6 +89,19 @@ fn variable(text: &str) -> Option<&'static str> {
         return Some("${");
     }
     text.strip_prefix('$').is_some_and(is_name).then_some("$")
+}
+
+/// Returns whether a text is a command in which a shell or another interpreter gets the text of a program, in which it replaces variables
+/// itself.
+fn is_read_by_shell(text: &str) -> bool {
+    let words = shlex::split(text).unwrap_or_default();
+    let gets_text = |(at, word): (usize, &String)| {
+        let arguments = words.get(at + 1..).unwrap_or_default();
+        // `su` and `flock` start a shell.
+        let starts_shell = || starts_others(word) && arguments.iter().any(|argument| argument == "-c");
+        interpreter::runs(word, arguments) == Some(Runs::Command) || starts_shell()
+    };
+    words.iter().enumerate().any(gets_text)
 }
 
 #[cfg(test)]
@@ -122,12 +137,25 @@ mod tests {
 
     #[test]
     fn a_variable_in_a_setting_is_refused_unless_a_shell_reads_it() {
-        for text in ["${PGDATA}", "/x/${A:-b}/y", "$PGDATA/data", "[a, {b: $X}]"] {
+        for text in
+            ["${PGDATA}", "/x/${A:-b}/y", "$PGDATA/data", "[a, {b: $X}]", "'x -c ${A}'", "'bash ${A} -c'"]
+        {
             let document = Document::read("p.yml", text.as_bytes()).unwrap();
             let error = refuse_variables(document.root()).unwrap_err();
             assert!(error.message.contains("envsubst"), "{error}");
         }
-        for text in ["'$'", "'a$b'", "'${1}'", "\"sh -c 'x ${A}'\"", "'$1'", "'100$'"] {
+        for text in [
+            "'$'",
+            "'a$b'",
+            "'${1}'",
+            "\"sh -c 'x ${A}'\"",
+            "\"/bin/sh -ec 'x ${A}'\"",
+            "\"nice bash -lc 'x ${A}'\"",
+            "\"su postgres -c 'x ${A}'\"",
+            "\"perl -e 'print ${a}'\"",
+            "'$1'",
+            "'100$'",
+        ] {
             let document = Document::read("p.yml", text.as_bytes()).unwrap();
             refuse_variables(document.root()).unwrap();
         }

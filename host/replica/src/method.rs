@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use foundation::causes::with_causes;
 use serde::Serialize;
 
 use crate::datadir::DataDirectory;
@@ -263,13 +264,9 @@ impl Failure {
 
     /// Returns the message and all its causes, on one line.
     pub fn chain(&self) -> String {
-        let mut text = self.message.clone();
-        let mut cause = self.source.as_deref().map(|source| source as &dyn std::error::Error);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
+        match self.source.as_deref() {
+            Some(source) => format!("{}: {}", self.message, with_causes(source)),
+            None => self.message.clone(),
         }
-        text
     }
 }

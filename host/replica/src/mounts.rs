@@ -4,50 +4,24 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+use foundation::way::Way;
 
 /// Returns the absolute path with its symbolic links and `..` resolved, even if parts of it do not exist yet. A link to something that does
 /// not exist yet is also resolved.
 pub fn real_path(path: &Path) -> PathBuf {
     // Only an empty path, or a current directory that was removed, has no absolute path.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    links_and_end(&absolute).pop().unwrap_or(absolute)
+    Way::of(&absolute).end
 }
-
-/// The most symbolic links that the kernel follows for one path (`MAXSYMLINKS`).
-const MOST_LINKS: usize = 40;
 
 /// Returns the real path of every symbolic link through which an absolute path leads, and last the real path of its end. If any of them is
 /// removed, the path leads nowhere.
 pub fn links_and_end(path: &Path) -> Vec<PathBuf> {
-    let parts = |path: &Path| -> Vec<OsString> {
-        let named = |part: Component<'_>| match part {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-        };
-        path.components().rev().filter_map(named).collect()
-    };
-    let (mut found, mut real, mut left) = (Vec::new(), PathBuf::from("/"), parts(path));
-    while let Some(part) = left.pop() {
-        if part == ".." {
-            real.pop();
-            continue;
-        }
-        let next = real.join(part);
-        match fs::read_link(&next) {
-            Ok(target) if found.len() < MOST_LINKS => {
-                if target.is_absolute() {
-                    real = PathBuf::from("/");
-                }
-                left.extend(parts(&target));
-                found.push(next);
-            }
-            Ok(_) | Err(_) => real = next,
-        }
-    }
-    found.push(real);
-    found
+    let Way { mut links, end, .. } = Way::of(path);
+    links.push(end);
+    links
 }
 
 /// A directory on a file system.
@@ -210,6 +184,8 @@ fn unescaped(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use foundation::way::MOST_LINKS;
+
     use super::*;
 
     #[test]

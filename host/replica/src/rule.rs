@@ -61,8 +61,9 @@ words! {
         /// There is no `NAME.wasm` in the plugin path, and no method of this name is included in the program.
         Plugin = "plugin", Component, "Install the component, or set `plugin` in the method's section.";
         /// The file cannot be read, is no component (a core module, text, truncated, larger than 128 MiB), or cannot be
-        /// compiled within its bounds. Refused by policy: everybody may change the file or its directory.
-        Component = "component", Component, "Build the component for `wasm32-wasip2`, build a smaller one, or `chmod o-w` what the message names.";
+        /// compiled within its bounds. Refused by policy: users other than root and the one that runs the program may change the file or a
+        /// directory on its path.
+        Component = "component", Component, "Build the component for `wasm32-wasip2`, build a smaller one, or `chmod go-w` or `chown` what the message names.";
         /// The component exports no version of the contract that this program speaks, or was built for another state of it.
         InterfaceVersion = "interface version", Component, "Build the component again with this program's `wit/`.";
         /// The component imports an interface that this program does not have.
@@ -112,8 +113,8 @@ words! {
         RunningServer = "running server", Directory, "Stop the server; if none runs, remove `postmaster.pid`.";
         /// Another run works in the directory, or an unknown process holds its lock.
         InUse = "in use", Directory, "End that run or wait; the message names the process, or says how to find it.";
-        /// `state_dir` cannot be used: others own it or may write to it, it overlaps a place of the replica, or it lies inside a
-        /// cluster.
+        /// `state_dir` cannot be used: others own it, may write to it or may replace it, it overlaps a place of the replica, or it lies
+        /// inside a cluster.
         StateDirectory = "state directory", Directory, "Correct `state_dir`.";
         /// The state file cannot be read, is of another version or about another directory, or cannot be written.
         StateFile = "state file", Directory, "Make sure that no process of an earlier run writes, then remove the file.";

@@ -15,12 +15,10 @@ use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
 use crate::answer::CallError;
 use crate::reporter::Reporter;
-use crate::text::printable;
+use crate::text::printable_without;
 
 /// How many characters the object of a record may have.
 const OBJECT_CHARACTERS: usize = 1024;
-/// How many bytes of an object's name are searched for secrets. The rest is dropped.
-const UNCUT_BYTES: usize = 64 << 10;
 /// How many bytes of records may wait for the event sinks. Beyond that, a thread that makes another record waits.
 const WAITING_BYTES: usize = 1 << 20;
 /// How often a waiting thread checks whether the event sinks are gone.
@@ -49,10 +47,9 @@ impl Calls {
         &self.waiting
     }
 
-    /// Prepares the name of an object. Removes secrets before it shortens the name, because the cut could leave part of a secret.
+    /// Prepares the name of an object.
     fn shown(&self, object: &str) -> String {
-        let object = &object[..object.floor_char_boundary(UNCUT_BYTES)];
-        let shown = printable(&self.redactor.redact(object), OBJECT_CHARACTERS);
+        let shown = printable_without(&self.redactor, object, true, OBJECT_CHARACTERS);
         // Escaping may turn one character into several, so the length is checked again.
         match shown.char_indices().nth(OBJECT_CHARACTERS + 1) {
             Some(_) => shown.chars().take(OBJECT_CHARACTERS).chain(['…']).collect(),
@@ -394,6 +391,17 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+
+    #[test]
+    fn the_end_of_a_long_object_that_was_searched_only_in_part_is_not_shown() {
+        let redactor = Redactor::new();
+        redactor.add(&foundation::secret::Secret::new("sw0rdfish-of-the-sea")).unwrap();
+        let calls = Calls::new(Step::Create, redactor, &Arc::default());
+        assert_eq!(calls.shown("/backups/7"), "/backups/7");
+        // The search ends within a secret, whose beginning would be shown.
+        let shown = calls.shown(&"sw0rdfish-of-the-sea".repeat(10_000));
+        assert!(!shown.contains("sw0"), "{shown}");
+    }
 
     #[test]
     fn an_ongoing_call_has_one_record_that_says_how_it_ended() {

@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
+use foundation::way::{Changeable, ChangeableBy, changeable_by_others};
 use replica::{Refusal, Rule};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
@@ -53,29 +54,30 @@ fn refuse(source: &ComponentSource, what: impl std::fmt::Display) -> Refusal {
     Refusal::new(Rule::Component, format!("{source}: {what}"))
 }
 
-/// Refuses a component file that any user of this machine may change, because the component writes the server's data directory. Accepts a
-/// missing file, which [`Bytecode::read`] refuses. A component that is included in the program can be replaced only with the program.
+/// Refuses a component file that users other than root and this one may change, because the component writes the server's data directory.
+/// Accepts a missing file, which [`Bytecode::read`] refuses. A component that is included in the program can be replaced only with the
+/// program.
 ///
 /// # Errors
 /// A [`Refusal`] of the rule `component`.
-pub(crate) fn refuse_if_everybody_may_change(source: &ComponentSource) -> Result<(), Refusal> {
-    const STICKY: u32 = 0o1000;
+pub(crate) fn refuse_if_others_may_change(source: &ComponentSource) -> Result<(), Refusal> {
     let ComponentSource::File(path) = source else { return Ok(()) };
-    let Ok(real) = path.canonicalize() else { return Ok(()) };
-    for (place, is_file) in std::iter::once((real.as_path(), true)).chain(real.parent().map(|up| (up, false)))
-    {
-        let Ok(metadata) = std::fs::metadata(place) else { continue };
-        let mode = metadata.mode();
-        if mode & 0o002 != 0 && (is_file || mode & STICKY == 0) {
-            let what = format!(
-                "may be changed by everybody: {} has mode {:04o}; `chmod o-w` it",
-                place.display(),
-                mode & 0o7777
-            );
-            return Err(refuse(source, what).by_policy());
+    let changeable = match changeable_by_others(path, None) {
+        Ok(changeable) => changeable,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refuse(source, error)),
+    };
+    let Some(Changeable { path, by, .. }) = changeable.first() else { return Ok(()) };
+    let place = path.display();
+    let what = match by {
+        ChangeableBy::Mode(mode) => {
+            format!("may be changed by others: {place} has mode {mode:04o}; `chmod go-w` it")
         }
-    }
-    Ok(())
+        ChangeableBy::Owner(owner) => format!(
+            "may be changed by user {owner}, to whom {place} belongs: `chown` it to root or to the user that runs it"
+        ),
+    };
+    Err(refuse(source, what).by_policy())
 }
 
 impl Bytecode {

@@ -1,5 +1,6 @@
 //! Determines the outcome of an attempt from how the component's call ended.
 
+use foundation::causes::with_causes;
 use replica::{Denial, Failure, Outcome};
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -109,14 +110,7 @@ pub(crate) fn sandbox_failure(error: &wasmtime::Error, circumstances: &Circumsta
 
 /// Returns the failure of an attempt that the host could not set up, with every cause of `error`.
 pub(crate) fn host_failure(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
-    let mut message = format!("{what}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message.push_str(": ");
-        message.push_str(&error.to_string());
-        cause = error.source();
-    }
-    Failure::new(Outcome::Failed, message)
+    Failure::new(Outcome::Failed, format!("{what}: {}", with_causes(error)))
 }
 
 /// Names the functions in which a trap happened.

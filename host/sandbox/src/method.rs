@@ -25,7 +25,7 @@ use crate::capability::{
     CAPABILITIES, Connections, NetworkUse, ProgramCalls, ProgramRunner, Remedies, Tls, check_needs, network,
     programs, uses_http,
 };
-use crate::component::{Loaded, refuse_if_everybody_may_change};
+use crate::component::{Loaded, refuse_if_others_may_change};
 use crate::contracts;
 use crate::failure::{self, Circumstances};
 use crate::files::{Access, Files, Place, Step};
@@ -225,7 +225,7 @@ fn prepare(
     remedies: &Remedies,
     cancel: &CancellationToken,
 ) -> Result<Arc<Prepared>, Refusal> {
-    refuse_if_everybody_may_change(&settings.component)?;
+    refuse_if_others_may_change(&settings.component)?;
     let loaded = sandbox.load(&settings.component, cancel)?;
     let description = &loaded.inspection.description;
     let (source, version) = (&settings.component, &description.version);

@@ -14,6 +14,7 @@ mod answer;
 mod body;
 mod cloud;
 mod codes;
+mod codings;
 mod config;
 mod credential_detector;
 mod directory;
@@ -44,6 +45,7 @@ use crate::rate::Rate;
 
 pub use access::Renewal;
 pub use body::{Body, CHUNK};
+pub use codings::other_coding;
 pub use config::{CONCURRENCY, Credentials, PLAN_RETRY_FOR, StoreConfig};
 pub use credential_detector::{CredentialDetector, SHORTEST_TOKEN};
 pub(crate) use directory::this_thread_may_block;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use foundation::way::{Changeable, ChangeableBy, changeable_by_others};
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
@@ -29,8 +30,8 @@ impl RunDirectory {
     /// Creates a directory below `state_dir`, and `state_dir` (0700) if it is missing. Removes the directories of dead runs.
     ///
     /// # Errors
-    /// `PermissionDenied` if another user owns the state directory or may write to it, because that user could replace what is
-    /// created here. Other errors are those of the file system.
+    /// `PermissionDenied` if another user owns the state directory, may write to it or may replace it, because that user could replace what
+    /// is created here. Other errors are those of the file system.
     pub fn below(state_dir: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
         refuse_if_others_may_change(state_dir)?;
@@ -74,7 +75,16 @@ fn refuse_if_others_may_change(state_dir: &Path) -> io::Result<()> {
             state_dir.display()
         ));
     }
-    Ok(())
+    match changeable_by_others(state_dir, None)?.first() {
+        None => Ok(()),
+        Some(Changeable { path, by: ChangeableBy::Owner(owner), .. }) => {
+            refuse(format!("user {owner} may replace it, to whom {} on its path belongs", path.display()))
+        }
+        Some(Changeable { path, by: ChangeableBy::Mode(mode), .. }) => refuse(format!(
+            "others may replace it, because {path} on its path has mode {mode:04o}: `chmod go-w {path}`",
+            path = path.display()
+        )),
+    }
 }
 
 fn remove_directories_of_dead_runs(state_dir: &Path) -> io::Result<()> {
@@ -119,6 +129,23 @@ mod tests {
             let error = RunDirectory::below(state.path()).unwrap_err().to_string();
             assert!(error.contains("others may write to it"), "{error}");
             assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_state_directory_that_others_may_replace_is_refused() {
+        let state = tempfile::tempdir().unwrap();
+        let state_dir = state.path().join("understudy");
+        std::fs::set_permissions(state.path(), Permissions::from_mode(0o777)).unwrap();
+        let error = RunDirectory::below(&state_dir).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("others may replace it"), "{error}");
+        std::fs::set_permissions(state.path(), Permissions::from_mode(0o1777)).unwrap();
+        RunDirectory::below(&state_dir).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(state.path(), Some(65_534), None).unwrap();
+            let error = RunDirectory::below(&state_dir).unwrap_err().to_string();
+            assert!(error.contains("user 65534 may replace it"), "{error}");
         }
     }
 

@@ -41,16 +41,8 @@ async fn run_with(
     let lines = Arc::new(Mutex::new(Vec::new()));
     let run = Run::new("test", cancel, Arc::new(|_: Event| {}));
     let native = NativeProgram {
-        name: "tool".to_owned(),
-        program: program.into(),
-        arguments: arguments.iter().map(Into::into).collect(),
         environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
-        writable: confinement.as_ref().map(|of| of.write.clone()).unwrap_or_default(),
-        require_landlock: None,
-        directory: None,
-        guard: GuardExecutable::at(env!("CARGO_BIN_EXE_guard")),
-        grace: GRACE,
-        confinement,
+        ..native(program, arguments, confinement)
     };
     let ending = native
         .run(&run, |line| {
@@ -61,6 +53,22 @@ async fn run_with(
         .unwrap();
     let text = lines.lock().unwrap().iter().map(|line| format!("{line}\n")).collect();
     (ending, text)
+}
+
+/// Returns a program without variables that runs under the guard of these tests.
+pub(crate) fn native(program: &str, arguments: &[String], confinement: Option<Confinement>) -> NativeProgram {
+    NativeProgram {
+        name: "tool".to_owned(),
+        program: program.into(),
+        arguments: arguments.iter().map(Into::into).collect(),
+        environment: Vec::new(),
+        writable: confinement.as_ref().map(|of| of.write.clone()).unwrap_or_default(),
+        require_landlock: None,
+        directory: None,
+        guard: GuardExecutable::at(env!("CARGO_BIN_EXE_guard")),
+        grace: GRACE,
+        confinement,
+    }
 }
 
 pub(crate) fn confinement(program: &str) -> Confinement {
@@ -97,6 +105,19 @@ async fn confinement_stops_an_intruder_even_if_it_runs_as_root() {
     }
     if rustix::process::geteuid().is_root() {
         assert!(output.contains("shadow: ESCAPED") && output.contains("root's user: ESCAPED"), "{output}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn a_path_that_the_program_cannot_open_is_told_with_the_reason() {
+    let mut confinement = confinement(PROGRAM);
+    confinement.read.push("/nowhere/backups".into());
+    let run = Run::new("test", CancellationToken::new(), Arc::new(|_: Event| {}));
+    let program = native(PROGRAM, &[], Some(confinement));
+    let error = program.run(&run, |_| LineUse::Log(Level::Info)).await.unwrap_err().to_string();
+    for says in ["cannot open /nowhere/backups for Landlock", "No such file or directory"] {
+        assert!(error.contains(says), "{says} in {error}");
     }
 }
 

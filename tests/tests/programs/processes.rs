@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use replica::process::Confinement;
+use replica::event::Event;
+use replica::process::{Confinement, LineUse, NativeProgram, Status};
+use replica::{Level, Run};
+use tokio_util::sync::CancellationToken;
 
-use crate::confined::{confinement, run};
+use crate::confined::{confinement, native, run};
+use crate::endings::wait_until;
 use crate::intruder::ended;
 use crate::stage::{Stage, with_mark};
 
@@ -52,6 +57,45 @@ async fn a_program_that_starts_more_and_more_processes_is_ended_with_all_of_them
         assert!(began.elapsed() < Duration::from_secs(10), "{number}: {:?}", began.elapsed());
         assert_eq!(with_mark(script), [""; 0], "{number}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: cargo xtask test"]
+async fn threads_of_other_programs_do_not_shorten_the_time_in_which_a_program_may_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().canonicalize().unwrap();
+    let script = place.join("tool");
+    // The program leaves a process behind. After TERM, this process waits for `go` and then works for a while.
+    let text = "#!/bin/sh\ncd ${0%/*}\nif [ \"$1\" ]; then\n\
+                trap 'echo > asked; while [ ! -e go ]; do :; done; i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done; echo > done; exit' TERM\n\
+                echo > ready; while :; do :; done\nfi\n$0 x &\nwhile [ ! -e ready ]; do :; done\n";
+    let mut write = Command::new("/bin/sh");
+    write.args(["-c", "printf %s \"$1\" > \"$2\"; chmod 700 \"$2\"", "sh", text]);
+    tests::server::run(write.arg(&script)).unwrap();
+    let script = script.to_str().unwrap();
+    let mut confinement = Confinement { processes: MOST, ..confinement(script) };
+    confinement.execute.push("/bin/sh".into());
+    confinement.write.push(place.clone());
+    let program = NativeProgram { grace: Duration::from_secs(60), ..native(script, &[], Some(confinement)) };
+    let others = std::thread::spawn({
+        let place = place.clone();
+        move || {
+            wait_until("the process to be asked to end", || place.join("asked").exists());
+            // More threads than are counted without a closer look.
+            let threads: Vec<_> = (0..400).map(|_| std::thread::spawn(std::thread::park)).collect();
+            std::fs::write(place.join("go"), "").unwrap();
+            wait_until("the process to end", || place.join("done").exists());
+            threads.into_iter().for_each(|thread| {
+                thread.thread().unpark();
+                thread.join().unwrap();
+            });
+        }
+    });
+    let run = Run::new("test", CancellationToken::new(), Arc::new(|_: Event| {}));
+    let ending = program.run(&run, |_| LineUse::Log(Level::Info)).await.unwrap();
+    assert_eq!((ending.status, ending.leftover_processes), (Status::Exited(0), 1));
+    assert!(place.join("done").exists(), "the process was killed before its time was over");
+    others.join().unwrap();
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! On a kernel without Landlock, Understudy reports what the kernel does not enforce, and refuses to run if the operator requires Landlock.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::intruder::{PROGRAM, Targets};
-use crate::stage::Stage;
+use crate::stage::{Stage, with_mark};
 
 /// Returns the command `understudy VERB`, for which Landlock's system calls fail as on a kernel without Landlock.
 fn command(stage: &Stage, verb: &str) -> Command {
@@ -73,6 +74,23 @@ fn without_landlock_check_and_report_say_what_is_not_enforced_and_sockets_stay_f
     assert!(!said.contains("the kernel does not keep"), "{said}");
     // `check` also reports what no kernel enforces.
     assert!(said.contains("the program tool may change the mode, group and times"), "{said}");
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn without_landlock_a_program_whose_processes_replace_each_other_is_ended_at_its_timeout() {
+    let stage = Stage::new("programs-replace");
+    // Each process starts the next one and ends. They stop by themselves after a while, so that the machine survives if the guard fails.
+    let text = "if [ \"$1\" ]; then [ $1 -gt 20000 ] || $0 $(($1 + 1)) & exit; fi\n\
+                for chain in 1 2 3 4 5 6 7 8; do $0 1 & done\ntrap '' TERM\nwhile :; do :; done";
+    let script = stage.script("tool", text);
+    stage.tool("", &script, &format!(", timeout = \"2s\", execute = [{script:?}]"));
+    let began = Instant::now();
+    let output = command(&stage, "create").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("did not end within 2s (programs.tool.timeout)"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(with_mark(script.to_str().unwrap()), [""; 0]);
 }
 
 #[test]

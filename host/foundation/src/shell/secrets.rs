@@ -3,6 +3,7 @@
 //!
 //! [`crate::lookalike`] decides which texts are secrets.
 
+use super::starters::{is_shell, starts_others};
 use super::{DEEPEST, SimpleCommand, Unreadable, is_assignment, simple_commands};
 use crate::logins::secrets_in;
 use crate::lookalike::{Names, bearer, pairs, tells};
@@ -19,44 +20,6 @@ pub enum CommandFault {
     /// The command cannot be read, so it may contain anything.
     Unreadable(Unreadable),
 }
-
-/// Programs and commands of the shell whose arguments may be further commands or variables.
-const RUN_OTHERS: [&str; 34] = [
-    "ash",
-    "bash",
-    "builtin",
-    "busybox",
-    "chpst",
-    "chroot",
-    "command",
-    "dash",
-    "declare",
-    "doas",
-    "env",
-    "eval",
-    "exec",
-    "export",
-    "flock",
-    "ionice",
-    "ksh",
-    "local",
-    "nice",
-    "nohup",
-    "readonly",
-    "runuser",
-    "setpriv",
-    "setsid",
-    "sh",
-    "ssh",
-    "stdbuf",
-    "su",
-    "sudo",
-    "systemd-run",
-    "time",
-    "timeout",
-    "typeset",
-    "zsh",
-];
 
 /// Options after which a user and a password follow (curl, wget and smbclient).
 const LOGIN_OPTIONS: [&str; 4] = ["-u", "-U", "--user", "--proxy-user"];
@@ -97,7 +60,7 @@ fn fault_of(command: &SimpleCommand, variables: bool, names: Names, depth: usize
     if variables && prefix.iter().any(|word| is_assignment(word)) {
         return Some(CommandFault::SetsVariables);
     }
-    let runs_others = rest.first().is_some_and(|program| runs_others(program));
+    let runs_others = rest.first().is_some_and(|program| is_shell(program) || starts_others(program));
     let words = command.words.iter();
     let next = words.clone().skip(1).map(Some).chain([None]);
     words.zip(next).find_map(|(word, next)| {
@@ -113,10 +76,6 @@ fn fault_of(command: &SimpleCommand, variables: bool, names: Names, depth: usize
             }
         })
     })
-}
-
-fn runs_others(program: &str) -> bool {
-    RUN_OTHERS.contains(&program.rsplit('/').next().unwrap_or(program))
 }
 
 /// Returns whether an argument of a program that runs others sets a variable: `NAME=value`, or the same directly after an option, as in

@@ -127,6 +127,9 @@ fn variables_are_found_behind_everything_that_may_precede_them() {
         "timeout 60 env A=x wal-g",
         "flock /l -c 'A=x wal-g'",
         "ssh backup 'A=x wal-g'",
+        "envdir /env sh -c 'A=x wal-g'",
+        "chrt 1 env A=x wal-g",
+        "xargs -I{} sh -c 'A=x wal-g'",
         "A+=x wal-g",
         "A[0]=x wal-g",
     ] {

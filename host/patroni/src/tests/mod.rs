@@ -1,6 +1,7 @@
 //! Converts whole files of Patroni.
 
 mod basebackup;
+mod commands;
 
 use super::*;
 
@@ -278,91 +279,6 @@ fn a_method_without_a_section_runs_the_program_with_its_name() {
         &conversion.not_carried,
         &["the program `restore` is found in Patroni's PATH", "guesses `/usr/local/bin/restore`"],
     );
-}
-
-#[test]
-fn secrets_are_left_out_and_never_in_the_output() {
-    for lines in [
-        "m:\n    command: /x --password=S3cret\n",
-        "m:\n    command: /x --password S3cret\n",
-        "m:\n    command: /x s3://key:S3cret@bucket/p\n",
-        "m:\n    command: env AWS_SECRET_ACCESS_KEY=S3cret /x\n",
-        "m:\n    command: /x -c \"export A=1; TOKEN=S3cret x\"\n",
-        "m:\n    command: /x -c \"export 'A'=1; TOKEN=S3cret x\"\n",
-        "m:\n    command: /usr/bin/env -u B TOKEN=S3cret /x\n",
-        "m:\n    command: /x\n    run: export A=1; TOKEN=S3cret x\n",
-        "m:\n    command: /x\n    aws_secret_access_key: S3cret\n",
-        "m:\n    command: /x\n    db-pwd: S3cret\n",
-        "m:\n    command: /x\n    apiToken: S3cret\n",
-        "m:\n    command: /x\n    repo1-cipher-pass: S3cret\n",
-        "m:\n    command: /x\n    url: https://u:S3cret@h/\n",
-        "m:\n    command: /x\n    conn: host=h password=S3cret\n",
-        "m:\n    command: /x \"host=h password = 'S3cret'\"\n",
-        "m:\n    command: /x https://h/p?sig=S3cret\n",
-        "m:\n    command: /x https://h/p?a=b&X-Amz-Signature=S3cret\n",
-        "m:\n    command: /x --opt '{\"password\":\"S3cret\"}'\n",
-        "m:\n    command: /x --cipher-key=S3cret\n",
-        "m:\n    command: /x --auth S3cret\n",
-        "m:\n    command: /x --key S3cret\n",
-        "m:\n    command: /x --set token:S3cret\n",
-        "m:\n    command: sh -c \"PGPASSWORD=S3cret /x\"\n",
-        "m:\n    command: env -S \"TOKEN=S3cret /x\"\n",
-        "m:\n    command: env AWS_SESSION=S3cret /x\n",
-        "m:\n    command: env A=\"AccountName=x;AccountKey=S3cret\" /x\n",
-        "m:\n    command: 'curl -H \"Authorization: Bearer S3cret\"'\n",
-        "m:\n    command: /x\n    foo: bearer S3cret\n",
-        "m:\n    command: /x https://u:S3cret@h/?x=y\n",
-    ] {
-        let conversion = with(&format!("  create_replica_methods: [m]\n  {lines}"));
-        let has_secret = |remark: &&Remark| remark.reason.contains("secret");
-        assert_eq!(conversion.not_carried.iter().filter(has_secret).count(), 1, "{lines}");
-        tells(&conversion.not_carried, &["secret"]);
-        assert_eq!(methods(&conversion), ["m"]);
-    }
-    let conversion = with("  create_replica_methods: [m]\n  m:\n    command: PGPASSWORD=S3cret LANG=C /x\n");
-    tells(&conversion.not_carried, &["runs no shell", "the variable PGPASSWORD has a secret"]);
-    assert!(
-        conversion.toml.contains("LANG") && conversion.toml.contains("path = \"/x\""),
-        "{}",
-        conversion.toml
-    );
-    let conversion = with("  create_replica_methods: [m]\n  m:\n    command: https://u:S3cret@h/x\n");
-    tells(&conversion.not_carried, &["in the place of the program has a secret"]);
-    let conversion = with(
-        "  create_replica_methods: [m]\n  m:\n    command: env A=b /x\n    password-file: /p\n    token: /t\n",
-    );
-    all_carried(&conversion);
-    assert_eq!(arguments(&conversion, "m"), ["--password-file=/p", "--token=/t", "{patroni}"]);
-    assert_eq!(table(&conversion)["method"]["m"]["grants"]["programs"]["m"]["env"]["A"].as_str(), Some("b"));
-}
-
-#[test]
-fn the_configuration_has_advice_for_well_known_programs() {
-    for (command, part) in [
-        (
-            "/usr/bin/pgbackrest --stanza=main --delta restore",
-            "#options = { stanza = \"main\", delta = true }",
-        ),
-        ("/usr/bin/pgbackrest --stanza main restore", "#options = { stanza = \"main\" }"),
-        ("/usr/bin/barman-cloud-restore s3://b main latest", "examples/barman-cloud"),
-        ("/usr/bin/wal-g backup-fetch /data LATEST", "WAL-G"),
-        ("/usr/bin/patroni_wale_restore", "examples/wal-e-script"),
-        ("/usr/bin/pg_basebackup", "Understudy's method `basebackup`"),
-        ("/bin/bash /opt/restore.sh", "read = [\"/opt/restore.sh\"]"),
-    ] {
-        let conversion = with(&format!("  create_replica_methods: [m]\n  m:\n    command: {command}\n"));
-        all_carried(&conversion);
-        assert!(conversion.toml.contains(part), "{part} in {}", conversion.toml);
-    }
-    for command in [
-        "/usr/bin/envdir /etc/wal-e wal-e backup-fetch",
-        "/usr/bin/sudo /x",
-        "/bin/sh -c 'exec /x \"$@\"'",
-        "/usr/bin/patroni_barman recover",
-    ] {
-        let conversion = with(&format!("  create_replica_methods: [m]\n  m:\n    command: {command}\n"));
-        assert_eq!(conversion.not_carried.len(), 1, "{command}: {:?}", told(&conversion.not_carried));
-    }
 }
 
 /// Converts a file whose `bootstrap.dcs` makes it a standby cluster.

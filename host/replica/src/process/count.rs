@@ -51,18 +51,18 @@ impl ProcessCount {
         program.saturating_add(now.saturating_sub(machine)) > most.max(QUICK)
     }
 
-    /// Counts the processes. Returns whether there are too many. If `gives_up`, returns `None` as soon as there may be too many: while
-    /// processes start and end faster than they can be read, a count has no end.
-    pub(super) fn count(&mut self, gives_up: bool) -> io::Result<Option<bool>> {
+    /// Counts the processes. Returns whether there are too many. Asks `gives_up` first and after every few processes, and returns `None` if
+    /// the answer is true: while processes start and end faster than they can be read, a count has no end.
+    pub(super) fn count(&mut self, gives_up: &mut dyn FnMut(&Self) -> bool) -> io::Result<Option<bool>> {
         let began = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?);
-        let threads = descendants::threads_unless(&mut || gives_up && self.may_exceed())?;
-        let Some(threads) = threads else { return Ok(None) };
-        self.peak = self.peak.max(threads);
-        self.last = (threads, threads_of_the_machine().unwrap_or(u64::MAX));
+        let threads = descendants::threads_unless(&mut || gives_up(self))?;
         // This is processor time and not elapsed time: elapsed time is longest while many processes compete for the processor, and then the
         // next count must come soon.
         let took = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?).saturating_sub(began);
         self.next = Instant::now() + COUNT.max(took.saturating_mul(COUNT_SHARE));
+        let Some(threads) = threads else { return Ok(None) };
+        self.peak = self.peak.max(threads);
+        self.last = (threads, threads_of_the_machine().unwrap_or(u64::MAX));
         Ok(Some(self.most.is_some_and(|most| threads > most)))
     }
 
@@ -112,5 +112,19 @@ mod tests {
     fn the_threads_of_the_machine_are_at_least_those_of_this_process() {
         let own = fs::read_dir("/proc/self/task").unwrap().count() as u64;
         assert!(threads_of_the_machine().unwrap() >= own);
+    }
+
+    #[test]
+    fn a_count_that_was_given_up_is_not_repeated_at_once_and_says_nothing() {
+        let mut counted = ProcessCount {
+            most: Some(1),
+            next: Instant::now(),
+            peak: 1,
+            last: (1, threads_of_the_machine().unwrap()),
+        };
+        assert!(counted.is_due());
+        assert_eq!(counted.count(&mut |_| true).unwrap(), None);
+        assert!(!counted.is_due() && counted.peak == 1);
+        assert!(counted.count(&mut |_| false).unwrap().is_some());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
 
 use foundation::landlock::SignalScope;
 use nix::sys::signal::Signal as NixSignal;
@@ -14,25 +15,38 @@ use crate::state::process::{self, Process};
 /// How many processes are read before `gives_up` is asked again.
 const READ_AT_ONCE: usize = 64;
 
-/// Returns the running processes that descend from this process, without zombies. If this process is a reaper (a "child subreaper"), its
-/// descendants include processes whose parent has died.
-pub(super) fn running() -> io::Result<Vec<Process>> {
-    Ok(running_unless(&mut || false)?.unwrap_or_default())
+/// How long processes are read for a signal. While processes start and end faster than they can be read, reading them has no end.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long [`stop_all`] takes at most.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// The descendants of this process that were found.
+struct Found {
+    running: Vec<Process>,
+    /// Whether all processes of the machine were read.
+    is_complete: bool,
 }
 
-/// Does the same as [`running`]. Asks `gives_up` after every few processes, and returns `None` if the answer is true.
-fn running_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Option<Vec<Process>>> {
+/// Returns the running processes that descend from this process, without zombies. If this process is a reaper (a "child subreaper"), its
+/// descendants include processes whose parent has died. Returns those that were found within [`READ_WITHIN`].
+pub(super) fn running() -> io::Result<Vec<Process>> {
+    let deadline = Instant::now() + READ_WITHIN;
+    Ok(running_unless(&mut || Instant::now() >= deadline)?.running)
+}
+
+/// Finds the processes of [`running`]. Asks `gives_up` first and after every few processes, and reads no more once the answer is true.
+fn running_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Found> {
     let mut all = Vec::new();
     let mut given_up = false;
     let read = process::each(&mut |process| {
-        all.push(process);
         given_up = all.len().is_multiple_of(READ_AT_ONCE) && gives_up();
+        all.push(process);
         if given_up { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     });
-    if given_up {
-        return Ok(None);
+    if !given_up {
+        read?;
     }
-    read?;
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for process in &all {
         children.entry(process.parent).or_default().push(process.pid);
@@ -47,19 +61,22 @@ fn running_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Option<Vec<P
     }
     family.remove(&std::process::id());
     all.retain(|process| family.contains(&process.pid) && !process.is_dead());
-    Ok(Some(all))
+    Ok(Found { running: all, is_complete: !given_up })
 }
 
-/// Returns how many threads the running descendants have together; a process has at least one. Asks `gives_up` after every few processes, and
-/// returns `None` if the answer is true.
+/// Returns how many threads the running descendants have together; a process has at least one. Asks `gives_up` first and after every few
+/// processes, and returns `None` if the answer is true.
 pub(super) fn threads_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Option<u64>> {
-    let sum = |running: Vec<Process>| running.iter().fold(0, |sum: u64, one| sum.saturating_add(one.threads));
-    Ok(running_unless(gives_up)?.map(sum))
+    let Found { running, is_complete } = running_unless(gives_up)?;
+    let sum = running.iter().fold(0, |sum: u64, one| sum.saturating_add(one.threads));
+    Ok(is_complete.then_some(sum))
 }
 
 /// Stops all descendants (SIGSTOP), even if they keep starting others: a stopped process starts none. So their number no longer grows when
-/// this returns. Killing them one after the other would instead make room for new ones.
+/// this returns. Killing them one after the other would instead make room for new ones. Gives up after [`STOP_WITHIN`], because the caller
+/// kills them in any case.
 pub(super) fn stop_all() -> io::Result<()> {
+    let deadline = Instant::now() + STOP_WITHIN;
     let mut stopped = HashSet::new();
     loop {
         let mut new = running()?;
@@ -68,6 +85,9 @@ pub(super) fn stop_all() -> io::Result<()> {
             return Ok(());
         }
         signal(&new, Signal::STOP);
+        if Instant::now() >= deadline {
+            return Ok(());
+        }
     }
 }
 
@@ -149,6 +169,17 @@ pub(super) fn children_of_all() -> io::Result<Vec<Pid>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reading_processes_ends_when_the_caller_gives_up() {
+        let mut asked = 0;
+        let counted = threads_unless(&mut || {
+            asked += 1;
+            true
+        });
+        assert_eq!((counted.unwrap(), asked), (None, 1));
+        assert!(threads_unless(&mut || false).unwrap().is_some());
+    }
 
     #[test]
     fn both_ways_find_the_children_of_every_thread() {

@@ -20,6 +20,7 @@ use super::memory_shortage::Score;
 use super::program::{PROGRAM, Preparation, become_program, spawn};
 use super::protocol::{GO, GuardMessage, LONGEST, Order};
 use super::{LOCK, Status, descendants};
+use foundation::causes::with_causes;
 use foundation::descriptors::keep_from_programs_from;
 use foundation::landlock::{Allowed, Domain, SignalScope};
 
@@ -34,6 +35,13 @@ const STARTS_WITHIN: Duration = Duration::from_mins(1);
 
 /// How many times the guard kills the processes, which may have started others meanwhile, before it waits for [`INTERVAL`].
 const PASSES: u32 = 64;
+
+/// How long a count of running processes may take. While they start and end faster than they can be read, a count has no end.
+const COUNT_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a count may take if there may be too many processes and signals are not restricted to the domain, so that the processes are not
+/// stopped meanwhile.
+const COUNT_QUICKLY_WITHIN: Duration = Duration::from_millis(100);
 
 /// The most children that are reaped before the guard does anything else: processes may end as fast as the guard can reap them.
 const REAPED_AT_ONCE: u32 = 1000;
@@ -59,7 +67,7 @@ fn guard() -> ExitCode {
     match Guard::set_up(&host).and_then(|guard| guard.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let message = error.to_string();
+            let message = with_causes(&error);
             // Sending fails if the host is gone.
             let _ = send(&host, &GuardMessage::Refused { message });
             ExitCode::FAILURE
@@ -136,7 +144,7 @@ impl<'a> Guard<'a> {
             Ok(started) => started,
             Err(error) => {
                 self.end_all(None, Some(order.grace), &mut counted)?;
-                return send(self.host, &GuardMessage::NotStarted { message: error.to_string() });
+                return send(self.host, &GuardMessage::NotStarted { message: with_causes(&error) });
             }
         };
         let seen = match started {
@@ -207,10 +215,12 @@ impl<'a> Guard<'a> {
             if let Some(status) = reaped.status {
                 return Ok(Seen::Ended(status));
             }
-            if counted.is_due()
-                && let Some(seen) = self.count(program, counted)?
-            {
-                return Ok(seen);
+            if counted.is_due() {
+                if let Some(seen) = self.count(program, counted)? {
+                    return Ok(seen);
+                }
+                // The program may have ended meanwhile.
+                continue;
             }
             let pause = if reaped.more { Some(Duration::ZERO) } else { counted.pause() };
             let woken = self.wait(pause, None, true)?;
@@ -221,26 +231,64 @@ impl<'a> Guard<'a> {
     }
 
     /// Counts the processes of the program. Returns why it need not be watched any more, if it need not.
-    fn count(&self, program: Pid, counted: &mut ProcessCount) -> io::Result<Option<Seen>> {
+    fn count(&mut self, program: Pid, counted: &mut ProcessCount) -> io::Result<Option<Seen>> {
         let too_many = |found: bool| found.then_some(Seen::TooMany);
-        let Some(scope) = &self.scope else { return Ok(counted.count(false)?.and_then(too_many)) };
+        let deadline = Instant::now() + COUNT_WITHIN;
+        if self.scope.is_none() {
+            let mut woken = Ok(false);
+            let found = counted.count(&mut |_| {
+                // The host and signals are obeyed although the count may have no end.
+                woken = self.must_end();
+                !matches!(woken, Ok(false)) || Instant::now() >= deadline
+            })?;
+            return match (woken?, found) {
+                (true, _) => Ok(Some(Seen::MustEnd)),
+                (false, Some(found)) => Ok(too_many(found)),
+                (false, None) => Ok(too_many(counted.may_exceed())),
+            };
+        }
+        let mut gives_up = |counted: &ProcessCount| counted.may_exceed() || Instant::now() >= deadline;
         if !counted.may_exceed()
-            && let Some(found) = counted.count(true)?
+            && let Some(found) = counted.count(&mut gives_up)?
         {
             return Ok(too_many(found));
         }
-        // Stopped processes leave the processor to this process, start no others and do not end.
-        descendants::signal_domain(scope, NixSignal::SIGSTOP);
-        // After a failure the guard ends, and nobody would let them go on.
-        let kill = |_: &io::Error| descendants::signal_domain(scope, NixSignal::SIGKILL);
-        if let Some(status) = reap_all(program).inspect_err(kill)? {
+        if let Some(scope) = &self.scope {
+            descendants::signal_domain(scope, NixSignal::SIGSTOP);
+        }
+        // After a failure the guard ends, and nobody would let the stopped processes go on.
+        if let Some(status) = reap_all(program).inspect_err(|_| self.kill_domain())? {
             return Ok(Some(Seen::Ended(status)));
         }
-        let found = counted.count(false).inspect_err(kill)?.and_then(too_many);
-        if found.is_none() {
+        let found = self.count_stopped(counted).inspect_err(|_| self.kill_domain())?;
+        Ok(too_many(found))
+    }
+
+    /// Returns whether there are too many processes. Stops them meanwhile if signals are restricted to the domain: stopped processes leave
+    /// the processor to this process, start no others and do not end. They stay stopped if there are too many, or after an error.
+    fn count_stopped(&self, counted: &mut ProcessCount) -> io::Result<bool> {
+        let Some(scope) = &self.scope else {
+            let deadline = Instant::now() + COUNT_QUICKLY_WITHIN;
+            return Ok(counted.count(&mut |_| Instant::now() >= deadline)?.unwrap_or(true));
+        };
+        descendants::signal_domain(scope, NixSignal::SIGSTOP);
+        let found = counted.count(&mut |_| false)? == Some(true);
+        if !found {
             descendants::signal_domain(scope, NixSignal::SIGCONT);
         }
         Ok(found)
+    }
+
+    fn kill_domain(&self) {
+        if let Some(scope) = &self.scope {
+            descendants::signal_domain(scope, NixSignal::SIGKILL);
+        }
+    }
+
+    /// Returns whether the host or a signal says that the program must end, without waiting for either.
+    fn must_end(&mut self) -> io::Result<bool> {
+        let woken = self.wait(Some(Duration::ZERO), None, true)?;
+        Ok(woken.host || woken.signal)
     }
 
     /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace`, or if they become
@@ -272,8 +320,9 @@ impl<'a> Guard<'a> {
                 self.terminate_all()?;
                 signalled = true;
             } else if Instant::now() >= deadline
-                // They must be ended even if they cannot be counted.
-                || (counted.may_exceed() && !matches!(counted.count(true), Ok(Some(false))))
+                // Other programs may have started the threads by which there may be too many, so they are counted. They must be ended even
+                // if they cannot be counted.
+                || (counted.may_exceed() && self.count_stopped(counted).unwrap_or(true))
             {
                 pause = pause.min(self.kill_all(passes)?);
                 passes = passes.wrapping_add(1);

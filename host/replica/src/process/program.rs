@@ -1,5 +1,6 @@
 //! The child of a guard that becomes the program: the child confines itself and then executes the program.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
+use foundation::causes::with_causes;
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -63,28 +65,39 @@ pub(super) fn spawn(order: &Order) -> io::Result<(Pid, UnixStream)> {
 
 /// Executes the program in this process. The kernel kills the program when the guard dies. The program inherits only the guard's group, the
 /// output pipes and, unless it is confined, the lock of the data directory.
-pub(super) fn become_program(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let Ok(mut report) = standard_input() else { return ExitCode::FAILURE };
+///
+/// If the program cannot be executed, writes the reason to the socket, from which the guard reads it. If the guard is gone, the kernel kills
+/// this process.
+pub(super) fn become_program(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    match standard_input() {
+        Ok(mut report) => {
+            let Err(error) = execute(&report, arguments);
+            let _ = report.write_all(with_causes(&error).as_bytes());
+        }
+        Err(error) => {
+            let message = format!("its standard input cannot be duplicated: {error}");
+            // Standard input is the socket itself.
+            let _ = rustix::io::write(io::stdin(), message.as_bytes());
+        }
+    }
+    ExitCode::FAILURE
+}
+
+/// Prepares this process and executes the program, so that it returns only after an error.
+fn execute(report: &UnixStream, mut arguments: impl Iterator<Item = OsString>) -> io::Result<Infallible> {
     let guard = arguments.next().and_then(|pid| pid.to_str()?.parse().ok()).and_then(Pid::from_raw);
-    let Some(program) = arguments.next() else { return ExitCode::FAILURE };
-    let prepared = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let guard = guard.ok_or_else(|| io::Error::other("it was started without the PID of its guard"))?;
+    let program = arguments.next().ok_or_else(|| io::Error::other("it was started without a program"))?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // If the guard died before the death signal was set, the kernel sends no signal.
-    if guard.is_none() || rustix::process::getppid() != guard {
-        return ExitCode::FAILURE;
+    if rustix::process::getppid() != Some(guard) {
+        return Err(io::Error::other("its parent is not its guard, which may have ended"));
     }
     // This process has inherited the guard's signal mask, which blocks TERM.
-    let prepared =
-        prepared.map_err(io::Error::from).and(SigSet::all().thread_unblock().map_err(io::Error::from));
-    let error = match prepared.and_then(|()| confine(&report)) {
-        Ok(environment) => {
-            let mut command = Command::new(Path::new(&program));
-            command.args(arguments).env_clear().envs(environment).stdin(Stdio::null()).exec()
-        }
-        Err(error) => error,
-    };
-    // The guard reads the error. If the guard is gone, the kernel kills this process.
-    let _ = write!(report, "{error}");
-    ExitCode::FAILURE
+    SigSet::all().thread_unblock()?;
+    let environment = confine(report)?;
+    let mut command = Command::new(Path::new(&program));
+    Err(command.args(arguments).env_clear().envs(environment).stdin(Stdio::null()).exec())
 }
 
 /// Reads the line from the guard, and confines this process. Returns the environment of the program.
@@ -96,4 +109,31 @@ fn confine(guard: &UnixStream) -> io::Result<Vec<(OsString, OsString)>> {
         confinement.enter().map_err(io::Error::other)?;
     }
     Ok(environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns why a process that is started with these arguments executes no program.
+    fn refused(arguments: &[String]) -> String {
+        let (report, _guard) = UnixStream::pair().unwrap();
+        let arguments: Vec<OsString> = arguments.iter().map(Into::into).collect();
+        // The kernel keeps the death signal for this thread only, so it does not outlive the thread.
+        let executed = std::thread::spawn(move || execute(&report, arguments.into_iter()));
+        let Err(error) = executed.join().unwrap();
+        error.to_string()
+    }
+
+    #[test]
+    fn a_process_that_no_guard_has_started_says_why_it_executes_nothing() {
+        for arguments in [vec![], vec!["x".to_owned()], vec!["0".to_owned(), "/bin/true".to_owned()]] {
+            assert_eq!(refused(&arguments), "it was started without the PID of its guard");
+        }
+        // This process is not its own parent.
+        let own = std::process::id().to_string();
+        assert_eq!(refused(std::slice::from_ref(&own)), "it was started without a program");
+        let why = refused(&[own, "/bin/true".to_owned()]);
+        assert_eq!(why, "its parent is not its guard, which may have ended");
+    }
 }

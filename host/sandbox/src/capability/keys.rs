@@ -73,8 +73,10 @@ impl Capability for Keys {
     fn remedy(&self, remedies: &Remedies, name: &str) -> Option<String> {
         let stores = &remedies.grants.stores;
         match stores.keys().next() {
-            Some(store) if !stores.contains_key(name) => remedies.key_of_store(name, store),
-            Some(_) | None => remedies.named("keys", name, "file = \"/path\""),
+            Some(_) if stores.contains_key(name) => remedies.named("keys", name, "file = \"/path\""),
+            Some(store) => remedies.key_of_store(name, store),
+            // The configuration refuses a key that decrypts nothing, so a store must be granted too.
+            None => remedies.key_of_store(name, "NAME"),
         }
     }
 
@@ -143,7 +145,7 @@ mod tests {
         let needs = [need(NeedKind::Key, "repo", true)];
         let refusal = check(&needs, &[], &["/mnt"]).unwrap_err();
         assert!(refusal.policy && refusal.message.contains("the key repo"), "{refusal}");
-        let line = r#"[method.m.grants] keys.repo = { file = "/path" }"#;
+        let line = r#"[method.m.grants] keys.repo = { file = "/path", stores = ["NAME"] }"#;
         assert_eq!(refusal.remedy.as_deref(), Some(line));
         check_with(&needs, &[], &granted()).unwrap();
         check_with(&needs, &[setting("repo", "absent")], &granted()).unwrap_err();

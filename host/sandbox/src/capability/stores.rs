@@ -88,14 +88,38 @@ impl Capability for Stores {
 /// A store that a component has opened.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
 pub struct Bucket {
-    /// The name or path by which the component opened the store.
-    pub(super) name: Arc<str>,
+    pub(super) name: StoreName,
     pub(super) store: Store,
 }
 
-/// Returns the capability that opens a store of this name. An absolute path names a directory for which `read` is granted.
-pub(crate) fn opened_by(name: &str) -> CapabilityKind {
-    if name.starts_with('/') { CapabilityKind::Read } else { CapabilityKind::Store }
+/// The name by which a component opened a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoreName {
+    /// The name of a granted store.
+    Granted(Arc<str>),
+    /// The absolute path of a directory for which `read` is granted.
+    Directory(Arc<str>),
+}
+
+impl StoreName {
+    /// Reads a name. An absolute path is a directory.
+    pub(crate) fn of(name: &str) -> Self {
+        if name.starts_with('/') { Self::Directory(name.into()) } else { Self::Granted(name.into()) }
+    }
+
+    /// Returns the capability that opens the store.
+    pub(crate) fn capability(&self) -> CapabilityKind {
+        match self {
+            Self::Granted(_) => CapabilityKind::Store,
+            Self::Directory(_) => CapabilityKind::Read,
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Granted(name) | Self::Directory(name) => name,
+        }
+    }
 }
 
 /// What a component learns about an object.
@@ -171,27 +195,27 @@ impl State {
     /// # Errors
     /// `Denied` if the store or directory is not granted; otherwise the error of the store.
     pub(crate) async fn open_store(&mut self, name: String) -> Answer<Resource<Bucket>> {
-        let call = self.reporter.call(opened_by(&name), "store.open", || name.clone());
+        let name = StoreName::of(&name);
+        let call = self.reporter.call(name.capability(), "store.open", || name.as_str().to_owned());
         let answer: Answer<Resource<Bucket>> = async move {
             let Some(plane) = &mut self.job.plane else {
-                return Err(self.not_granted(&Stores, &name).into());
+                return Err(self.not_granted(&Stores, name.as_str()).into());
             };
-            let store = if name.starts_with('/') {
-                match plane.granted_directory(&name).await {
+            let store = match &name {
+                StoreName::Directory(directory) => match plane.granted_directory(directory).await {
                     Some(opened) => opened.map_err(|error| self.error(error))?,
                     None => {
-                        let path = GuestPath::root().join(&name);
+                        let path = GuestPath::root().join(directory);
                         let line = self.plane().and_then(|plane| plane.remedies.read(&path.to_host()));
                         return Err(self.denied(&Read, path.to_string(), line).into());
                     }
-                }
-            } else {
-                match plane.granted_store(&name).await {
+                },
+                StoreName::Granted(granted) => match plane.granted_store(granted).await {
                     Some(opened) => opened.map_err(|error| self.error(error))?,
-                    None => return Err(self.not_granted(&Stores, &name).into()),
-                }
+                    None => return Err(self.not_granted(&Stores, granted).into()),
+                },
             };
-            Ok(self.table.push(Bucket { name: name.into(), store })?)
+            Ok(self.table.push(Bucket { name, store })?)
         }
         .await;
         call.end(answer)
@@ -306,12 +330,12 @@ impl State {
         let call = self.call_on("store.derive-key", bucket, &key);
         let answer: Answer<Resource<Key>> = async move {
             let via = self.pipeline(Some(via))?;
-            let store_name = Arc::clone(&self.table.get(bucket)?.name);
+            let store_name = self.table.get(bucket)?.name.clone();
             let (_, object) = self.object(bucket, key, via)?;
             let Some(plane) = &mut self.job.plane else {
                 return Err(wasmtime::format_err!("{NO_PLANE}").into());
             };
-            let derived = plane.derive(&store_name, object, section, name).await;
+            let derived = plane.derive(store_name.as_str(), object, section, name).await;
             let key = derived.map_err(|error| self.error(error))?;
             Ok(self.table.push(key)?)
         }
@@ -321,8 +345,10 @@ impl State {
 
     /// Begins the record of a call for an object, or for the objects below a prefix.
     fn call_on(&self, function: &'static str, bucket: &Resource<Bucket>, key: &str) -> Call {
-        let store = self.table.get(bucket).map_or("", |bucket| bucket.store.name());
-        self.reporter.call(opened_by(store), function, || format!("{store}: {key}"))
+        let bucket = self.table.get(bucket).ok();
+        let capability = bucket.map_or(CapabilityKind::Store, |bucket| bucket.name.capability());
+        let store = bucket.map_or("", |bucket| bucket.store.name());
+        self.reporter.call(capability, function, || format!("{store}: {key}"))
     }
 
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<(&Plane, &Bucket)> {
@@ -338,8 +364,10 @@ impl State {
         via: Pipeline,
     ) -> Answer<(&Plane, plane::Object)> {
         let (plane, bucket) = self.bucket(bucket)?;
-        plane.may_decrypt(&bucket.name, &via).map_err(|(what, line)| self.denied(&Keys, what, line))?;
-        plane.may_read(&bucket.name, &key, &via).map_err(|error| self.error(error))?;
+        plane
+            .may_decrypt(bucket.name.as_str(), &via)
+            .map_err(|(what, line)| self.denied(&Keys, what, line))?;
+        plane.may_read(bucket.name.as_str(), &key, &via).map_err(|error| self.error(error))?;
         Ok((plane, plane.object(bucket.store.clone(), key, via)))
     }
 }

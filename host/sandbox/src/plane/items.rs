@@ -6,7 +6,7 @@ use replica::CapabilityKind;
 use transfer::job::{EndedItem, Observer};
 
 use crate::calls::{self, Calls};
-use crate::capability::stores::opened_by;
+use crate::capability::stores::StoreName;
 use crate::reporter::Reporter;
 
 /// Makes the records of a job's items as they end.
@@ -30,7 +30,7 @@ impl Observer for ItemRecords {
             Ok(_) => "ok",
             Err(error) => error.kind.word(),
         };
-        let of = (opened_by(item.store), function);
+        let of = (StoreName::of(item.store).capability(), function);
         calls::ended(&self.reporter, &self.calls, of, &object, answer, |call| {
             call.bytes_read = item.bytes_read;
             call.bytes_written = item.bytes_written;

@@ -92,7 +92,11 @@ async fn what_is_not_granted_is_denied_in_plan_and_in_create_with_a_remedy() {
         stage.fails(Outcome::Denied).await;
         let denials = stage.denials();
         for (capability, what, remedy) in [
-            ("key", "the key key", Some(r#"[method.hostile.grants] keys.key = { file = "/path" }"#)),
+            (
+                "key",
+                "the key key",
+                Some(r#"[method.hostile.grants] keys.key = { file = "/path", stores = ["NAME"] }"#),
+            ),
             ("store", "the store repo", Some(r#"[method.hostile.grants] stores.repo = { url = "..." }"#)),
         ] {
             let reported = denials.iter().find(|denial| denial.what == what);

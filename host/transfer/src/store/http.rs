@@ -14,6 +14,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::runtime::Handle;
 
 use super::body::Source;
+use super::codings::other_coding;
 use super::failures::{ErrorResponse, interrupted, unanswered};
 use super::key::{self, KeyLimit};
 use super::proxy::{Proxies, with_proxy_named};
@@ -136,7 +137,7 @@ impl Web {
         // In encoded bytes, the host could not find a credential that the server sends back, and the method would not get the bytes that
         // are stored.
         for (name, plain) in [(CONTENT_ENCODING, "identity"), (TRANSFER_ENCODING, "chunked")] {
-            if response.headers().get_all(&name).iter().any(|codings| !are(codings, plain)) {
+            if other_coding(response.headers(), &name, plain).is_some() {
                 let name = if name == CONTENT_ENCODING { "Content-Encoding" } else { "Transfer-Encoding" };
                 let message =
                     format!("the server encodes the bytes ({name}), although the request does not allow it");
@@ -236,12 +237,6 @@ fn no_response(error: &reqwest::Error, host: &str, trust_roots: TrustRoots) -> F
         cause = inner.source();
     }
     unanswered(error, host, trust_roots)
-}
-
-/// Returns whether a header line lists only the coding `plain`, which leaves the stored bytes unchanged.
-fn are(codings: &HeaderValue, plain: &str) -> bool {
-    let mut codings = codings.as_bytes().split(|byte| *byte == b',');
-    codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(plain.as_bytes()))
 }
 
 fn refused(response: &Response) -> Failure {

@@ -125,7 +125,8 @@ pub(super) const KEYS: &[Key] = &[
         "path",
         "`.local/state/understudy` in the home directory of the user that the program runs as",
         "where state files and compiled plugins are kept. Must belong to that user, with no write access \
-         for others, and lie apart from all places of the replica and from every cluster",
+         for others, and lie apart from all places of the replica and from every cluster. Others must not \
+         be able to replace it in a directory on its path",
     ),
     Key::new(
         "plugin_path",

@@ -1,4 +1,4 @@
-//! Checks who may write the configuration file. The file determines which programs run as the server's user. If root starts the program,
+//! Checks who may write or replace the configuration file. The file determines which programs run as the server's user. If root starts the program,
 //! the file also determines which user that is.
 
 use std::fs::{File, Metadata};
@@ -6,13 +6,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use foundation::way::{Changeable, ChangeableBy, changeable_by_others};
 use nix::unistd::User;
 use rustix::process::geteuid;
 
 use crate::root::DEFAULT_USER;
-
-/// The sticky bit: in a directory that has it, users cannot replace the files of other users.
-const STICKY: u32 = 0o1000;
 
 /// A file that was read, with its metadata from that time.
 pub(super) struct Judged {
@@ -51,51 +49,66 @@ fn not_utf8(bytes: &[u8], valid_up_to: usize) -> io::Error {
 }
 
 impl Judged {
-    /// Refuses a file that its group or everybody may write, or may replace in its directory.
+    /// Refuses a file that its group or everybody may write, or may replace in a directory on its path. Trusts members of root's group.
     pub(super) fn refuse_if_others_may_change(&self) -> Result<(), String> {
         let shown = self.path.display();
         let mode = self.metadata.mode() & 0o7777;
-        if mode & 0o022 != 0 {
+        let by_group = mode & 0o020 != 0 && self.metadata.gid() != 0;
+        if by_group || mode & 0o002 != 0 {
             return Err(format!(
                 "the configuration file {shown} may be written by others (mode {mode:04o}), who would decide what runs: \
                  `chmod go-w {shown}`"
             ));
         }
-        // A pipe, such as a shell's `<(...)`, is in no directory.
-        if !self.metadata.is_file() {
-            return Ok(());
-        }
-        let Some(directory) = self.path.canonicalize().ok().and_then(|real| Some(real.parent()?.to_owned()))
-        else {
-            return Ok(());
-        };
-        let Ok(metadata) = directory.metadata() else { return Ok(()) };
-        let (mode, place) = (metadata.mode() & 0o7777, directory.display());
-        if mode & 0o022 != 0 && mode & STICKY == 0 {
-            return Err(format!(
-                "the configuration file {shown} may be replaced by others: its directory {place} has mode {mode:04o}; \
-                 `chmod go-w {place}`, or put the file elsewhere"
-            ));
-        }
-        Ok(())
+        let by_mode = self.changeable(None)?.into_iter().find_map(|changeable| match changeable.by {
+            ChangeableBy::Mode(mode) if !changeable.is_end => Some((changeable.path, mode)),
+            ChangeableBy::Mode(_) | ChangeableBy::Owner(_) => None,
+        });
+        let Some((place, mode)) = by_mode else { return Ok(()) };
+        let place = place.display();
+        Err(format!(
+            "the configuration file {shown} may be replaced by others: the directory {place} on its path has mode {mode:04o}; \
+             `chmod go-w {place}`, or put the file elsewhere"
+        ))
     }
 
-    /// Refuses a file whose owner is neither root, the current user, nor the user that root becomes. That last user gains nothing by owning
-    /// the file, because the program runs as that user anyway.
+    /// Refuses a file, and a directory on its path, whose owner is neither root, the current user, nor the user that root becomes. That last
+    /// user gains nothing by owning the file, because the program runs as that user anyway.
     pub(super) fn refuse_another_owner(&self, user: Option<&str>) -> Result<(), String> {
         let (owner, own) = (self.metadata.uid(), geteuid());
-        let becomes = || User::from_name(user.unwrap_or(DEFAULT_USER)).ok().flatten();
-        if owner == 0
-            || owner == own.as_raw()
-            || (own.is_root() && becomes().is_some_and(|user| user.uid.as_raw() == owner))
-        {
-            return Ok(());
-        }
+        let becomes = own.is_root().then(|| User::from_name(user.unwrap_or(DEFAULT_USER)).ok().flatten());
+        let becomes = becomes.flatten().map(|user| user.uid.as_raw());
         let shown = self.path.display();
+        if owner != 0 && owner != own.as_raw() && becomes != Some(owner) {
+            return Err(format!(
+                "the configuration file {shown} belongs to user {owner}, who would decide what runs: `chown` it to root or to the \
+                 user that this program runs as"
+            ));
+        }
+        let of_another = self.changeable(becomes)?.into_iter().find_map(|changeable| match changeable.by {
+            ChangeableBy::Owner(owner) => Some((changeable.path, owner)),
+            ChangeableBy::Mode(_) => None,
+        });
+        let Some((place, owner)) = of_another else { return Ok(()) };
+        let place = place.display();
         Err(format!(
-            "the configuration file {shown} belongs to user {owner}, who would decide what runs: `chown` it to root or to the \
-             user that this program runs as"
+            "the configuration file {shown} may be replaced by user {owner}, to whom {place} on its path belongs: `chown` that to root or to \
+             the user that this program runs as, or put the file elsewhere"
         ))
+    }
+
+    /// Finds the places on the path of the file through which others may change the file.
+    fn changeable(&self, becomes: Option<u32>) -> Result<Vec<Changeable>, String> {
+        // A pipe, such as a shell's `<(...)`, and a deleted file, such as a shell's `<<END`, are in no directory.
+        if !self.metadata.is_file() || self.metadata.nlink() == 0 {
+            return Ok(Vec::new());
+        }
+        changeable_by_others(&self.path, becomes).map_err(|error| {
+            format!(
+                "the configuration file {} is refused, because it is unknown who may replace it: {error}",
+                self.path.display()
+            )
+        })
     }
 
     /// Returns a warning if others may read the file, which holds a secret. A group may read a file of root's without a warning.
@@ -115,17 +128,43 @@ impl Judged {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, chown};
 
     use super::*;
 
-    fn judged(file: u32, directory: u32) -> Judged {
-        let place = tempfile::tempdir().unwrap().keep();
-        let path = place.join("u.toml");
-        fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(file)).unwrap();
-        fs::set_permissions(&place, Permissions::from_mode(directory)).unwrap();
-        read(&path, 10).unwrap().1
+    /// A configuration file in two directories, which belong to no group that is trusted.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new(file: u32, directory: u32, above: u32) -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            fs::create_dir(place.directory()).unwrap();
+            fs::write(place.file(), "").unwrap();
+            for (path, mode) in [(place.file(), file), (place.directory(), directory), (place.above(), above)]
+            {
+                if geteuid().is_root() {
+                    chown(&path, None, Some(65_534)).unwrap();
+                }
+                fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            }
+            place
+        }
+
+        fn above(&self) -> PathBuf {
+            self.0.path().canonicalize().unwrap()
+        }
+
+        fn directory(&self) -> PathBuf {
+            self.above().join("etc")
+        }
+
+        fn file(&self) -> PathBuf {
+            self.directory().join("u.toml")
+        }
+
+        fn judged(&self) -> Judged {
+            read(&self.file(), 10).unwrap().1
+        }
     }
 
     #[test]
@@ -147,37 +186,57 @@ mod tests {
 
     #[test]
     fn a_file_that_a_group_or_everybody_may_write_or_replace_is_refused() {
-        for (file, directory, says) in [
-            (0o660, 0o700, "written by others"),
-            (0o602, 0o700, "written by others"),
-            (0o666, 0o1777, "written by others"),
-            (0o644, 0o777, "replaced by others"),
-            (0o600, 0o770, "replaced by others"),
+        for (file, directory, above, says) in [
+            (0o660, 0o700, 0o700, "written by others"),
+            (0o602, 0o700, 0o700, "written by others"),
+            (0o666, 0o1777, 0o700, "written by others"),
+            (0o644, 0o777, 0o755, "etc on its path has mode 0777"),
+            (0o600, 0o770, 0o700, "replaced by others"),
+            (0o644, 0o755, 0o777, "replaced by others"),
+            (0o644, 0o755, 0o775, "replaced by others"),
         ] {
-            let judged = judged(file, directory);
-            let why = judged.refuse_if_others_may_change().unwrap_err();
+            let why = Place::new(file, directory, above).judged().refuse_if_others_may_change().unwrap_err();
             assert!(why.contains(says) && why.contains("chmod go-w"), "{file:o} {directory:o}: {why}");
-            fs::remove_dir_all(judged.path.parent().unwrap()).unwrap();
         }
-        for (file, directory) in [(0o600, 0o700), (0o644, 0o755), (0o640, 0o1777)] {
-            let judged = judged(file, directory);
-            judged.refuse_if_others_may_change().unwrap();
-            judged.refuse_another_owner(None).unwrap();
-            fs::remove_dir_all(judged.path.parent().unwrap()).unwrap();
+        for (file, directory, above) in
+            [(0o600, 0o700, 0o700), (0o644, 0o755, 0o755), (0o640, 0o1777, 0o755), (0o640, 0o755, 0o1777)]
+        {
+            let place = Place::new(file, directory, above);
+            place.judged().refuse_if_others_may_change().unwrap();
+            place.judged().refuse_another_owner(None).unwrap();
         }
     }
 
     #[test]
-    fn a_file_of_another_user_is_refused() {
+    fn a_file_that_is_in_no_directory_any_more_is_accepted() {
+        let place = Place::new(0o600, 0o700, 0o700);
+        let file = File::open(place.file()).unwrap();
+        fs::remove_file(place.file()).unwrap();
+        let path = PathBuf::from(format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+        let (_, judged) = read(&path, 10).unwrap();
+        judged.refuse_if_others_may_change().unwrap();
+        judged.refuse_another_owner(None).unwrap();
+    }
+
+    #[test]
+    fn a_file_or_a_directory_of_another_user_is_refused() {
         if !geteuid().is_root() {
             return;
         }
-        let judged = judged(0o600, 0o700);
-        let nobody = User::from_name("nobody").unwrap().unwrap();
-        std::os::unix::fs::chown(&judged.path, Some(nobody.uid.as_raw()), None).unwrap();
-        let judged = read(&judged.path, 10).unwrap().1;
-        assert!(judged.refuse_another_owner(None).unwrap_err().contains("belongs to user"));
-        judged.refuse_another_owner(Some("nobody")).unwrap();
-        fs::remove_dir_all(judged.path.parent().unwrap()).unwrap();
+        let nobody = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+        type Named = fn(&Place) -> PathBuf;
+        let places: [(Named, &str); 3] = [
+            (Place::file, "belongs to user"),
+            (Place::directory, "replaced by user"),
+            (Place::above, "replaced by user"),
+        ];
+        for (path, says) in places {
+            let place = Place::new(0o600, 0o700, 0o700);
+            chown(path(&place), Some(nobody), None).unwrap();
+            let judged = place.judged();
+            judged.refuse_if_others_may_change().unwrap();
+            assert!(judged.refuse_another_owner(None).unwrap_err().contains(says), "{says}");
+            judged.refuse_another_owner(Some("nobody")).unwrap();
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! A seccomp filter that forbids system calls which a confined program must not make.
 //!
-//! A forbidden call fails with EPERM, or with ENOSYS or EOPNOTSUPP if programs react to this error by using another call or doing without
-//! the call. A call that is newer than this list fails with ENOSYS. A system call of another architecture (32 bit) kills the process. The
+//! A forbidden call fails with EPERM, or with ENOSYS, EOPNOTSUPP or ENOTTY if programs react to this error by using another call or doing
+//! without the call. A call that is newer than this list fails with ENOSYS. A system call of another architecture (32 bit) kills the process. The
 //! filter complements Landlock, which restricts only TCP sockets, and forbids calls that no restore needs and that have been used to escape
 //! from sandboxes.
+
+mod ioctls;
 
 use std::collections::BTreeMap;
 
@@ -29,8 +31,13 @@ pub(in crate::process) enum SyscallsError {
 pub(super) fn forbid(network: bool) -> Result<(), SyscallsError> {
     // There are several filters, because a filter has one error code for all calls that it lists.
     let unsupported = UNSUPPORTED.iter().map(|call| (*call, Vec::new())).collect();
-    let filters =
-        [(missing(), libc::ENOSYS), (unsupported, libc::EOPNOTSUPP), (forbidden(network)?, libc::EPERM)];
+    let ioctls = Rules::from([(libc::SYS_ioctl, ioctls::not_allowed()?)]);
+    let filters = [
+        (missing(), libc::ENOSYS),
+        (unsupported, libc::EOPNOTSUPP),
+        (ioctls, libc::ENOTTY),
+        (forbidden(network)?, libc::EPERM),
+    ];
     for (rules, answer) in filters {
         apply_filter(&filter(rules, answer)?)?;
     }

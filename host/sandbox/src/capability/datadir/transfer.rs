@@ -21,7 +21,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use super::Datadir;
 use crate::answer::{Answer, HostError};
 use crate::capability::Keys;
-use crate::capability::stores::{Bucket, opened_by};
+use crate::capability::stores::{Bucket, StoreName};
 use crate::plane::report;
 use crate::reporter::Reporter;
 use crate::state::State;
@@ -38,7 +38,7 @@ pub struct TransferJob {
     /// `None` if nothing may be written (in `plan` and `describe`).
     job: Option<Arc<Job>>,
     /// The store name of each origin, in the order of the origins' indexes, with the memory charged for the name.
-    origins: Vec<(Arc<str>, Charge)>,
+    origins: Vec<(StoreName, Charge)>,
 }
 
 /// A listing of files that a component holds. All archives that are compared with the listing while they are unpacked share it.
@@ -77,8 +77,10 @@ impl State {
         bucket: &Resource<Bucket>,
         via: Option<&Resource<Pipeline>>,
     ) -> Answer<u32> {
-        let name = self.table.get(bucket).map_or("", |bucket| &*bucket.name);
-        let call = self.reporter.call(opened_by(name), "transfer.add-origin", || name.to_owned());
+        let name = self.table.get(bucket).ok().map(|bucket| &bucket.name);
+        let capability = name.map_or(CapabilityKind::Store, StoreName::capability);
+        let object = || name.map_or_else(String::new, |name| name.as_str().to_owned());
+        let call = self.reporter.call(capability, "transfer.add-origin", object);
         call.end(self.add_origin(job, bucket, via))
     }
 
@@ -91,13 +93,14 @@ impl State {
         let via = self.pipeline(via)?;
         let (name, store) = {
             let bucket = self.table.get(bucket)?;
-            (Arc::clone(&bucket.name), bucket.store.clone())
+            (bucket.name.clone(), bucket.store.clone())
         };
         let work = self.writable_job(job)?;
         let plane = self.plane().ok_or_else(|| self.no_transfer())?;
-        plane.may_decrypt(&name, &via).map_err(|(what, line)| self.denied(&Keys, what, line))?;
+        plane.may_decrypt(name.as_str(), &via).map_err(|(what, line)| self.denied(&Keys, what, line))?;
         // The component may drop the bucket before the job. Then only the job holds the name, so the job is charged for it.
-        let bytes = name.len() as u64 + 2 * (size_of::<(Arc<str>, Charge)>() as u64 + ALLOCATION_OVERHEAD);
+        let bytes =
+            name.as_str().len() as u64 + 2 * (size_of::<(StoreName, Charge)>() as u64 + ALLOCATION_OVERHEAD);
         let charged = self.files.bounds.memory.charge(bytes, "another origin of the job");
         let added = charged.and_then(|charge| Ok((work.add_origin(store, via)?, charge)));
         let (index, charge) = added.map_err(|error| self.error(error))?;
@@ -109,7 +112,7 @@ impl State {
     pub(super) fn opens_origin(&self, job: &Resource<TransferJob>, origin: Option<u32>) -> CapabilityKind {
         let job = self.table.get(job).ok().zip(origin);
         let origin = job.and_then(|(job, origin)| job.origins.get(origin as usize));
-        origin.map_or(CapabilityKind::Store, |(name, _)| opened_by(name))
+        origin.map_or(CapabilityKind::Store, |(name, _)| name.capability())
     }
 
     /// Adds files to fetch. If one of them is refused, adds none. Reports the job's progress while it waits for room in the queue.
@@ -319,7 +322,7 @@ impl State {
     /// `Denied` if a key was derived from the object.
     pub(super) fn check_object(&self, job: &TransferJob, origin: u32, object: &str) -> Result<(), HostError> {
         let held = job.origins.get(origin as usize).zip(self.plane());
-        if held.is_some_and(|((store, _), plane)| plane.holds_a_key(store, object)) {
+        if held.is_some_and(|((store, _), plane)| plane.holds_a_key(store.as_str(), object)) {
             let what =
                 format!("{} in the data directory (a key was derived from it)", printable(object, 256));
             return Err(self.denied(&Keys, what, None));

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
-use transfer::store::CredentialDetector;
+use transfer::store::{CredentialDetector, other_coding};
 use wasmtime_wasi_http::Error;
 
 use crate::text::printable;
@@ -88,13 +88,9 @@ pub(super) fn check_head<B>(
     Ok(())
 }
 
-/// Returns the first line of a header that names a coding other than `plain`.
+/// Returns the first line of a header that names a coding other than `plain`, for a message.
 fn other_than(headers: &HeaderMap, name: &HeaderName, plain: &str) -> Option<String> {
-    let is_plain = |value: &&HeaderValue| {
-        let mut codings = value.as_bytes().split(|byte| *byte == b',');
-        codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(plain.as_bytes()))
-    };
-    let other = headers.get_all(name).iter().find(|value| !is_plain(value))?;
+    let other = other_coding(headers, name, plain)?;
     Some(printable(&String::from_utf8_lossy(other.as_bytes()), SHOWN))
 }
 
@@ -223,6 +219,7 @@ impl http_body::Body for Body {
 #[cfg(test)]
 mod tests {
     use foundation::secret::Secret;
+    use http::HeaderValue;
 
     use super::*;
 

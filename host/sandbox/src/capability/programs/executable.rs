@@ -1,12 +1,13 @@
 //! The file of a granted program: checks whether the file may be run, and finds the other files that the kernel executes for it.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use foundation::way::{Changeable, ChangeableBy, changeable_by_others};
 use object::LittleEndian;
 use object::elf::FileHeader64;
 use object::read::ReadCache;
@@ -20,7 +21,6 @@ const DEPTH: usize = 5;
 /// How much of a file the kernel reads for its first line (`BINPRM_BUF_SIZE`).
 const FIRST_LINE: u64 = 256;
 
-const STICKY: u32 = 0o1000;
 const SET_ID: u32 = 0o6000;
 
 /// What is executed when a program is run.
@@ -86,35 +86,17 @@ fn judge(path: &Path, real: &Path) -> Result<(), String> {
     if let Err(error) = access(real, Access::EXEC_OK) {
         return Err(format!("{shown} is not executable for the user that runs it ({error}): `chmod +x` it"));
     }
-    // Also checks the directories of the path as written, because the path may be a link.
-    let above = |path: &Path| path.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
-    let mut directories = above(real);
-    directories.extend(above(path).into_iter().filter(|directory| directory.is_absolute()));
-    refuse_if_others_may_change(real, &metadata, false)?;
-    for directory in directories {
-        let metadata = directory.metadata().map_err(|error| format!("{}: {error}", directory.display()))?;
-        refuse_if_others_may_change(&directory, &metadata, true)?;
-    }
-    Ok(())
-}
-
-fn refuse_if_others_may_change(path: &Path, metadata: &Metadata, is_directory: bool) -> Result<(), String> {
-    let (mode, shown) = (metadata.mode() & 0o7777, path.display());
-    let owner = metadata.uid();
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Err(format!(
+    let changeable = changeable_by_others(path, None).map_err(|error| error.to_string())?;
+    let Some(Changeable { path, by, .. }) = changeable.first() else { return Ok(()) };
+    let shown = path.display();
+    Err(match by {
+        ChangeableBy::Owner(owner) => format!(
             "{shown} belongs to user {owner}, who would decide what runs: `chown` it to root or to the user that runs it"
-        ));
-    }
-    // In a directory with the sticky bit, users cannot replace the files of others. Members of root's group are trusted like root.
-    let by_group = mode & 0o020 != 0 && metadata.gid() != 0;
-    let by_others = by_group || mode & 0o002 != 0;
-    if by_others && !(is_directory && mode & STICKY != 0) {
-        return Err(format!(
+        ),
+        ChangeableBy::Mode(mode) => format!(
             "{shown} may be changed by others (mode {mode:04o}), who would decide what runs: `chmod go-w` it"
-        ));
-    }
-    Ok(())
+        ),
+    })
 }
 
 /// Returns the files that the kernel executes to run this one: the interpreter of a script, or the dynamic linker of a binary. Adds the
@@ -325,6 +307,25 @@ mod tests {
         files(&link, search()).unwrap();
         fs::set_permissions(open.path(), Permissions::from_mode(0o777)).unwrap();
         assert!(files(&link, search()).unwrap_err().contains("`chmod go-w` it"));
+    }
+
+    #[test]
+    fn a_link_that_another_user_can_point_elsewhere_is_refused_also_between_two_other_links() {
+        let (_folder, path) = file("#!/bin/sh\n", 0o755);
+        let (outer, between) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (link, current) = (outer.path().join("link"), between.path().join("current"));
+        symlink(&path, &current).unwrap();
+        symlink(&current, &link).unwrap();
+        let (_script, script) = file(&format!("#!{}\n", link.display()), 0o755);
+        for path in [&link, &script] {
+            files(path, search()).unwrap();
+        }
+        fs::set_permissions(between.path(), Permissions::from_mode(0o757)).unwrap();
+        for path in [&link, &script] {
+            let why = files(path, search()).unwrap_err();
+            let directory = between.path().canonicalize().unwrap();
+            assert!(why.starts_with(&format!("{} may be changed by others", directory.display())), "{why}");
+        }
     }
 
     #[test]

@@ -1,37 +1,33 @@
 //! Finds a granted directory that a component opens as a store.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
+use foundation::way::Way;
 use transfer::error::{Error, Kind};
 
-/// Resolves the symbolic links of `wanted` and returns its real path; `None` if that path is not in one of the `granted` directories.
+/// Resolves the symbolic links of `wanted`, an absolute path, and returns its real path; `None` if that path is not in one of the `granted`
+/// directories.
 ///
 /// # Errors
-/// `NotFound` if `wanted` does not exist and its path is below a granted directory, `Invalid` if it is not a directory; otherwise the error
-/// of the file system.
+/// `NotFound` if `wanted` does not exist and leads to a place in a granted directory, `Invalid` if it is not a directory; otherwise the
+/// error of the file system.
 pub(crate) fn find_granted_directory(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
-    let of = |error: io::Error| Error::from(error).of(wanted.display());
+    let covers = |real: &Path| granted.iter().any(|granted| real.starts_with(Way::of(granted).end));
     let real = match wanted.canonicalize() {
         Ok(real) => real,
-        // A component must not learn whether a path outside of its grants exists.
-        Err(error) if granted.iter().any(|granted| is_below(wanted, granted)) => return Err(of(error)),
+        // A component must not learn whether a path outside of its grants exists, be it through a link in a granted directory.
+        Err(error) if covers(&Way::of(wanted).end) => {
+            return Err(Error::from(error).of(wanted.display()));
+        }
         Err(_) => return Ok(None),
     };
-    let covered =
-        granted.iter().any(|granted| granted.canonicalize().is_ok_and(|granted| real.starts_with(granted)));
-    if !covered {
+    if !covers(&real) {
         return Ok(None);
     }
     if !real.is_dir() {
         return Err(Error::new(Kind::Invalid, format!("{} is not a directory", wanted.display())));
     }
     Ok(Some(real))
-}
-
-/// Compares paths without reading the file system: returns whether `path` is below `other`. A path with `..` is not.
-fn is_below(path: &Path, other: &Path) -> bool {
-    path.starts_with(other) && !path.components().any(|part| part == std::path::Component::ParentDir)
 }
 
 #[cfg(test)]
@@ -58,12 +54,25 @@ mod tests {
         {
             assert_eq!(opened(inside.clone()), Ok(true), "{}", inside.display());
         }
-        for outside in
-            ["other", "granted/out", "granted/../other", "granted2", "absent", "granted/../absent", "."]
-        {
+        symlink(other.join("later"), granted.join("dangling")).unwrap();
+        for outside in [
+            "other",
+            "granted/out",
+            "granted/out/absent",
+            "granted/out/absent/deep",
+            "granted/dangling",
+            "granted/../other",
+            "granted2",
+            "absent",
+            "granted/../absent",
+            "granted/absent/../../other/absent",
+            ".",
+        ] {
             assert_eq!(opened(place.path().join(outside)), Ok(false), "{outside}");
         }
-        assert_eq!(opened(granted.join("absent")).unwrap_err().kind, Kind::NotFound);
+        for absent in ["granted/absent", "granted/deep/absent", "in/absent"] {
+            assert_eq!(opened(place.path().join(absent)).unwrap_err().kind, Kind::NotFound, "{absent}");
+        }
         assert_eq!(opened(granted.join("file")).unwrap_err().kind, Kind::Invalid);
     }
 }

@@ -33,7 +33,8 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "stores",
         "list of names",
         "the store of the key's own name",
-        "the granted stores whose objects the key decrypts. A key that is bound to no store is refused",
+        "the granted stores whose objects the key decrypts. A key that is bound to no store is refused unless a \
+         program's `env` uses it",
     ),
 ];
 
