@@ -481,7 +481,11 @@ impl Method for ComponentMethod {
     async fn create(&self, request: &Request, plan: &Plan, run: &Run) -> Result<SealRequests, Failure> {
         let (asked, planned) = (request.clone(), plan.clone());
         let call = async move |loaded: &Loaded, store: &mut Store<State>, settings: &[Setting]| {
-            loaded.exports.create_replica(store, &asked, settings, &planned).await
+            let filled = loaded.exports.create_replica(store, &asked, settings, &planned).await?;
+            Ok(match (filled, store.data().incomplete_chain()) {
+                (Ok(()), Some(why)) => Err(GuestFailure::Failed(why)),
+                (filled, _) => filled,
+            })
         };
         let ((), left) = self.call(Step::Create, request, Some(plan), run, call).await?;
         Ok(left.filled)

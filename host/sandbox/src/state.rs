@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::transfer::chain::Chain;
 use replica::source::SourceFacts;
 use replica::{Directories, SealRequests, Tablespace};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,8 @@ pub(crate) struct Job {
     pub(crate) programs: Option<ProgramCalls>,
     /// The stores, keys and jobs of the run; `None` for `describe`, and for a component that imports none of their interfaces.
     pub(crate) plane: Option<Plane>,
+    /// The chains of backups that the component made.
+    pub(crate) chains: Vec<Arc<Chain>>,
     /// The connections of the step; `None` for `describe`.
     pub(crate) network: Option<Connections>,
 }

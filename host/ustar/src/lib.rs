@@ -38,6 +38,8 @@ pub struct Archive<S = Box<dyn Source>> {
     padding: u64,
     /// The name of the current member.
     last: Option<String>,
+    /// Whether the directory that was archived has occurred.
+    has_root: bool,
     /// Whether names may begin with `/`.
     is_of_wal_g: bool,
 }
@@ -128,7 +130,7 @@ impl Archive {
 impl<S: Source> Archive<S> {
     /// Makes a reader of plain bytes from `source`.
     pub fn new(source: S) -> Self {
-        Self { source, position: 0, contents: 0, padding: 0, last: None, is_of_wal_g: false }
+        Self { source, position: 0, contents: 0, padding: 0, last: None, has_root: false, is_of_wal_g: false }
     }
 
     /// Also accepts names that begin with `/`, as WAL-G writes them (`GetFileRelPath` in WAL-G's internal/bundle.go): [`Member::name`] is
@@ -174,6 +176,12 @@ impl<S: Source> Archive<S> {
             self.hold(member.size);
             if member.name.is_empty() {
                 // The directory that was archived.
+                if std::mem::replace(&mut self.has_root, true) {
+                    return Err(TarError::Member {
+                        name: "./".to_owned(),
+                        what: "that occurs twice".to_owned(),
+                    });
+                }
                 self.last = Some("/".to_owned());
                 continue;
             }

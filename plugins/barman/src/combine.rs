@@ -2,7 +2,7 @@
 //! host takes each page from the newest backup that has the page, so nothing is staged.
 
 use understudy::store::Object;
-use understudy::transfer::{Chain, Fetch, IncrementFormat, Link as Which};
+use understudy::transfer::{Chain, Fetch, IncrementFormat};
 use understudy::{Datadir, Failure, cancelled, log};
 
 use crate::chain::Link;
@@ -45,23 +45,24 @@ pub(crate) fn all(
     let newest = &usable.newest;
     let mut chain = Chain::new(IncrementFormat::Postgresql, PAGE)?;
     let mut listed = Vec::new();
-    let older = usable.older.iter().map(|older| (&older.link, &older.contents, Which::Older));
-    for (link, contents, which) in std::iter::once((newest, &usable.contents, Which::Newest)).chain(older) {
+    let older = usable.older.iter().map(|older| (&older.link, &older.contents, false));
+    for (link, contents, is_newest) in std::iter::once((newest, &usable.contents, true)).chain(older) {
         cancelled()?;
         let id = &link.backup.id;
-        if which == Which::Older {
+        if !is_newest {
             log::info!("combining with {id}, on which the backup depends");
+            chain.begin_older()?;
         }
         match contents {
             Contents::Tree { manifest } => {
-                if which == Which::Newest {
+                if is_newest {
                     items::directories(&link.backup, datadir)?;
                 }
-                tree(usable, link, manifest.as_ref(), transfer, &mut chain, which)?;
+                tree(usable, link, manifest.as_ref(), transfer, &mut chain)?;
             }
             Contents::Server { archives, manifest } => {
                 let manifest = manifest.as_ref();
-                listed.extend(unpack::link(usable, link, archives, manifest, transfer, &mut chain, which)?);
+                listed.extend(unpack::link(usable, link, archives, manifest, transfer, &mut chain)?);
             }
             Contents::Cloud(_) => return Err(in_cloud(newest, id)),
         }
@@ -87,14 +88,13 @@ fn tree(
     manifest: Option<&Object>,
     transfer: &mut Transfer<'_>,
     chain: &mut Chain,
-    which: Which,
 ) -> Result<(), Failure> {
     let origin = transfer.origin(None)?;
     let job = &mut transfer.job;
     let mut waiting: Vec<Fetch> = Vec::new();
     items::of_tree(transfer.place, link, manifest, origin, &|oid| usable.restores(oid), &mut |item| {
         waiting.push(item);
-        if waiting.len() < BATCH { Ok(()) } else { job.fetch_link(waiting.drain(..), chain, which) }
+        if waiting.len() < BATCH { Ok(()) } else { job.fetch_link(waiting.drain(..), chain) }
     })?;
-    job.fetch_link(waiting, chain, which)
+    job.fetch_link(waiting, chain)
 }

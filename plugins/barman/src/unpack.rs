@@ -9,7 +9,7 @@ use postgres_formats::names::{
     CONTROL_FILE, PG_TBLSPC, POSTMASTER_OPTS, POSTMASTER_PID, TablespaceFolder, UNFINISHED_CONTROL_FILE,
 };
 use understudy::store::Object;
-use understudy::transfer::{Chain, Link as Which, Unpack};
+use understudy::transfer::{Chain, Unpack};
 use understudy::{AtPath, Datadir, Failure, cancelled};
 
 use crate::archive::{ArchiveObject, Archives};
@@ -80,7 +80,6 @@ pub(crate) fn link(
     manifest: Option<&Object>,
     transfer: &mut Transfer<'_>,
     chain: &mut Chain,
-    which: Which,
 ) -> Result<Option<Archived>, Failure> {
     let mut listed = listed(transfer.place, link, manifest, &|oid| usable.restores(oid))?;
     for (holds, archive) in archives.iter() {
@@ -91,7 +90,7 @@ pub(crate) fn link(
         }
         let limit = limit_of(holds, archive, listed.as_ref());
         let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
-        transfer.job.unpack_link(&item, listed.as_mut().map(|listed| &mut listed.listing), chain, which)?;
+        transfer.job.unpack_link(&item, listed.as_mut().map(|listed| &mut listed.listing), chain)?;
     }
     Ok(listed)
 }

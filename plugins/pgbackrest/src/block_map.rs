@@ -14,7 +14,7 @@ const LARGEST_SUPER_BLOCK: u64 = 16 << 20;
 const MOST_SUPER_BLOCKS: usize = 65_536;
 
 /// How many runs of blocks a file may have: as many as one assembly may have extents.
-const MOST_RUNS: usize = 1_048_576;
+const MOST_RUNS: usize = 524_288;
 
 /// The end of an object, far beyond what a store allows.
 const FARTHEST: u64 = 1 << 50;

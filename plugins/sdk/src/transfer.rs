@@ -33,7 +33,7 @@ use crate::{Error, Failure, cancelled};
 
 pub use crate::digests::{Algorithm, Digest};
 pub use crate::raw::understudy::method::transfer::{
-    Action, Assembly, BlockDigests, Extent, Fetch, IncrementFormat, Link, Listed, Outcome, Piece, Status, Unless,
+    Action, Assembly, BlockDigests, Extent, Fetch, IncrementFormat, Listed, Outcome, Piece, Status, Unless,
     Unpack,
 };
 
@@ -100,8 +100,8 @@ impl Job {
         Ok(self.inner.unpack(item, listing).map_err(Error::from)?)
     }
 
-    /// Adds one archive of a backup that is a link of `chain`. `listing` has the names that the archive contains, such as
-    /// `base/5/INCREMENTAL.1259`. Every archive of the newer backups of the chain must have ended: see [`Job::wait_until_idle`].
+    /// Adds one archive of the current backup of `chain`. `listing` has the names that the archive contains, such as
+    /// `base/5/INCREMENTAL.1259`.
     ///
     /// # Errors
     /// The errors of [`Job::fetch`].
@@ -110,15 +110,14 @@ impl Job {
         item: &Unpack,
         listing: Option<&mut Listing>,
         chain: &mut Chain,
-        which: Link,
     ) -> Result<(), Failure> {
         self.submit()?;
         chain.submit()?;
         let listing = submitted(listing)?;
-        Ok(self.inner.unpack_link(item, listing, &chain.inner, which).map_err(Error::from)?)
+        Ok(self.inner.unpack_link(item, listing, &chain.inner).map_err(Error::from)?)
     }
 
-    /// Adds files of a backup that is a link of `chain`, as [`Job::unpack_link`] does for an archive. The path of a file is the name that the
+    /// Adds files of the current backup of `chain`, as [`Job::unpack_link`] does for an archive. The path of a file is the name that the
     /// backup has, such as `base/5/INCREMENTAL.1259`. A file of an older backup that is not needed is not read. [`Fetch::at`] must be
     /// `None`, and [`Fetch::unless`] must be [`Unless::Always`].
     ///
@@ -128,7 +127,6 @@ impl Job {
         &mut self,
         items: impl IntoIterator<Item = Fetch>,
         chain: &mut Chain,
-        which: Link,
     ) -> Result<(), Failure> {
         self.submit()?;
         chain.submit()?;
@@ -139,7 +137,7 @@ impl Job {
                 return Ok(());
             }
             cancelled()?;
-            self.inner.fetch_link(&batch, &chain.inner, which).map_err(Error::from)?;
+            self.inner.fetch_link(&batch, &chain.inner).map_err(Error::from)?;
             self.check_outcomes()?;
         }
     }
@@ -334,8 +332,9 @@ fn submitted(listing: Option<&mut Listing>) -> Result<Option<&data::Listing>, Er
 }
 
 /// The files of a backup that depends on older backups. A method first unpacks the archives of the newest backup with
-/// [`Job::unpack_link`], and then, from newer to older, those of each backup that it depends on. The host takes each page from the newest
-/// backup that has the page, and writes it once.
+/// [`Job::unpack_link`] and waits with [`Job::wait_until_idle`]. Then, for each backup that it depends on, from newer to older, it calls
+/// [`Chain::begin_older`] and unpacks the archives of that backup in the same way. The host takes each page from the newest backup that
+/// has the page, and writes it once.
 pub struct Chain {
     inner: data::Chain,
     waiting: Vec<String>,
@@ -358,6 +357,16 @@ impl Chain {
     pub fn want(&mut self, path: String) -> Result<(), Error> {
         self.waiting.push(path);
         if self.waiting.len() < BATCH { Ok(()) } else { self.submit() }
+    }
+
+    /// Ends with one backup and begins with the next older one. The job must be idle.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] while archives of the chain are being unpacked; [`Error::Corrupt`] if the backup that ends has no page of a file
+    /// which is not complete.
+    pub fn begin_older(&mut self) -> Result<(), Error> {
+        self.submit()?;
+        Ok(self.inner.begin_older()?)
     }
 
     /// Returns up to `max` files that are not complete: no unpacked archive has contained the whole file.

@@ -8,7 +8,16 @@ use std::path::Path;
 
 use postgres_formats::backup_label::{self, Start};
 use postgres_formats::{control_file, names, version};
-use understudy::transfer::{self, IncrementFormat, Job, Link, Listing, Unpack};
+use understudy::transfer::{self, IncrementFormat, Job, Listing, Unpack};
+
+/// The place of a backup in its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// The backup that is restored.
+    Newest,
+    /// A backup that it depends on.
+    Older,
+}
 use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress, source};
 
 use crate::archive::ArchiveObject;
@@ -150,7 +159,7 @@ impl Unpacking {
             refuse: REFUSED_IN_BASE.map(str::to_owned).to_vec(),
             ..nothing("")
         };
-        self.add(place, &backup.base, base, listing_of(&mut manifest), which)?;
+        self.add(place, &backup.base, base, listing_of(&mut manifest))?;
         for (oid, archive) in backup.tablespaces.iter().filter(|(oid, _)| has_tablespace(**oid)) {
             let item = Unpack {
                 limit: manifest
@@ -158,11 +167,11 @@ impl Unpacking {
                     .map_or(u64::MAX, |manifest| manifest.tablespace_bytes.get(oid).copied().unwrap_or(0)),
                 ..nothing(&format!("{}/{oid}", names::PG_TBLSPC))
             };
-            self.add(place, archive, item, listing_of(&mut manifest), which)?;
+            self.add(place, archive, item, listing_of(&mut manifest))?;
         }
         if let Some(archive) = backup.wal.as_ref().filter(|_| which == Link::Newest) {
             let item = Unpack { limit: wal_limit.unwrap_or(u64::MAX), ..nothing(names::PG_WAL) };
-            self.add(place, archive, item, listing_of(&mut manifest), which)?;
+            self.add(place, archive, item, listing_of(&mut manifest))?;
         }
         Ok(())
     }
@@ -173,7 +182,6 @@ impl Unpacking {
         archive: &ArchiveObject,
         item: Unpack,
         files: Option<&mut Listing>,
-        which: Link,
     ) -> Result<(), Failure> {
         let ending = archive.ending();
         let origin = match self.origins.get(ending) {
@@ -186,7 +194,7 @@ impl Unpacking {
         let item = Unpack { origin, object: archive.object.key.clone(), limit, ..item };
         match &mut self.chain {
             None => self.job.unpack(&item, files),
-            Some(chain) => self.job.unpack_link(&item, files, chain, which),
+            Some(chain) => self.job.unpack_link(&item, files, chain),
         }
     }
 
@@ -195,6 +203,9 @@ impl Unpacking {
         let place = &older.place;
         for Older { backup, base } in &older.older {
             self.job.wait_until_idle()?;
+            if let Some(chain) = &mut self.chain {
+                chain.begin_older()?;
+            }
             log::info!("adding the pages that only {} has", base.label.describe());
             let mut manifest = match &backup.manifest {
                 Some(object) => Some((manifest::listing(place, object, has_tablespace)?, object)),

@@ -10,7 +10,7 @@ use postgres_formats::names::{
 use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
 use restore::wal::{History, Segment};
 use understudy::store::Codec;
-use understudy::transfer::{Chain, IncrementFormat, Job, Link, Unless, Unpack};
+use understudy::transfer::{Chain, IncrementFormat, Job, Unless, Unpack};
 use understudy::{Datadir, Failure, Plan, cancelled, log, progress};
 
 use crate::archives::{Archive, Archives};
@@ -99,13 +99,16 @@ fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain
     let mut work = Unpacking::new(place);
     let newest = backups.first().map_or(u64::MAX, |(newest, _)| most_bytes(&newest.sentinel));
     for (at, (backup, archives)) in backups.iter().enumerate() {
-        let (which, most) = match at {
-            0 => (Link::Newest, newest),
-            _ => (Link::Older, newest.max(most_bytes(&backup.sentinel))),
+        let most = match at {
+            0 => newest,
+            _ => {
+                chain.begin_older()?;
+                newest.max(most_bytes(&backup.sentinel))
+            }
         };
         for archive in &archives.parts {
             let item = work.item(archive, most)?;
-            work.job.unpack_link(&item, None, chain, which)?;
+            work.job.unpack_link(&item, None, chain)?;
         }
         work.job.wait_until_idle()?;
         log::info!("unpacked {}", backup.name);

@@ -1,9 +1,9 @@
-//! Records of the items of jobs: each file that was fetched and each archive that was unpacked.
+//! Records of the items of jobs: each file that was fetched or put together, and each archive that was unpacked.
 
 use std::sync::Arc;
 
 use replica::CapabilityKind;
-use transfer::job::{EndedItem, Observer};
+use transfer::job::{EndedItem, ItemKind, Observer};
 
 use crate::calls::{self, Calls};
 use crate::capability::stores::StoreName;
@@ -24,8 +24,16 @@ impl ItemRecords {
 
 impl Observer for ItemRecords {
     fn ended(&self, item: &EndedItem<'_>) {
-        let function = if item.is_archive { "transfer.unpack" } else { "transfer.fetch" };
-        let object = format!("{}: {} -> {}", item.store, item.object, item.path);
+        let function = match item.of {
+            ItemKind::File => "transfer.fetch",
+            ItemKind::Archive => "transfer.unpack",
+            ItemKind::Assembly(_) => "transfer.assemble",
+        };
+        let more = match item.of {
+            ItemKind::Assembly(pieces @ 2..) => format!(" and {} more pieces", pieces - 1),
+            ItemKind::File | ItemKind::Archive | ItemKind::Assembly(_) => String::new(),
+        };
+        let object = format!("{}: {}{more} -> {}", item.store, item.object, item.path);
         let answer = match item.ended {
             Ok(_) => "ok",
             Err(error) => error.kind.word(),

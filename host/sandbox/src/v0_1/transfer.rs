@@ -1,6 +1,6 @@
 //! `transfer`: jobs for the data plane, listings and chains.
 
-use ::transfer::chain::{IncrementFormat, Link};
+use ::transfer::chain::IncrementFormat;
 use ::transfer::digest::Digest;
 use ::transfer::job::{Action, Assembly, BlockDigests, Extent, Fetch, Overwrite, Piece, Status, Unpack};
 use ::transfer::listing::Listed;
@@ -51,9 +51,8 @@ impl transfer::HostJob for State {
         item: transfer::Unpack,
         files: Option<Resource<FileListing>>,
         in_chain: Resource<FileChain>,
-        which: transfer::Link,
     ) -> Answer<()> {
-        self.unpack_link(&job, unpack(item), files.as_ref(), &in_chain, link(which)).await
+        self.unpack_link(&job, unpack(item), files.as_ref(), &in_chain).await
     }
 
     async fn fetch_link(
@@ -61,10 +60,9 @@ impl transfer::HostJob for State {
         job: Resource<TransferJob>,
         items: Vec<transfer::Fetch>,
         in_chain: Resource<FileChain>,
-        which: transfer::Link,
     ) -> Answer<()> {
         let items = items.into_iter().map(fetch).collect();
-        self.fetch_link(&job, items, &in_chain, link(which)).await
+        self.fetch_link(&job, items, &in_chain).await
     }
 
     async fn assemble(&mut self, job: Resource<TransferJob>, item: transfer::Assembly) -> Answer<()> {
@@ -139,6 +137,10 @@ impl transfer::HostChain for State {
         self.want_files(&chain, paths)
     }
 
+    async fn begin_older(&mut self, chain: Resource<FileChain>) -> Answer<()> {
+        self.begin_older_backup(&chain)
+    }
+
     async fn missing(&mut self, chain: Resource<FileChain>, max: u32) -> wasmtime::Result<Vec<String>> {
         self.incomplete_files(&chain, max)
     }
@@ -149,13 +151,6 @@ impl transfer::HostChain for State {
 }
 
 impl transfer::Host for State {}
-
-fn link(link: transfer::Link) -> Link {
-    match link {
-        transfer::Link::Newest => Link::Newest,
-        transfer::Link::Older => Link::Older,
-    }
-}
 
 fn assembly(item: transfer::Assembly) -> Assembly {
     let extent =

@@ -3,7 +3,8 @@
 //! PostgreSQL (`src/include/backup/basebackup_incremental.h`, `src/bin/pg_combinebackup/reconstruct.c`): the magic number, the number of
 //! pages, the truncation block length and the page numbers, four bytes each, zeros up to the next multiple of the page size unless there
 //! is no page, and the pages. The file has as many pages as the truncation block length says, or more if a page has a higher number. Pages
-//! of older backups count only below the truncation block length of the newest increment.
+//! of older backups count only below the truncation block length of the newest increment. No file has more pages than a segment: a
+//! higher truncation block length, which some servers write for the first segments of a truncated relation, means the whole segment.
 //!
 //! WAL-G (`internal/databases/postgres/pagefile.go`): `wi1` and 0x55, the size of the file in bytes (eight bytes), the number of pages and
 //! the page numbers (four bytes each), and the pages. WAL-G ignores pages beyond the size of the file.
@@ -174,7 +175,7 @@ impl HeaderReader {
                 if self.bytes[fixed + 4 * count..].iter().any(|byte| *byte != 0) {
                     return Err(corrupt("has other bytes than zeros between its header and its pages"));
                 }
-                let end = self.number(8);
+                let end = self.number(8).min(self.page_size.most());
                 let highest = before.map_or(Some(0), |last| last.checked_add(1));
                 (highest.ok_or_else(|| corrupt("has a page number that is too high"))?.max(end), end)
             }
@@ -187,6 +188,12 @@ impl HeaderReader {
                 (count, count)
             }
         };
+        if count > self.page_size.most() {
+            return Err(corrupt(&format!(
+                "is of a file of {count} pages, and a segment has {}",
+                self.page_size.most()
+            )));
+        }
         self.bytes = Vec::new();
         let mut charge = self.charge.split(u64::MAX);
         // Each number becomes an entry of eight bytes for the pages that are written.

@@ -9,7 +9,7 @@
 pub(crate) mod increment;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::budget::{ALLOCATION_OVERHEAD, Budget, Charge};
 use crate::error::{Error, Kind};
@@ -23,15 +23,6 @@ pub enum IncrementFormat {
     /// WAL-G: a file with a number as its name whose content begins with `wi1` and the byte 0x55. The names in the archives may begin with
     /// `/`, and archives may have extended headers.
     WalG,
-}
-
-/// The place of a backup in its chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Link {
-    /// The backup that is restored.
-    Newest,
-    /// A backup that the newest one depends on.
-    Older,
 }
 
 /// The size of PostgreSQL's pages in bytes.
@@ -56,6 +47,49 @@ impl PageSize {
     pub(crate) fn bytes(self) -> u64 {
         u64::from(self.0)
     }
+
+    /// Returns how many pages a file has at most.
+    pub(crate) fn most(self) -> u32 {
+        SEGMENT / self.0
+    }
+}
+
+/// The size of a segment of a relation in bytes, unless PostgreSQL was built with another (`RELSEG_SIZE`). No file with pages is larger.
+const SEGMENT: u32 = 1 << 30;
+
+/// The use of a chain by an archive or a file of its current backup.
+#[derive(Clone)]
+pub(crate) struct ChainUse {
+    pub(crate) chain: Arc<Chain>,
+    /// The number of the backup, from 0 for the newest.
+    pub(crate) link: u32,
+    _users: Arc<Users>,
+}
+
+/// Counts a use until it is dropped.
+struct Users(Arc<Chain>);
+
+impl Drop for Users {
+    fn drop(&mut self) {
+        self.0.inner().users -= 1;
+    }
+}
+
+impl ChainUse {
+    /// Uses the current backup of the chain.
+    pub(crate) fn of(chain: &Arc<Chain>) -> Self {
+        let link = {
+            let mut inner = chain.inner();
+            inner.users += 1;
+            inner.link
+        };
+        Self { chain: Arc::clone(chain), link, _users: Arc::new(Users(Arc::clone(chain))) }
+    }
+
+    /// Returns whether the backup is the newest one.
+    pub(crate) fn is_newest(&self) -> bool {
+        self.link == 0
+    }
 }
 
 /// The files of a chain that are not complete yet. All unpacks of the chain share the value.
@@ -68,6 +102,10 @@ pub struct Chain {
 
 struct Inner {
     files: HashMap<Box<str>, File>,
+    /// The number of the current backup, from 0 for the newest.
+    link: u32,
+    /// How many archives and files of the current backup have not ended.
+    users: usize,
     /// The charge for `files`.
     charge: Charge,
 }
@@ -77,10 +115,12 @@ struct Inner {
 enum File {
     /// No archive has contained a page of it.
     Wanted,
-    /// Some pages are written.
-    Partial(Pages),
+    /// Some pages are written. The number is that of the oldest backup so far that has pages of it.
+    Partial(Pages, u32),
     /// An archive that contains it is being unpacked.
     InProgress,
+    /// Writing it has failed.
+    Failed,
 }
 
 /// The pages of a file.
@@ -90,6 +130,7 @@ pub(crate) struct Pages {
     end: u32,
     /// One bit for each page that is written.
     written: Vec<u64>,
+    page_size: PageSize,
     _charge: Charge,
 }
 
@@ -98,6 +139,11 @@ impl Pages {
     pub(crate) fn lacks(&self, number: u32) -> bool {
         let (word, bit) = (number / 64, number % 64);
         number < self.end && self.written.get(word as usize).is_some_and(|word| word >> bit & 1 == 0)
+    }
+
+    /// Returns the size of a page.
+    pub(crate) fn page_size(&self) -> PageSize {
+        self.page_size
     }
 
     /// Records that page `number` is written.
@@ -125,7 +171,7 @@ impl Chain {
     /// # Errors
     /// `Invalid` if `page_size` is not a power of two from 1024 to 32768.
     pub fn within(memory: &Budget, format: IncrementFormat, page_size: u32) -> Result<Self, Error> {
-        let inner = Inner { files: HashMap::new(), charge: memory.charge_anyway(0) };
+        let inner = Inner { files: HashMap::new(), link: 0, users: 0, charge: memory.charge_anyway(0) };
         let page_size = PageSize::new(page_size)?;
         Ok(Self { format, page_size, memory: memory.clone(), inner: Mutex::new(inner) })
     }
@@ -141,6 +187,39 @@ impl Chain {
             inner.add(&clean.as_os_str().to_string_lossy(), File::Wanted)?;
         }
         Ok(())
+    }
+
+    /// Ends with the current backup and begins with the next older one.
+    ///
+    /// # Errors
+    /// `Invalid` while archives or files of the chain are being unpacked; `Corrupt` if the format is PostgreSQL's and the current backup
+    /// has no page of a file which is not complete (pg_combinebackup then fails to find the file).
+    pub fn begin_older(&self) -> Result<(), Error> {
+        let mut inner = self.inner();
+        if inner.users > 0 {
+            let why = "archives of the chain are still being unpacked: wait until the job is idle";
+            return Err(Error::new(Kind::Invalid, why));
+        }
+        let link = inner.link;
+        let is_untouched = |file: &File| matches!(file, File::Partial(_, touched) if *touched < link);
+        if self.format == IncrementFormat::Postgresql
+            && let Some((path, _)) = inner.files.iter().find(|(_, file)| is_untouched(file))
+        {
+            let path = path.escape_debug();
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!(
+                    "newer backups of the chain have only some pages of `{path}`, and the backup before them does not contain it"
+                ),
+            ));
+        }
+        inner.link = link.checked_add(1).ok_or_else(|| Error::new(Kind::Limit, "the chain is too long"))?;
+        Ok(())
+    }
+
+    /// Returns a file that is not complete; `None` if every file is complete.
+    pub fn incomplete(&self) -> Option<String> {
+        self.inner().files.keys().min().map(|path| path.to_string())
     }
 
     /// Returns up to `max` files that are not complete, in the order of their names. Stops before the names together exceed 1 MiB, but
@@ -175,25 +254,28 @@ impl Chain {
         self.inner().files.contains_key(path)
     }
 
-    /// Begins with the file `path` of an archive. Unless the answer is [`Needed::Nothing`], the caller ends with [`Chain::put_back`] or
-    /// [`Chain::complete`].
+    /// Begins with the file `path` of an archive of the backup with this number. Unless the answer is [`Needed::Nothing`], the caller ends
+    /// with [`Chain::put_back`], [`Chain::complete`] or [`Chain::fail`].
     ///
     /// # Errors
     /// `Corrupt` if an archive of the newest backup contains the file twice; `Invalid` if another archive that contains the file is being
-    /// unpacked.
-    pub(crate) fn begin(&self, path: &str, link: Link) -> Result<Needed, Error> {
+    /// unpacked, or writing the file has failed.
+    pub(crate) fn begin(&self, path: &str, link: u32) -> Result<Needed, Error> {
+        let invalid = |why: &str| Err(Error::new(Kind::Invalid, why));
         let mut inner = self.inner();
-        match (inner.files.get_mut(path), link) {
-            (Some(File::InProgress), _) => Err(Error::new(
-                Kind::Invalid,
-                "another archive of the chain that contains it is still being unpacked",
-            )),
-            (Some(File::Partial(_)), Link::Newest) => Err(Error::new(Kind::Corrupt, "it occurs twice")),
-            (None, Link::Newest) => Ok(Needed::Whole),
-            (None, Link::Older) => Ok(Needed::Nothing),
-            (Some(file), _) => Ok(match std::mem::replace(file, File::InProgress) {
-                File::Partial(pages) => Needed::Pages(pages),
-                File::Wanted | File::InProgress => Needed::Whole,
+        match inner.files.get_mut(path) {
+            Some(File::InProgress) => {
+                invalid("another archive of the chain that contains it is still being unpacked")
+            }
+            Some(File::Failed) => {
+                invalid("writing it has failed before: begin with a new chain and an empty directory")
+            }
+            Some(File::Partial(..)) if link == 0 => Err(Error::new(Kind::Corrupt, "it occurs twice")),
+            None if link == 0 => Ok(Needed::Whole),
+            None => Ok(Needed::Nothing),
+            Some(file) => Ok(match std::mem::replace(file, File::InProgress) {
+                File::Partial(pages, _) => Needed::Pages(pages),
+                File::Wanted | File::InProgress | File::Failed => Needed::Whole,
             }),
         }
     }
@@ -207,15 +289,21 @@ impl Chain {
         let what = "the map of a file's pages";
         let charge = self.memory.charge(8 * words + ALLOCATION_OVERHEAD, what)?;
         let written = vec![0; usize::try_from(words).unwrap_or(usize::MAX)];
-        Ok(Pages { end, written, _charge: charge })
+        Ok(Pages { end, written, page_size: self.page_size, _charge: charge })
     }
 
     /// Ends with a file that still lacks pages.
     ///
     /// # Errors
     /// `Limit` if too little memory is left.
-    pub(crate) fn put_back(&self, path: &str, pages: Pages) -> Result<(), Error> {
-        self.inner().add(path, File::Partial(pages))
+    pub(crate) fn put_back(&self, path: &str, pages: Pages, link: u32) -> Result<(), Error> {
+        self.inner().add(path, File::Partial(pages, link))
+    }
+
+    /// Ends with a file that could not be written. It is never complete then.
+    pub(crate) fn fail(&self, path: &str) {
+        // If too little memory is left for the entry, the item itself fails all the same.
+        let _ = self.inner().add(path, File::Failed);
     }
 
     /// Ends with a file that is complete.

@@ -58,6 +58,9 @@ fn headers_are_read_however_their_bytes_arrive() {
         assert_eq!(read(format, &postgresql(9, &[0, 3]), 2), (9, 9, vec![0, 3]));
         assert_eq!(read(format, &postgresql(0, &[]), 0), (0, 0, vec![]));
         assert_eq!(read(format, &postgresql(7, &[]), 0), (7, 7, vec![]));
+        // A length beyond the segment means the whole segment.
+        assert_eq!(read(format, &postgresql(196_608, &[]), 0), (131_072, 131_072, vec![]));
+        assert_eq!(read(format, &postgresql(9, &[131_071]), 1), (131_072, 9, vec![131_071]));
         // A page beyond the truncation block length makes the file longer.
         assert_eq!(read(format, &postgresql(2, &[1, 9]), 2), (10, 2, vec![1, 9]));
         let many: Vec<u32> = (0..3000).map(|number| 2 * number).collect();
@@ -83,6 +86,8 @@ fn a_header_that_lies_is_corrupt() {
         (postgres, postgresql(9, &[3, 3]), 2, "do not ascend"),
         (postgres, postgresql(9, &[3, 0]), 2, "do not ascend"),
         (postgres, postgresql(9, &[u32::MAX]), 1, "too high"),
+        (postgres, postgresql(9, &[131_072]), 1, "a segment has 131072"),
+        (wal, wal_g(131_073 * 8192, &[]), 0, "a segment has 131072"),
         (postgres, changed(8191, 1), 2, "other bytes than zeros"),
         (wal, postgresql(9, &[]), 0, "does not begin"),
         (wal, wal_g(8191, &[]), 0, "not whole pages"),
@@ -139,23 +144,46 @@ fn a_file_is_needed_until_it_is_complete() {
     let chain = chain(&Budget::unlimited());
     chain.want(vec!["base/5/2".to_owned(), "./base//5/2".to_owned()]).unwrap();
     assert_eq!(chain.missing(10), ["base/5/2"]);
-    assert!(matches!(chain.begin("base/5/1", Link::Newest), Ok(Needed::Whole)));
+    assert!(matches!(chain.begin("base/5/1", 0), Ok(Needed::Whole)));
     let mut pages = chain.pages(3).unwrap();
     pages.mark(1);
-    chain.put_back("base/5/1", pages).unwrap();
+    chain.put_back("base/5/1", pages, 0).unwrap();
     assert_eq!(chain.missing(10), ["base/5/1", "base/5/2"]);
     assert_eq!(chain.missing(1), ["base/5/1"]);
-    assert_eq!(chain.begin("base/5/1", Link::Newest).unwrap_err().kind, Kind::Corrupt);
-    assert!(matches!(chain.begin("base/5/3", Link::Older), Ok(Needed::Nothing)));
-    let Ok(Needed::Pages(pages)) = chain.begin("base/5/1", Link::Older) else { panic!("pages are needed") };
+    assert_eq!(chain.begin("base/5/1", 0).unwrap_err().kind, Kind::Corrupt);
+    assert!(matches!(chain.begin("base/5/3", 1), Ok(Needed::Nothing)));
+    let Ok(Needed::Pages(pages)) = chain.begin("base/5/1", 1) else { panic!("pages are needed") };
     assert_eq!(
         (0..6).map(|number| pages.lacks(number)).collect::<Vec<_>>(),
         [true, false, true, false, false, false]
     );
-    assert_eq!(chain.begin("base/5/1", Link::Older).unwrap_err().kind, Kind::Invalid);
+    assert_eq!(chain.begin("base/5/1", 1).unwrap_err().kind, Kind::Invalid);
+    chain.fail("base/5/1");
+    assert!(chain.begin("base/5/1", 1).unwrap_err().message.contains("failed before"));
+    assert_eq!(chain.incomplete().as_deref(), Some("base/5/1"));
     chain.complete("base/5/1");
     chain.complete("base/5/2");
     assert!(chain.missing(10).is_empty() && !chain.needs("base/5/1"));
+}
+
+#[test]
+fn a_chain_goes_on_to_an_older_backup_only_when_the_newer_one_has_ended_and_is_sound() {
+    let chain = Arc::new(chain(&Budget::unlimited()));
+    let of_newest = ChainUse::of(&chain);
+    let again = of_newest.clone();
+    assert!(of_newest.is_newest());
+    drop(of_newest);
+    assert_eq!(chain.begin_older().unwrap_err().kind, Kind::Invalid);
+    drop(again);
+    chain.put_back("base/5/1", chain.pages(3).unwrap(), 0).unwrap();
+    chain.want(vec!["base/5/2".to_owned()]).unwrap();
+    chain.begin_older().unwrap();
+    assert!(!ChainUse::of(&chain).is_newest());
+    // The first older backup has nothing of `base/5/1`, so pg_combinebackup would not find it either.
+    let error = chain.begin_older().unwrap_err();
+    assert!(error.kind == Kind::Corrupt && error.message.contains("base/5/1"), "{error:?}");
+    chain.put_back("base/5/1", chain.pages(3).unwrap(), 1).unwrap();
+    chain.begin_older().unwrap();
 }
 
 #[test]

@@ -6,7 +6,6 @@
 mod blocks;
 mod check;
 
-use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -18,7 +17,7 @@ use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::{Ticket, Unit};
 use super::worker::Worker;
-use super::{Action, Assembly, BlockDigests, EndedItem, Extent};
+use super::{Action, Assembly, BlockDigests, EndedItem, Extent, ItemKind};
 use crate::budget::ALLOCATION_OVERHEAD;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
@@ -27,14 +26,15 @@ use crate::sink::directories::shown;
 use crate::sink::file;
 use crate::sink::scattered::Scattered;
 use crate::store::Range;
-use crate::target::Target;
+use crate::target::{Place, Target};
+use blocks::{Existing, SameBlocks};
 use foundation::rooted::RelativePath;
 
 /// The most pieces of a file.
 pub const MOST_PIECES: usize = 65_536;
 
 /// The most extents of all pieces of a file together.
-pub const MOST_EXTENTS: usize = 1_048_576;
+pub const MOST_EXTENTS: usize = 524_288;
 
 /// A file to put together, after validation.
 pub(crate) struct Item {
@@ -58,7 +58,7 @@ pub(crate) struct Piece {
     extents: Vec<Extent>,
 }
 
-impl Ranged for Piece {
+impl Ranged for &Piece {
     fn range(&self) -> Option<Range> {
         self.range
     }
@@ -133,7 +133,7 @@ impl Item {
         if let Some(observer) = job.observer() {
             let first = self.pieces.first();
             observer.ended(&EndedItem {
-                is_archive: false,
+                of: ItemKind::Assembly(self.pieces.len()),
                 store: first.map_or("", |piece| piece.origin.store.name()),
                 object: first.map_or("", |piece| &piece.object),
                 path: &shown(&self.path),
@@ -148,46 +148,61 @@ impl Item {
 }
 
 /// Puts a file together.
-pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, mut item: Item) {
+pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
     let (began, mut read) = (Instant::now(), 0);
-    let ended = guarded(|| assemble(worker, job, &mut item, &mut read));
+    let ended = guarded(|| assemble(worker, job, &item, &mut read));
     item.finish(job, began, read, ended);
 }
 
 fn assemble(
     worker: &mut Worker,
     job: &Arc<State>,
-    item: &mut Item,
+    item: &Item,
     bytes_read: &mut u64,
 ) -> Result<Action, Error> {
     job.fail_if_cancelled()?;
     let place = job.target().file(&item.path)?;
-    let existing = if item.keep_same {
+    if item.keep_same {
         match blocks::compare(worker, job, item, &place)? {
-            blocks::Existing::Same => return Ok(Action::Kept),
-            blocks::Existing::Differs(same_blocks) => Some(same_blocks),
-            blocks::Existing::Missing => None,
+            Existing::Same => return Ok(Action::Kept),
+            Existing::Differs(same) => {
+                if update(worker, job, item, &place, &same, bytes_read)? {
+                    return Ok(Action::Written);
+                }
+            }
+            Existing::Missing => {}
         }
-    } else {
-        None
-    };
-    let mut pieces = std::mem::take(&mut item.pieces);
-    let (destination, directories) = (&job.destination, &mut worker.directories);
-    let file = match &existing {
-        Some(same_blocks) => {
-            pieces.retain(|piece| piece.extents.iter().any(|extent| !same_blocks.cover(extent)));
-            let file = Scattered::open(destination, directories, &place)?;
-            file.set_size(item.size)?;
-            file
-        }
-        None => Scattered::replace(destination, directories, &place, item.size, item.mode)?,
-    };
-    let mut writing = Writing { job, item, file, hasher: Hasher::new(item.digest.algorithm), hashed: 0 };
-    for run in coalesce::adjacent(pieces) {
-        *bytes_read += writing.run(worker, run)?;
     }
+    let directories = &mut worker.directories;
+    let file = Scattered::replace(&job.destination, directories, &place, item.size, item.mode)?;
+    let mut writing = Writing::new(job, item, file);
+    *bytes_read += writing.all(worker, item.pieces.iter().collect())?;
     writing.finish(worker)?;
     Ok(Action::Written)
+}
+
+/// Writes the pieces of which the existing file lacks a byte. Returns false if the file must be replaced: this user may not write to it, or
+/// it has another digest afterwards, because blocks with the same digests differed.
+fn update(
+    worker: &mut Worker,
+    job: &Arc<State>,
+    item: &Item,
+    place: &Place,
+    same: &SameBlocks,
+    bytes_read: &mut u64,
+) -> Result<bool, Error> {
+    let Some(file) = Scattered::open_if_permitted(&job.destination, &mut worker.directories, place)? else {
+        return Ok(false);
+    };
+    file.set_size(item.size)?;
+    let differs = |piece: &&Piece| piece.extents.iter().any(|extent| !same.cover(extent));
+    let mut writing = Writing::new(job, item, file);
+    *bytes_read += writing.all(worker, item.pieces.iter().filter(differs).collect())?;
+    match writing.finish(worker) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind == Kind::Corrupt => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A file that is being put together.
@@ -200,11 +215,23 @@ struct Writing<'a> {
     hashed: u64,
 }
 
-impl Writing<'_> {
+impl<'a> Writing<'a> {
+    fn new(job: &'a Arc<State>, item: &'a Item, file: Scattered<'a>) -> Self {
+        Self { job, item, file, hasher: Hasher::new(item.digest.algorithm), hashed: 0 }
+    }
+
+    /// Writes these pieces. Returns how many stored bytes they have.
+    fn all(&mut self, worker: &mut Worker, pieces: Vec<&Piece>) -> Result<u64, Error> {
+        let mut read = 0;
+        for run in coalesce::adjacent(pieces) {
+            read += self.run(worker, &run)?;
+        }
+        Ok(read)
+    }
+
     /// Reads pieces with one request. Returns how many stored bytes they have.
-    fn run(&mut self, worker: &mut Worker, pieces: Vec<Piece>) -> Result<u64, Error> {
-        let pieces = VecDeque::from(pieces);
-        let (Some(first), Some(last)) = (pieces.front(), pieces.back()) else { return Ok(0) };
+    fn run(&mut self, worker: &mut Worker, pieces: &[&Piece]) -> Result<u64, Error> {
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(0) };
         let range = first.range.map(|range| Range {
             offset: range.offset,
             length: last.range.map_or(range.length, |last| last.offset + last.length - range.offset),
@@ -215,7 +242,7 @@ impl Writing<'_> {
         let stored = Arc::new(Mutex::new(stored));
         let start = range.map_or(0, |range| range.offset);
         let mut read = 0;
-        for piece in &pieces {
+        for piece in pieces {
             let (position, length) =
                 piece.range.map_or((0, whole), |range| (range.offset - start, range.length));
             stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).skip_to(position)?;
@@ -236,7 +263,7 @@ impl Writing<'_> {
         loop {
             job.fail_if_cancelled()?;
             // Reads at most one byte more than expected, so that a decompression bomb fails here.
-            let most = usize::try_from(piece.size - position + 1).unwrap_or(usize::MAX);
+            let most = usize::try_from((piece.size - position).saturating_add(1)).unwrap_or(usize::MAX);
             let most = most.min(worker.buffer.len());
             let count = match plain.read(&mut worker.buffer[..most]) {
                 Ok(0) if position == piece.size => return Ok(()),

@@ -16,7 +16,7 @@ use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::Item;
 use super::worker::Worker;
-use super::{Action, EndedItem, Overwrite};
+use super::{Action, EndedItem, ItemKind, Overwrite};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind};
 use crate::sink::BUFFER;
@@ -106,7 +106,7 @@ fn fail(job: &State, item: Item, began: Instant, error: Error) {
 fn finish(job: &State, item: Item, began: Instant, bytes_read: u64, ended: Result<Action, Error>) {
     if let Some(observer) = job.observer() {
         observer.ended(&EndedItem {
-            is_archive: false,
+            of: ItemKind::File,
             store: item.origin.store.name(),
             object: &item.object,
             path: &shown(&item.path),
@@ -127,8 +127,8 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, E
 /// Returns whether the file exists already and `overwrite` says to keep it. Sets the mode and time of a file that is kept.
 fn is_up_to_date(worker: &mut Worker, job: &State, item: &Item) -> Result<bool, Error> {
     job.fail_if_cancelled()?;
-    if let Some((chain, link)) = &item.chain {
-        return Ok(!LinkOf::new(chain, *link, &text(&item.path))?.is_needed());
+    if let Some(chain) = &item.chain {
+        return Ok(!LinkOf::new(chain, &text(&item.path))?.is_needed());
     }
     if item.overwrite == Overwrite::Always {
         return Ok(false);
@@ -255,8 +255,8 @@ fn output<'a>(worker: &mut Worker, job: &'a State, item: &Item) -> Result<Output
 
 /// Writes an empty file, for which nothing is read.
 fn write_nothing(worker: &mut Worker, job: &State, item: &Item) -> Result<(), Error> {
-    if let Some((chain, link)) = &item.chain {
-        let of = LinkOf::new(chain, *link, &text(&item.path))?;
+    if let Some(chain) = &item.chain {
+        let of = LinkOf::new(chain, &text(&item.path))?;
         return Linked::begin(worker, job, of, 0, item.digest.clone())?.finish().map(drop);
     }
     output(worker, job, item)?.finish(item.mtime)
@@ -276,10 +276,11 @@ fn write(
         stored.skip_to(position)?;
         (position, item.range.map_or(stored.size(), |range| range.length))
     };
-    if let Some((chain, link)) = &item.chain {
-        let of = LinkOf::new(chain, *link, &text(&item.path))?;
-        let part = Part::new(Arc::clone(stored), length);
-        return write_linked(worker, job, item, of, part).map(|()| length);
+    if let Some(chain) = &item.chain {
+        let of = LinkOf::new(chain, &text(&item.path))?;
+        write_linked(worker, job, item, of, Part::new(Arc::clone(stored), length))?;
+        stored.lock().unwrap_or_else(PoisonError::into_inner).unchanged()?;
+        return Ok(length);
     }
     let mut output = output(worker, job, item)?;
     if item.origin.via.is_plain() && job.withheld.is_empty() {

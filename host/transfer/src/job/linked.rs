@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::budget::Charge;
 use crate::chain::increment::{self, Content, Header, HeaderReader, WAL_G};
-use crate::chain::{Chain, Link, Needed, Pages};
+use crate::chain::{Chain, ChainUse, Needed, Pages};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::job::state::State;
@@ -17,11 +17,10 @@ use foundation::rooted::RelativePath;
 /// The place of a member in its chain.
 #[derive(Clone)]
 pub(super) struct LinkOf {
-    pub(super) chain: Arc<Chain>,
-    pub(super) link: Link,
+    chain: ChainUse,
     /// The path of the file that the member belongs to.
     pub(super) file: RelativePath,
-    pub(super) content: Content,
+    content: Content,
 }
 
 impl LinkOf {
@@ -29,15 +28,15 @@ impl LinkOf {
     ///
     /// # Errors
     /// `Invalid` if the file that the member belongs to cannot have its name.
-    pub(super) fn new(chain: &Arc<Chain>, link: Link, name: &str) -> Result<Self, Error> {
-        let (file, content) = increment::file_of(chain.format(), name);
+    pub(super) fn new(chain: &ChainUse, name: &str) -> Result<Self, Error> {
+        let (file, content) = increment::file_of(chain.chain.format(), name);
         let file = RelativePath::new(&file).map_err(|why| Error::new(Kind::Invalid, why.to_string()))?;
-        Ok(Self { chain: Arc::clone(chain), link, file, content })
+        Ok(Self { chain: chain.clone(), file, content })
     }
 
     /// Returns whether anything of the member is written.
     pub(super) fn is_needed(&self) -> bool {
-        self.link == Link::Newest || self.chain.needs(&text(&self.file))
+        self.chain.is_newest() || self.chain.chain.needs(&text(&self.file))
     }
 }
 
@@ -50,6 +49,8 @@ pub(super) fn text(path: &RelativePath) -> String {
 pub(super) struct Linked<'a> {
     job: &'a State,
     chain: Arc<Chain>,
+    /// The number of the backup in the chain.
+    link: u32,
     /// The path of the file that the member belongs to.
     path: String,
     place: Place,
@@ -59,6 +60,8 @@ pub(super) struct Linked<'a> {
     stage: Stage<'a>,
     /// How many bytes were written to the file.
     written: u64,
+    /// Whether the chain has not been told yet how the file ended.
+    is_open: bool,
 }
 
 enum Stage<'a> {
@@ -69,7 +72,7 @@ enum Stage<'a> {
     /// The pages of an increment, with their numbers; `None` for a page that is not needed.
     Increment { file: Scattered<'a>, pages: Pages, numbers: Vec<Option<u32>>, at: u64, _charge: Charge },
     /// The whole file, of which only the pages that the file lacks are written.
-    Fill { file: Scattered<'a>, pages: Pages, at: u64 },
+    Fill { file: Scattered<'a>, pages: Pages, at: u64, whole_pages: u32 },
     /// The whole file, of which every byte is written.
     Whole { file: Scattered<'a>, at: u64 },
     /// The member is checked but not written.
@@ -83,12 +86,21 @@ impl<'a> Stage<'a> {
     }
 
     /// Begins with a member that is the whole file.
-    fn whole(worker: &mut Worker, job: &'a State, place: &Place, needed: Needed) -> Result<Self, Error> {
+    fn whole(
+        worker: &mut Worker,
+        job: &'a State,
+        place: &Place,
+        needed: Needed,
+        size: u64,
+    ) -> Result<Self, Error> {
         let (destination, directories) = (&job.destination, &mut worker.directories);
         Ok(match needed {
             Needed::Nothing => Self::Discard,
             Needed::Pages(pages) => {
-                Self::Fill { file: Scattered::open(destination, directories, place)?, pages, at: 0 }
+                // A last page of which the file has only a part counts as missing.
+                let whole_pages = u32::try_from(size / pages.page_size().bytes()).unwrap_or(u32::MAX);
+                let file = Scattered::open(destination, directories, place)?;
+                Self::Fill { file, pages, at: 0, whole_pages }
             }
             Needed::Whole => {
                 let mode = job.target().modes.0;
@@ -106,7 +118,7 @@ impl<'a> Linked<'a> {
     pub(super) fn begin(
         worker: &mut Worker,
         job: &'a State,
-        LinkOf { chain, link, file, content }: LinkOf,
+        LinkOf { chain: ChainUse { chain, link, .. }, file, content }: LinkOf,
         size: u64,
         digest: Option<Digest>,
     ) -> Result<Self, Error> {
@@ -118,9 +130,12 @@ impl<'a> Linked<'a> {
             _ if matches!(needed, Needed::Nothing) => Stage::Discard,
             Content::Increment => Stage::header(&chain, needed, size),
             Content::Unknown if size >= WAL_G.len() as u64 => Stage::Beginning(needed, Vec::new()),
-            Content::Unknown | Content::Whole => Stage::whole(worker, job, &place, needed)?,
+            Content::Unknown | Content::Whole => {
+                Stage::whole(worker, job, &place, needed, size).inspect_err(|_| chain.fail(&path))?
+            }
         };
-        Ok(Self { job, chain, path, place, size, hasher, stage, written: 0 })
+        let is_open = !matches!(stage, Stage::Discard);
+        Ok(Self { job, chain, link, path, place, size, hasher, stage, written: 0, is_open })
     }
 
     /// Takes the next bytes of the member.
@@ -150,7 +165,7 @@ impl<'a> Linked<'a> {
                     self.stage = if first == WAL_G {
                         Stage::header(&self.chain, needed, self.size)
                     } else {
-                        Stage::whole(worker, self.job, &self.place, needed)?
+                        Stage::whole(worker, self.job, &self.place, needed, self.size)?
                     };
                     let mut left = &first[..];
                     while !left.is_empty() {
@@ -161,6 +176,8 @@ impl<'a> Linked<'a> {
             }
             Stage::Header(needed, reader) => {
                 let (count, header) = reader.take(bytes)?;
+                self.job.read_without_writing(count as u64);
+                self.job.fail_if_cancelled()?;
                 if let Some(header) = header {
                     let needed = std::mem::replace(needed, Needed::Nothing);
                     self.stage = self.increment(worker, needed, header)?;
@@ -193,25 +210,32 @@ impl<'a> Linked<'a> {
                     if let Some(first) = first {
                         file.write(u64::from(first) * page + inside, &rest[..count])?;
                         self.written += count as u64;
+                    } else {
+                        self.job.read_without_writing(count as u64);
+                        self.job.fail_if_cancelled()?;
                     }
                     *at += count as u64;
                     rest = &rest[count..];
                 }
                 Ok(rest)
             }
-            Stage::Fill { file, pages, at } => {
+            Stage::Fill { file, pages, at, whole_pages } => {
                 let mut rest = bytes;
                 while !rest.is_empty() {
                     let number = |at: u64| u32::try_from(at / page).unwrap_or(u32::MAX);
-                    let lacks = pages.lacks(number(*at));
+                    let lacks = |at: u64| number(at) < *whole_pages && pages.lacks(number(at));
+                    let is_lacking = lacks(*at);
                     let mut run = page - *at % page;
-                    while run < rest.len() as u64 && pages.lacks(number(*at + run)) == lacks {
+                    while run < rest.len() as u64 && lacks(*at + run) == is_lacking {
                         run += page;
                     }
                     let count = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
-                    if lacks {
+                    if is_lacking {
                         file.write(*at, &rest[..count])?;
                         self.written += count as u64;
+                    } else {
+                        self.job.read_without_writing(count as u64);
+                        self.job.fail_if_cancelled()?;
                     }
                     *at += count as u64;
                     rest = &rest[count..];
@@ -262,17 +286,29 @@ impl<'a> Linked<'a> {
         if let Some((hasher, digest)) = self.hasher.take() {
             file::compare(hasher, &digest)?;
         }
-        match self.stage {
-            Stage::Increment { pages, .. } => self.chain.put_back(&self.path, pages)?,
+        match std::mem::replace(&mut self.stage, Stage::Discard) {
+            Stage::Increment { pages, file, .. } => {
+                self.chain.put_back(&self.path, pages, self.link)?;
+                file.keep();
+            }
             Stage::Fill { file, .. } | Stage::Whole { file, .. } => {
-                self.chain.complete(&self.path);
                 file.finish(None)?;
+                self.chain.complete(&self.path);
             }
             Stage::Discard => {}
             Stage::Beginning(..) | Stage::Header(..) => {
                 return Err(Error::new(Kind::Corrupt, "it ends within the header of an increment"));
             }
         }
+        self.is_open = false;
         Ok(self.written)
+    }
+}
+
+impl Drop for Linked<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.chain.fail(&self.path);
+        }
     }
 }

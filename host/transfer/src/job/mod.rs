@@ -21,7 +21,7 @@ pub(crate) mod workers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chain::{Chain, Link};
+use crate::chain::{Chain, ChainUse};
 use crate::derive::Withheld;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
@@ -31,7 +31,7 @@ use crate::store::{Range, Store};
 use crate::target::Target;
 
 pub use assemble::{MOST_EXTENTS, MOST_PIECES};
-pub use observer::{EndedItem, Observer};
+pub use observer::{EndedItem, ItemKind, Observer};
 pub use outcomes::{MOST_MESSAGES, MOST_OUTCOMES};
 use state::{Origin, State};
 use unit::{Item, Task, Ticket, Unit};
@@ -245,19 +245,19 @@ impl Job {
         self.add(items).await
     }
 
-    /// Adds files of a backup that is a link of a chain, all or none of them. All archives and files of newer backups of the chain must
-    /// have ended. Files of older backups that are not needed are not read.
+    /// Adds files of the current backup of a chain, all or none of them. Files of older backups that are not needed are not read.
     ///
     /// # Errors
     /// The errors of [`Job::fetch`]; also `Invalid` for an item with an offset, or one that may keep an existing file.
-    pub async fn fetch_link(&self, items: Vec<Fetch>, chain: Arc<Chain>, link: Link) -> Result<(), Error> {
+    pub async fn fetch_link(&self, items: Vec<Fetch>, chain: Arc<Chain>) -> Result<(), Error> {
+        let chain = ChainUse::of(&chain);
         let linked = |item: Fetch| {
             if item.at.is_some() || item.overwrite != Overwrite::Always {
                 let path = item.path.escape_debug();
                 let why = format!("`{path}`: a file of a chain is always written as a new file");
                 return Err(Error::new(Kind::Invalid, why));
             }
-            Ok(self.item(item)?.in_chain(Arc::clone(&chain), link))
+            Ok(self.item(item)?.in_chain(chain.clone()))
         };
         let items = items.into_iter().map(linked).collect::<Result<Vec<_>, _>>()?;
         self.add(items).await
@@ -290,7 +290,7 @@ impl Job {
         self.unpack_in(item, files, None).await
     }
 
-    /// Adds an archive of a backup that is a link of a chain. All archives of newer backups of the chain must have ended.
+    /// Adds an archive of the current backup of a chain.
     ///
     /// # Errors
     /// The errors of [`Job::fetch`].
@@ -299,16 +299,15 @@ impl Job {
         item: Unpack,
         files: Option<Arc<Listing>>,
         chain: Arc<Chain>,
-        link: Link,
     ) -> Result<(), Error> {
-        self.unpack_in(item, files, Some((chain, link))).await
+        self.unpack_in(item, files, Some(ChainUse::of(&chain))).await
     }
 
     async fn unpack_in(
         &self,
         item: Unpack,
         files: Option<Arc<Listing>>,
-        chain: Option<(Arc<Chain>, Link)>,
+        chain: Option<ChainUse>,
     ) -> Result<(), Error> {
         let origin = self.state.origin(item.origin)?;
         let unpacking = unpack::Item::new(item, origin, files, chain, self.state.target())?;
@@ -330,6 +329,10 @@ impl Job {
     /// many.
     pub async fn assemble(&self, item: Assembly) -> Result<(), Error> {
         let shown = item.path.escape_debug().to_string();
+        // The checks sort a copy of the extents.
+        let extents: usize = item.pieces.iter().map(|piece| piece.extents.len()).sum();
+        let copied = 2 * (extents * size_of::<Extent>()) as u64;
+        let _copied = self.state.charge_memory(copied, "the extents of a file to put together").await?;
         let item = assemble::Item::new(item, self.state.target(), |index| self.state.origin(index));
         let item = item.map_err(|error| match error.message.contains(&shown) {
             true => error,

@@ -8,11 +8,11 @@ use crate::error::Error;
 /// An item that has ended.
 #[derive(Debug)]
 pub struct EndedItem<'a> {
-    /// Whether the item is an archive to unpack rather than a file to fetch.
-    pub is_archive: bool,
+    /// What the item is.
+    pub of: ItemKind,
     /// The name of its store ([`Store::name`](crate::store::Store::name)).
     pub store: &'a str,
-    /// The object's key.
+    /// The object's key. For an assembly, the name of the store and the key are those of its first piece.
     pub object: &'a str,
     /// The path below the data directory, escaped; `.` for the data directory itself.
     pub path: &'a str,
@@ -24,6 +24,17 @@ pub struct EndedItem<'a> {
     pub duration: Duration,
     /// How it ended.
     pub ended: &'a Result<Action, Error>,
+}
+
+/// What an item of a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    /// A file to fetch.
+    File,
+    /// An archive to unpack.
+    Archive,
+    /// A file that is put together from this number of pieces.
+    Assembly(usize),
 }
 
 /// Receives the items of a job as they end, on the threads of the workers.

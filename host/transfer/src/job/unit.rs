@@ -7,7 +7,7 @@ use super::outcomes::OUTCOME;
 use super::state::{Origin, State};
 use super::{Action, Fetch, Overwrite, assemble, unpack};
 use crate::budget::{ALLOCATION_OVERHEAD, Charge};
-use crate::chain::{Chain, Link};
+use crate::chain::ChainUse;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::store::Range;
@@ -129,8 +129,8 @@ pub(crate) struct Item {
     pub(super) mode: u32,
     pub(super) mtime: Option<u64>,
     pub(super) overwrite: Overwrite,
-    /// The chain that the file belongs to, and the place of its backup.
-    pub(super) chain: Option<(Arc<Chain>, Link)>,
+    /// The chain that the file belongs to.
+    pub(super) chain: Option<ChainUse>,
 }
 
 impl Item {
@@ -192,8 +192,8 @@ impl Item {
     }
 
     /// Makes the item a file of a chain.
-    pub(super) fn in_chain(self, chain: Arc<Chain>, link: Link) -> Self {
-        Self { chain: Some((chain, link)), ..self }
+    pub(super) fn in_chain(self, chain: ChainUse) -> Self {
+        Self { chain: Some(chain), ..self }
     }
 
     /// Returns the memory of the item, its slot in the queue and its outcome. Vectors double when they grow.

@@ -22,9 +22,9 @@ use super::state::{Origin, State};
 use super::stored::{Part, Stored};
 use super::unit::{Ticket, Unit};
 use super::worker::Worker;
-use super::{Action, EndedItem, MOST_PATHS, Unpack};
+use super::{Action, EndedItem, ItemKind, MOST_PATHS, Unpack};
 use crate::budget::ALLOCATION_OVERHEAD;
-use crate::chain::{Chain, IncrementFormat, Link};
+use crate::chain::{ChainUse, IncrementFormat};
 use crate::error::{Error, Kind};
 use crate::listing::{Expected, Listing, PathSet};
 use crate::sink::BUFFER;
@@ -54,8 +54,8 @@ pub(crate) struct Item {
     skip: PathSet,
     refuse: PathSet,
     listing: Option<Arc<Listing>>,
-    /// The chain that the archive belongs to, and the place of its backup.
-    chain: Option<(Arc<Chain>, Link)>,
+    /// The chain that the archive belongs to.
+    chain: Option<ChainUse>,
 }
 
 impl Item {
@@ -67,7 +67,7 @@ impl Item {
         unpack: Unpack,
         origin: Arc<Origin>,
         listing: Option<Arc<Listing>>,
-        chain: Option<(Arc<Chain>, Link)>,
+        chain: Option<ChainUse>,
         target: &Target,
     ) -> Result<Self, Error> {
         for (paths, what) in [(&unpack.skip, "skips"), (&unpack.refuse, "refuses")] {
@@ -118,7 +118,7 @@ impl Item {
         if let Some(observer) = job.observer() {
             let path = self.below.as_ref().map_or_else(|| ".".to_owned(), shown);
             observer.ended(&EndedItem {
-                is_archive: true,
+                of: ItemKind::Archive,
                 store: self.origin.store.name(),
                 object: &self.object,
                 path: &path,
@@ -221,7 +221,7 @@ impl<'a> Unpacking<'a> {
         };
         let stream = Stream(Reader::new(Arc::clone(ring), Box::new(write_one)));
         let mut tar = match &self.item.chain {
-            Some((chain, _)) if chain.format() == IncrementFormat::WalG => Tar::new(stream).of_wal_g(),
+            Some(of) if of.chain.format() == IncrementFormat::WalG => Tar::new(stream).of_wal_g(),
             Some(_) | None => Tar::new(stream),
         };
         let (mut batch, mut begun) = (Vec::new(), 0);
@@ -285,7 +285,7 @@ impl<'a> Unpacking<'a> {
 
     /// Creates a directory.
     fn directory(&mut self, path: &RelativePath) -> Result<(), Error> {
-        if matches!(&self.item.chain, Some((_, Link::Older))) {
+        if self.item.chain.as_ref().is_some_and(|of| !of.is_newest()) {
             // Directories that the newest backup does not have are not made. Files that it needs make theirs.
             return Ok(());
         }
@@ -303,8 +303,8 @@ impl<'a> Unpacking<'a> {
         let mut skipped = self.item.skip.contains(&name);
         let link = match &self.item.chain {
             None => None,
-            Some((chain, link)) => {
-                let of = LinkOf::new(chain, *link, &name)?;
+            Some(chain) => {
+                let of = LinkOf::new(chain, &name)?;
                 if self.item.refuse.contains(&text(&of.file)) {
                     return Err(refused());
                 }

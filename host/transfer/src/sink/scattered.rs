@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::destination::Destination;
 use super::directories::{Directories, create, failed, open};
 use super::file::{cannot_create, cannot_open, cannot_write, remove_file, set_time, single};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::target::Place;
 
 /// A file whose parts are written in any order.
@@ -25,39 +25,12 @@ pub(crate) struct Scattered<'a> {
 }
 
 impl<'a> Scattered<'a> {
-    /// Creates a new file of `size` bytes, all of which are zeros. The file grows if more is written, and stays if writing fails.
+    /// Creates a new file of `size` bytes, all of which are zeros. The file grows if more is written. It is removed unless it is kept or
+    /// finished.
     ///
     /// # Errors
     /// Fails if anything with this name exists, or the file cannot be created; `Limit` if the budget does not cover its size.
     pub(crate) fn create(
-        destination: &'a Destination,
-        directories: &mut Directories,
-        place: &Place,
-        size: u64,
-        mode: u32,
-    ) -> Result<Self, Error> {
-        let mut created = Self::new(destination, directories, place, size, mode)?;
-        created.created = None;
-        Ok(created)
-    }
-
-    /// Creates a new file as [`Scattered::create`] does, and first removes a regular file with this name. The new file is removed unless it
-    /// is finished.
-    ///
-    /// # Errors
-    /// The errors of [`Scattered::create`]; also fails if something other than a regular file has this name.
-    pub(crate) fn replace(
-        destination: &'a Destination,
-        directories: &mut Directories,
-        place: &Place,
-        size: u64,
-        mode: u32,
-    ) -> Result<Self, Error> {
-        remove_file(destination, directories, place)?;
-        Self::new(destination, directories, place, size, mode)
-    }
-
-    fn new(
         destination: &'a Destination,
         directories: &mut Directories,
         place: &Place,
@@ -72,6 +45,21 @@ impl<'a> Scattered<'a> {
             created.set_size(size)?;
         }
         Ok(created)
+    }
+
+    /// Creates a new file as [`Scattered::create`] does, and first removes a regular file with this name.
+    ///
+    /// # Errors
+    /// The errors of [`Scattered::create`]; also fails if something other than a regular file has this name.
+    pub(crate) fn replace(
+        destination: &'a Destination,
+        directories: &mut Directories,
+        place: &Place,
+        size: u64,
+        mode: u32,
+    ) -> Result<Self, Error> {
+        remove_file(destination, directories, place)?;
+        Self::create(destination, directories, place, size, mode)
     }
 
     /// Opens an existing file.
@@ -90,6 +78,21 @@ impl<'a> Scattered<'a> {
         Ok(Self { destination, file: single(file)?, created: None })
     }
 
+    /// Opens an existing file as [`Scattered::open`] does; `None` if this user may not write to it.
+    ///
+    /// # Errors
+    /// The other errors of [`Scattered::open`].
+    pub(crate) fn open_if_permitted(
+        destination: &'a Destination,
+        directories: &mut Directories,
+        place: &Place,
+    ) -> Result<Option<Self>, Error> {
+        match Self::open(destination, directories, place) {
+            Err(error) if error.kind == Kind::Denied => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// Changes the size of the file.
     ///
     /// # Errors
@@ -103,6 +106,11 @@ impl<'a> Scattered<'a> {
                 Err(errno) => return Err(failed("set", "its size", errno.into())),
             }
         }
+    }
+
+    /// Ends with a file of which more will be written later.
+    pub(crate) fn keep(mut self) {
+        self.created = None;
     }
 
     /// Returns the file.

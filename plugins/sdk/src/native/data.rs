@@ -16,7 +16,7 @@ use super::with;
 use crate::raw::understudy::method::digests::Algorithm;
 use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
 use crate::raw::understudy::method::transfer::{
-    Action, Assembly, Fetch, IncrementFormat, Link, Listed, Outcome, Status, Unless, Unpack,
+    Action, Assembly, Fetch, IncrementFormat, Listed, Outcome, Status, Unless, Unpack,
 };
 use crate::raw::understudy::method::types::Error;
 
@@ -254,6 +254,15 @@ impl Chain {
         Ok(())
     }
 
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the host's function has the same signature"
+    )]
+    pub(crate) fn begin_older(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     pub(crate) fn missing(&self, max: u32) -> Vec<String> {
         self.0.borrow().iter().take(max as usize).cloned().collect()
     }
@@ -314,15 +323,16 @@ impl Job {
         item: &Unpack,
         files: Option<&Listing>,
         _chain: &Chain,
-        _which: Link,
     ) -> Result<(), Error> {
         self.unpack(item, files)
     }
 
-    pub(crate) fn fetch_link(&self, items: &[Fetch], _chain: &Chain, _which: Link) -> Result<(), Error> {
+    pub(crate) fn fetch_link(&self, items: &[Fetch], _chain: &Chain) -> Result<(), Error> {
         match items.first() {
             None => Ok(()),
-            Some(item) => Err(Error::Failed(format!("the stand-in cannot combine files, such as {}", item.path))),
+            Some(item) => {
+                Err(Error::Failed(format!("the stand-in cannot combine files, such as {}", item.path)))
+            }
         }
     }
 

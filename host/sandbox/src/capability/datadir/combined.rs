@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ::transfer::chain::{Chain, IncrementFormat, Link};
+use ::transfer::chain::{Chain, IncrementFormat};
+use ::transfer::error::Kind;
 use ::transfer::job::{Assembly, Fetch, Unpack};
 use wasmtime::component::Resource;
 
@@ -10,6 +11,10 @@ use super::transfer::{FileListing, ITEMS, TransferJob};
 use crate::answer::Answer;
 use crate::capability::datadir::transfer::item_text;
 use crate::state::State;
+use crate::text::printable;
+
+/// How many chains a component may make in one call.
+const CHAINS: usize = 64;
 
 /// A chain that a component holds. All archives of its backups share it.
 #[expect(unreachable_pub, reason = "the bindings export it again")]
@@ -27,8 +32,32 @@ impl State {
         page_size: u32,
     ) -> Answer<Resource<FileChain>> {
         let chain = Chain::within(&self.files.bounds.memory, format, page_size);
-        let chain = chain.map_err(|error| self.error(error))?;
-        Ok(self.table.push(FileChain(Arc::new(chain)))?)
+        let chain = Arc::new(chain.map_err(|error| self.error(error))?);
+        if self.job.chains.len() == CHAINS {
+            return Err(self
+                .fails(Kind::Limit, &format!("a component makes at most {CHAINS} chains"))
+                .into());
+        }
+        self.job.chains.push(Arc::clone(&chain));
+        Ok(self.table.push(FileChain(chain))?)
+    }
+
+    /// Ends with one backup of a chain and begins with the next older one.
+    ///
+    /// # Errors
+    /// The error of the chain.
+    pub(crate) fn begin_older_backup(&mut self, chain: &Resource<FileChain>) -> Answer<()> {
+        Ok(self.table.get(chain)?.0.begin_older().map_err(|error| self.error(error))?)
+    }
+
+    /// Returns why the data directory is not whole although the component says so; `None` if every chain that it made is complete.
+    pub(crate) fn incomplete_chain(&self) -> Option<String> {
+        let path = self.job.chains.iter().find_map(|chain| chain.incomplete())?;
+        Some(format!(
+            "the method says that the replica is complete, but backups have only some pages of {}, and no backup that it unpacked has \
+             the whole file",
+            printable(&path, 256)
+        ))
     }
 
     /// Adds files that the newest backup takes from an older one.
@@ -53,7 +82,7 @@ impl State {
 
 /// Functions of the resource `job`.
 impl State {
-    /// Adds one archive of a backup that is a link of a chain.
+    /// Adds one archive of the current backup of a chain.
     ///
     /// # Errors
     /// The errors of [`State::fetch_files`].
@@ -63,13 +92,12 @@ impl State {
         item: Unpack,
         files: Option<&Resource<FileListing>>,
         chain: &Resource<FileChain>,
-        link: Link,
     ) -> Answer<()> {
         let chain = Arc::clone(&self.table.get(chain)?.0);
-        self.unpack_in(job, item, files, Some((chain, link))).await
+        self.unpack_in(job, item, files, Some(chain)).await
     }
 
-    /// Adds files of a backup that is a link of a chain.
+    /// Adds files of the current backup of a chain.
     ///
     /// # Errors
     /// The errors of [`State::fetch_files`].
@@ -78,10 +106,9 @@ impl State {
         job: &Resource<TransferJob>,
         items: Vec<Fetch>,
         chain: &Resource<FileChain>,
-        link: Link,
     ) -> Answer<()> {
         let chain = Arc::clone(&self.table.get(chain)?.0);
-        self.fetch_in(job, items, Some((chain, link))).await
+        self.fetch_in(job, items, Some(chain)).await
     }
 
     /// Adds one file that is put together from parts of several objects.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::foundation::rooted::RelativePath;
 use ::transfer::budget::{ALLOCATION_OVERHEAD, Charge};
-use ::transfer::chain::{Chain, Link};
+use ::transfer::chain::Chain;
 use ::transfer::error::Kind;
 use ::transfer::job::{Action, Fetch, Job, Status, Unpack};
 use ::transfer::listing::{Listed, Listing};
@@ -131,7 +131,7 @@ impl State {
         &mut self,
         job: &Resource<TransferJob>,
         items: Vec<Fetch>,
-        chain: Option<(Arc<Chain>, Link)>,
+        chain: Option<Arc<Chain>>,
     ) -> Answer<()> {
         let capability = self.opens_origin(job, items.first().map(|item| item.origin));
         let call = self.reporter.call(capability, "transfer.fetch", || match items.as_slice() {
@@ -151,7 +151,7 @@ impl State {
             self.while_reporting(&work, async move {
                 match chain {
                     None => adds.fetch(items).await,
-                    Some((chain, link)) => adds.fetch_link(items, chain, link).await,
+                    Some(chain) => adds.fetch_link(items, chain).await,
                 }
             })
             .await
@@ -182,7 +182,7 @@ impl State {
         job: &Resource<TransferJob>,
         item: Unpack,
         files: Option<&Resource<FileListing>>,
-        chain: Option<(Arc<Chain>, Link)>,
+        chain: Option<Arc<Chain>>,
     ) -> Answer<()> {
         let capability = self.opens_origin(job, Some(item.origin));
         let call = self.reporter.call(capability, "transfer.unpack", || item_text(&item.object, &item.path));
@@ -201,7 +201,7 @@ impl State {
             self.while_reporting(&work, async move {
                 match chain {
                     None => adds.unpack(item, files).await,
-                    Some((chain, link)) => adds.unpack_link(item, files, chain, link).await,
+                    Some(chain) => adds.unpack_link(item, files, chain).await,
                 }
             })
             .await

@@ -32,6 +32,9 @@ pub(super) fn pieces(assembly: &Assembly) -> Result<(), Error> {
         return Err(invalid("the modification time is later than any that a file can have"));
     }
     for piece in &assembly.pieces {
+        if i64::try_from(piece.size).is_err() {
+            return Err(invalid("a piece is larger than the largest possible file"));
+        }
         let ends =
             |offset: u64, length: u64| offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok());
         if piece.range.is_some_and(|range| ends(range.offset, range.length).is_none()) {

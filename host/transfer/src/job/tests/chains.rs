@@ -2,7 +2,7 @@ use ustar::written::{archive, directory, file};
 
 use super::*;
 use crate::budget::Budget as Memory;
-use crate::chain::IncrementFormat;
+use crate::chain::{Chain, IncrementFormat};
 use crate::codec::Codec;
 use crate::listing::Listed;
 
@@ -43,8 +43,10 @@ fn unpack_all(scene: &Scene, chain: &Arc<Chain>, archives: &[Vec<u8>]) -> Result
     for (number, bytes) in archives.iter().enumerate() {
         let name = format!("{number}.tar");
         scene.object(&name, bytes);
-        let link = if number == 0 { Link::Newest } else { Link::Older };
-        scene.unpack_link(&scene.job(), unpack(&name), None, chain, link)?;
+        if number > 0 {
+            chain.begin_older()?;
+        }
+        scene.unpack_link(&scene.job(), unpack(&name), None, chain)?;
     }
     Ok(())
 }
@@ -70,6 +72,7 @@ fn each_page_comes_from_the_newest_backup_that_has_it() {
         file("base/5/INCREMENTAL.1", &postgresql(4, &[(0, 20), (1, 21)])),
         file("base/5/INCREMENTAL.2", &postgresql(4, &[(0, 20), (2, 22), (3, 23)])),
         file("base/5/3", &pages(&[23, 24])),
+        file("base/5/INCREMENTAL.4", &postgresql(1, &[])),
         file("base/5/INCREMENTAL.5", &postgresql(1, &[(0, 20)])),
         file("base/dropped/INCREMENTAL.9", &postgresql(1, &[(0, 20)])),
     ]);
@@ -85,7 +88,8 @@ fn each_page_comes_from_the_newest_backup_that_has_it() {
     assert_eq!(chain.missing(10), ["base/5/1", "base/5/2", "base/5/4"]);
     scene.object("oldest.tar", &oldest);
     let job = scene.job();
-    scene.unpack_link(&job, unpack("oldest.tar"), None, &chain, Link::Older).unwrap();
+    chain.begin_older().unwrap();
+    scene.unpack_link(&job, unpack("oldest.tar"), None, &chain).unwrap();
     assert!(chain.missing(10).is_empty());
     assert!(scene.read("base/5/1") == pages(&[20, 31, 12, 13, 0, 35]));
     assert!(scene.read("base/5/2") == pages(&[20, 11, 0, 33]));
@@ -147,8 +151,9 @@ fn large_and_small_files_of_a_compressed_chain_are_combined() {
             scene.object(name, &zstd::bulk::compress(&archive(members), 1).unwrap());
         }
         let job = scene.job_via(Pipeline { decompress: Some(Codec::Zstd), ..Pipeline::default() });
-        scene.unpack_link(&job, unpack("newest"), None, &chain, Link::Newest).unwrap();
-        scene.unpack_link(&job, unpack("full"), None, &chain, Link::Older).unwrap();
+        scene.unpack_link(&job, unpack("newest"), None, &chain).unwrap();
+        chain.begin_older().unwrap();
+        scene.unpack_link(&job, unpack("full"), None, &chain).unwrap();
         for (seed, bytes) in full.iter().enumerate() {
             let mut expected = bytes.clone();
             for page in changed(seed as u32) {
@@ -174,31 +179,27 @@ fn files_of_a_plain_chain_are_combined_as_archives_are() {
         digest: crc(bytes),
         ..fetch(object, path, bytes.len() as u64)
     };
-    let add = |items: Vec<Fetch>, link: Link| {
+    let add = |items: Vec<Fetch>| {
         let job = scene.job();
-        scene.wait(job.fetch_link(items, Arc::clone(&chain), link)).unwrap();
+        scene.wait(job.fetch_link(items, Arc::clone(&chain))).unwrap();
         scene.ended(&job)
     };
-    let written = add(
-        vec![
-            item("2/INCREMENTAL.1", "base/5/INCREMENTAL.1", &newest),
-            item("2/2", "base/5/2", b"whole"),
-            Fetch { range: Some(Range { offset: 0, length: 0 }), ..item("2/3", "base/5/3", b"") },
-        ],
-        Link::Newest,
-    );
+    let written = add(vec![
+        item("2/INCREMENTAL.1", "base/5/INCREMENTAL.1", &newest),
+        item("2/2", "base/5/2", b"whole"),
+        Fetch { range: Some(Range { offset: 0, length: 0 }), ..item("2/3", "base/5/3", b"") },
+    ]);
+    chain.begin_older().unwrap();
     assert_eq!(written, [Ok(Action::Written), Ok(Action::Written), Ok(Action::Written)]);
-    let ended = add(
-        vec![
-            item("1/INCREMENTAL.1", "base/5/INCREMENTAL.1", &middle),
-            // A file that is not needed is not read: there is no such object.
-            item("1/gone", "base/5/2", b"older"),
-        ],
-        Link::Older,
-    );
+    let ended = add(vec![
+        item("1/INCREMENTAL.1", "base/5/INCREMENTAL.1", &middle),
+        // A file that is not needed is not read: there is no such object.
+        item("1/gone", "base/5/2", b"older"),
+    ]);
     assert_eq!(ended, [Ok(Action::Written), Ok(Action::Kept)]);
     assert_eq!(chain.missing(9), ["base/5/1"]);
-    add(vec![item("0/1", "base/5/1", &pages(&[10, 11, 12]))], Link::Older);
+    chain.begin_older().unwrap();
+    add(vec![item("0/1", "base/5/1", &pages(&[10, 11, 12]))]);
     assert!(chain.missing(9).is_empty());
     assert!(scene.read("base/5/1") == pages(&[20, 31, 12, 0]));
     assert!(scene.read("base/5/2") == b"whole" && scene.read("base/5/3").is_empty());
@@ -207,15 +208,17 @@ fn files_of_a_plain_chain_are_combined_as_archives_are() {
         Fetch { at: Some(0), ..item("2/2", "base/5/9", b"whole") },
         Fetch { overwrite: Overwrite::UnlessSameContent, ..item("2/2", "base/5/9", b"whole") },
     ] {
-        let error = scene.wait(job.fetch_link(vec![item], Arc::clone(&chain), Link::Newest)).unwrap_err();
+        let error = scene.wait(job.fetch_link(vec![item], Arc::clone(&chain))).unwrap_err();
         assert!(error.kind == Kind::Invalid && error.message.contains("base/5/9"), "{error:?}");
     }
     for (size, stored) in [(5, &b"longer"[..]), (5, b"cut")] {
         scene.object("bad", stored);
         let bad = Fetch { digest: None, size, ..item("bad", "base/5/bad", b"") };
-        let error = add(vec![bad], Link::Newest).remove(0).unwrap_err();
+        let job = scene.job();
+        scene.wait(job.fetch_link(vec![bad], self::chain(IncrementFormat::WalG))).unwrap();
+        let error = scene.ended(&job).remove(0).unwrap_err();
         assert_eq!(error.kind, Kind::Corrupt, "{error:?}");
-        fs::remove_file(scene.path("base/5/bad")).ok();
+        assert!(!scene.path("base/5/bad").exists());
     }
 }
 
@@ -239,10 +242,10 @@ fn members_are_compared_with_their_digests_whether_or_not_they_are_written() {
         scene.object("older", &archive(&[file("base/5/1", &whole), file("base/5/unneeded", b"x")]));
         let newest = listing(&[("base/5/INCREMENTAL.1", &increment)]);
         let older = listing(&[("base/5/1", &whole), ("base/5/unneeded", b"x")]);
-        let ended =
-            scene.unpack_link(&scene.job(), unpack("newest"), Some(&newest), &chain, Link::Newest).and_then(
-                |()| scene.unpack_link(&scene.job(), unpack("older"), Some(&older), &chain, Link::Older),
-            );
+        let ended = scene
+            .unpack_link(&scene.job(), unpack("newest"), Some(&newest), &chain)
+            .and_then(|()| chain.begin_older())
+            .and_then(|()| scene.unpack_link(&scene.job(), unpack("older"), Some(&older), &chain));
         let error = ended.unwrap_err();
         assert_eq!(error.kind, Kind::Corrupt, "{damaged}: {error:?}");
         assert!(error.message.contains(damaged), "{damaged}: {error:?}");
@@ -274,7 +277,7 @@ fn an_archive_that_cannot_belong_to_a_chain_fails_by_name() {
     let refused = Unpack { refuse: vec!["base/5/1".to_owned()], ..unpack("0.tar") };
     scene.object("0.tar", &archive(&[one]));
     let chain = chain(IncrementFormat::Postgresql);
-    let error = scene.unpack_link(&scene.job(), refused, None, &chain, Link::Newest).unwrap_err();
+    let error = scene.unpack_link(&scene.job(), refused, None, &chain).unwrap_err();
     assert!(error.message.contains("must not contain"), "{error:?}");
 }
 

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::*;
-use crate::chain::{Chain, Link};
+use crate::chain::Chain;
 use crate::digest::{Algorithm, Hasher};
 use crate::plane::DataPlane;
 use crate::target::{Budget, Mapped};
@@ -176,9 +176,8 @@ impl Scene {
         item: Unpack,
         listing: Option<&Arc<Listing>>,
         chain: &Arc<Chain>,
-        link: Link,
     ) -> Result<(), Error> {
-        self.wait(job.unpack_link(item, listing.cloned(), Arc::clone(chain), link)).unwrap();
+        self.wait(job.unpack_link(item, listing.cloned(), Arc::clone(chain))).unwrap();
         self.ended(job).remove(0).map(|action| assert_eq!(action, Action::Written))
     }
 
