@@ -160,6 +160,7 @@ impl ComponentMethod {
                 programs: Some(calls),
                 plane: None,
                 network: None,
+                chains: Vec::new(),
             },
             quiet: quiet.clone(),
         };

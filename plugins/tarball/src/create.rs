@@ -9,15 +9,6 @@ use std::path::Path;
 use postgres_formats::backup_label::{self, Start};
 use postgres_formats::{control_file, names, version};
 use understudy::transfer::{self, IncrementFormat, Job, Listing, Unpack};
-
-/// The place of a backup in its chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    /// The backup that is restored.
-    Newest,
-    /// A backup that it depends on.
-    Older,
-}
 use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress, source};
 
 use crate::archive::ArchiveObject;
@@ -105,6 +96,15 @@ fn nothing(path: &str) -> Unpack {
         skip: Vec::new(),
         refuse: Vec::new(),
     }
+}
+
+/// The place of a backup in its chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// The backup that is restored.
+    Newest,
+    /// A backup that it depends on.
+    Older,
 }
 
 /// The job that unpacks the archives.

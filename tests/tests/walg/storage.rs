@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// The size of a page in bytes.
 const PAGE: usize = 8192;
@@ -25,7 +25,7 @@ const EXCLUDED: &str = "log pg_log pg_xlog pg_wal pgsql_tmp postgresql.auto.conf
 
 /// How objects are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
+pub(crate) enum Compression {
     None,
     Lz4,
     Lzma,
@@ -35,7 +35,8 @@ pub enum Compression {
 }
 
 impl Compression {
-    pub const ALL: [Self; 6] = [Self::None, Self::Lz4, Self::Lzma, Self::Gzip, Self::Zstd, Self::Brotli];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::None, Self::Lz4, Self::Lzma, Self::Gzip, Self::Zstd, Self::Brotli];
 
     /// Returns the ending of names, with its dot, and the program that compresses standard input.
     fn program(self) -> (&'static str, &'static [&'static str]) {
@@ -65,45 +66,44 @@ impl Compression {
 
 /// The cluster that is backed up.
 #[derive(Clone, Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The data directory.
-    pub data: PathBuf,
-    pub system_identifier: u64,
+    pub(crate) data: PathBuf,
+    pub(crate) system_identifier: u64,
     /// `server_version_num`.
-    pub version: u32,
-    pub timeline: u32,
+    pub(crate) version: u32,
+    pub(crate) timeline: u32,
     /// The size of a WAL segment in bytes.
-    pub segment: u64,
+    pub(crate) segment: u64,
 }
 
 /// How backups are written.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The folder with `basebackups_005` and `wal_005`.
-    pub storage: PathBuf,
-    pub compression: Compression,
+    pub(crate) storage: PathBuf,
+    pub(crate) compression: Compression,
     /// How many bytes of files a part has before the next one begins.
-    pub part: u64,
+    pub(crate) part: u64,
     /// The owner of the files. A number over 2,097,151 does not fit into a ustar header, so that each member gets an extended header.
-    pub owner: u64,
+    pub(crate) owner: u64,
 }
 
 /// A finished backup.
 #[derive(Clone, Debug)]
-pub struct Backup {
-    pub name: String,
-    pub start: u64,
-    pub finish: u64,
+pub(crate) struct Backup {
+    pub(crate) name: String,
+    pub(crate) start: u64,
     /// The full backup at the end of the chain.
-    pub full: String,
+    pub(crate) full: String,
     /// How many backups precede this one in the chain.
-    pub count: u32,
+    pub(crate) count: u32,
     /// When each file was modified, in nanoseconds since 1970.
     times: BTreeMap<String, i128>,
 }
 
 /// A backup whose files are packed, and whose label is not known yet.
-pub struct Packed<'a> {
+pub(crate) struct Packed<'a> {
     settings: &'a Settings,
     cluster: &'a Cluster,
     parent: Option<&'a Backup>,
@@ -128,7 +128,7 @@ pub struct Packed<'a> {
 impl<'a> Packed<'a> {
     /// Packs the files of a cluster on which `pg_backup_start` returned the LSN `start`: all of a full backup, or what changed since
     /// `parent`.
-    pub fn pack(
+    pub(crate) fn pack(
         settings: &'a Settings,
         cluster: &'a Cluster,
         start: u64,
@@ -170,7 +170,7 @@ impl<'a> Packed<'a> {
     }
 
     /// Writes the label that `pg_backup_stop` returned, and the texts that describe the backup; the sentinel last.
-    pub fn finish(mut self, finish: u64, label: &str, tablespace_map: &str) -> io::Result<Backup> {
+    pub(crate) fn finish(mut self, finish: u64, label: &str, tablespace_map: &str) -> io::Result<Backup> {
         let mut tar = Vec::new();
         self.member(&mut tar, "backup_label", b'0', 0o600, label.as_bytes());
         self.member(&mut tar, "tablespace_map", b'0', 0o600, tablespace_map.as_bytes());
@@ -205,7 +205,7 @@ impl<'a> Packed<'a> {
             self.folder().with_file_name(format!("{}_backup_stop_sentinel.json", self.name)),
             sentinel,
         )?;
-        Ok(Backup { name: self.name, start: self.start, finish, full, count, times: self.times })
+        Ok(Backup { name: self.name, start: self.start, full, count, times: self.times })
     }
 
     fn sentinel(&self, finish: u64, full: &str, count: u32) -> String {
@@ -374,20 +374,10 @@ impl<'a> Packed<'a> {
 }
 
 /// Archives a segment or a history file.
-pub fn archive_wal(settings: &Settings, file: &Path) -> io::Result<()> {
+pub(crate) fn archive_wal(settings: &Settings, file: &Path) -> io::Result<()> {
     let folder = settings.storage.join("wal_005");
     fs::create_dir_all(&folder)?;
     settings.compression.store(file, &folder.join(file.file_name().unwrap())).map(drop)
-}
-
-/// Returns whether programs for every compression are installed; the name of the first that is not, if there is one.
-pub fn missing_program() -> Option<&'static str> {
-    let is_there = |program: &str| {
-        let tried =
-            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        tried.is_ok_and(|ended| ended.success())
-    };
-    Compression::ALL.iter().map(|compression| compression.program().1[0]).find(|program| !is_there(program))
 }
 
 /// Returns whether WAL-G stores only the changed pages of a file (`isPagedFile`).

@@ -116,6 +116,8 @@ fn finish(job: &State, item: Item, began: Instant, bytes_read: u64, ended: Resul
             ended: &ended,
         });
     }
+    // The chain is not used any more when the job becomes idle.
+    drop(item.chain);
     item.ticket.finish(ended);
 }
 

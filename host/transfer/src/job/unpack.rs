@@ -128,6 +128,8 @@ impl Item {
                 ended: &ended,
             });
         }
+        // The chain is not used any more when the job becomes idle.
+        drop(self.chain);
         self.ticket.finish(ended);
     }
 }

@@ -195,7 +195,7 @@ fn pieces_that_do_not_give_every_byte_once_are_invalid() {
         ("overlap", assembly("a", &bytes, vec![piece("o", None, 2999, &[whole])])),
         ("overlap", assembly("a", &bytes, vec![piece("o", None, 3000, &[(1, 0, 2000), (0, 2000, 1000)])])),
         ("overlap", assembly("a", &bytes, vec![piece("o", None, 3000, &[(0, 0, 0), whole])])),
-        ("overlap", assembly("a", &bytes, vec![piece("o", None, u64::MAX, &[(u64::MAX, 0, 3000)])])),
+        ("largest", assembly("a", &bytes, vec![piece("o", None, u64::MAX, &[(u64::MAX, 0, 3000)])])),
         ("range", assembly("a", &bytes, vec![piece("o", Some((u64::MAX, 2)), 3000, &[whole])])),
         ("origin 7", assembly("a", &bytes, vec![Piece { origin: 7, ..piece("o", None, 3000, &[whole]) }])),
         ("../a", assembly("../a", &bytes, vec![piece("o", None, 3000, &[whole])])),
