@@ -5,7 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use postgres_formats::control_file::{
-    Beginning, ControlFile, NEEDED, NO_CHECKPOINT, SIZE, wal_segment_size, with_checkpoint, with_crc,
+    Beginning, ControlFile, NEEDED, NO_CHECKPOINT, RelationFiles, SIZE, wal_segment_size, with_checkpoint,
+    with_crc,
 };
 
 /// Compares the two parsers, and replaces the checkpoint.
@@ -24,6 +25,7 @@ fn check(bytes: &[u8]) {
     assert_eq!((beginning.redo, beginning.timeline), (control.checkpoint_redo, control.checkpoint_timeline));
     assert_eq!(beginning.state, control.state);
     assert_eq!(wal_segment_size(bytes), Ok(control.wal_segment_size));
+    assert!(RelationFiles::parse(bytes).is_ok(), "an accepted control file has all fields");
     let changed =
         with_checkpoint(bytes, NO_CHECKPOINT).expect("the checksum of an accepted control file is correct");
     assert_eq!(ControlFile::parse(&changed), Ok(ControlFile { checkpoint: NO_CHECKPOINT, ..control }));

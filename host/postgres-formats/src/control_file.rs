@@ -32,6 +32,8 @@ const MAX_WORKER_PROCESSES: usize = 184;
 const MAX_WAL_SENDERS: usize = 188;
 const MAX_PREPARED_TRANSACTIONS: usize = 192;
 const MAX_LOCKS_PER_TRANSACTION: usize = 196;
+const PAGE_SIZE: usize = 216;
+const SEGMENT_PAGES: usize = 220;
 const WAL_SEGMENT_SIZE: usize = 228;
 const DATA_CHECKSUM_VERSION: usize = 252;
 
@@ -184,6 +186,17 @@ pub enum ControlFileError {
         /// The value.
         value: u64,
     },
+    /// The files of relations are not divided as PostgreSQL does by default.
+    #[error(
+        "is of a cluster with pages of {page_size} bytes and {segment_pages} pages in a segment; incremental backups are combined \
+         only with pages of 8192 bytes and 131072 pages in a segment"
+    )]
+    RelationFiles {
+        /// The size of a page in bytes.
+        page_size: u32,
+        /// How many pages a file of a relation has at most.
+        segment_pages: u32,
+    },
 }
 
 /// The beginning of a control file, which has the same layout from PostgreSQL 11 to 18 and suffices for a plan. The host compares
@@ -234,6 +247,43 @@ pub fn wal_segment_size(bytes: &[u8]) -> Result<SegmentSize, ControlFileError> {
     bytes.value("xlog_seg_size", WAL_SEGMENT_SIZE, |size| SegmentSize::new(size.into()))
 }
 
+/// How the files of relations are divided. Both numbers are chosen when PostgreSQL is built (`--with-blocksize` and `--with-segsize`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelationFiles {
+    /// The size of a page in bytes (`blcksz`).
+    pub page_size: u32,
+    /// How many pages a file of a relation has at most (`relseg_size`).
+    pub segment_pages: u32,
+}
+
+impl RelationFiles {
+    /// What PostgreSQL is built with by default: pages of 8 KiB and segments of 1 GiB.
+    pub const DEFAULT: Self = Self { page_size: 8192, segment_pages: 131_072 };
+
+    /// Reads both numbers from a control file of version 1300, 1700 or 1800 (PostgreSQL 13 to 18). Does not compare the checksum.
+    ///
+    /// # Errors
+    /// [`ControlFileError::Short`], [`ControlFileError::ByteOrder`] and [`ControlFileError::Version`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
+        let bytes = Fields(bytes);
+        bytes.crc_at()?;
+        Ok(Self { page_size: bytes.u32(PAGE_SIZE)?, segment_pages: bytes.u32(SEGMENT_PAGES)? })
+    }
+
+    /// Checks that a control file of version 1300, 1700 or 1800 has [`RelationFiles::DEFAULT`].
+    ///
+    /// # Errors
+    /// The errors of [`RelationFiles::parse`], and [`ControlFileError::RelationFiles`].
+    pub fn check_default(bytes: &[u8]) -> Result<(), ControlFileError> {
+        match Self::parse(bytes)? {
+            Self::DEFAULT => Ok(()),
+            Self { page_size, segment_pages } => {
+                Err(ControlFileError::RelationFiles { page_size, segment_pages })
+            }
+        }
+    }
+}
+
 /// The contents of a control file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlFile {
@@ -269,7 +319,7 @@ impl ControlFile {
     /// Reads all of a control file of PostgreSQL 13 to 18 and compares its checksum.
     ///
     /// # Errors
-    /// Every [`ControlFileError`] except [`ControlFileError::BeginningVersion`].
+    /// Every [`ControlFileError`] except [`ControlFileError::BeginningVersion`] and [`ControlFileError::RelationFiles`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
         checked_crc_at(bytes)?;
         let Beginning { system_identifier, state, redo, timeline } = Beginning::parse(bytes)?;

@@ -15,9 +15,10 @@ impl ControlFile {
         let mut written = Self { bytes: vec![0; SIZE as usize] };
         written.put64(0, system_identifier).put32(8, 1300).put32(12, 202_209_061).put32(16, 6);
         written.put64(32, 0x0200_0060).put64(40, 0x0200_0028).put32(48, 1).put32(172, 1);
-        for (at, value) in [(180, 100), (184, 8), (188, 10), (192, 0), (196, 64), (228, 16 << 20)] {
+        for (at, value) in [(180, 100), (184, 8), (188, 10), (192, 0), (196, 64)] {
             written.put32(at, value);
         }
+        written.put32(216, 8192).put32(220, 131_072).put32(228, 16 << 20);
         written
     }
 

@@ -1,6 +1,7 @@
 //! Combines an incremental backup of PostgreSQL 17 with the backups that it depends on. Each of them may be a plain tree or archives. The
 //! host takes each page from the newest backup that has the page, so nothing is staged.
 
+use postgres_formats::control_file::RelationFiles;
 use understudy::store::Object;
 use understudy::transfer::{Chain, Fetch, IncrementFormat};
 use understudy::{Datadir, Failure, cancelled, log};
@@ -13,8 +14,9 @@ use crate::manifest::Archived;
 use crate::plan::Usable;
 use crate::unpack;
 
-/// The size of a page of PostgreSQL in bytes. Neither `backup.info` nor the beginning of an archive says another size.
-const PAGE: u32 = 8192;
+/// The size of a page of PostgreSQL in bytes. A cluster with another is refused when its control file is read: before the restore from a
+/// tree, and after the restore from archives.
+const PAGE: u32 = RelationFiles::DEFAULT.page_size;
 
 /// How many incomplete files are named.
 const NAMED: u32 = 3;

@@ -2,7 +2,7 @@
 
 use pgdata::manifest::Summary;
 use postgres_formats::backup_label;
-use postgres_formats::control_file::{self, Beginning, wal_segment_size};
+use postgres_formats::control_file::{self, Beginning, RelationFiles, wal_segment_size};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION};
 use postgres_formats::version::{self, major_version};
 use understudy::{Error, Failure, Plan, log};
@@ -261,6 +261,9 @@ fn check_tree(place: &Place, backup: &Backup) -> Result<u64, Failure> {
             &key,
             format!("is from the cluster {found}, but the backup.info is from the cluster {own}"),
         ));
+    }
+    if backup.parent.is_some() {
+        RelationFiles::check_default(&bytes).map_err(|error| place.failed(&key, error))?;
     }
     if let Ok(size) = wal_segment_size(&bytes)
         && size != backup.segment_size

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::control_file::{self, Beginning, RelationFiles};
 use postgres_formats::names::{
     CONTROL_FILE, PG_TBLSPC, POSTMASTER_OPTS, POSTMASTER_PID, TablespaceFolder, UNFINISHED_CONTROL_FILE,
 };
@@ -134,8 +134,11 @@ pub(crate) fn check_restored(usable: &Usable, place: &Place, datadir: &Datadir) 
         return Err(place
             .failed(&folder, format!("has a {CONTROL_FILE} that is not of {} bytes", control_file::SIZE)));
     }
-    let control = Beginning::parse(&bytes)
-        .map_err(|error| place.failed(&folder, format!("has a {CONTROL_FILE} that {error}")))?;
+    let refused = |error| place.failed(&folder, format!("has a {CONTROL_FILE} that {error}"));
+    let control = Beginning::parse(&bytes).map_err(refused)?;
+    if !usable.older.is_empty() {
+        RelationFiles::check_default(&bytes).map_err(refused)?;
+    }
     if let Some(own) = backup.system_identifier.filter(|own| *own != control.system_identifier) {
         let found = control.system_identifier;
         return Err(place.failed(

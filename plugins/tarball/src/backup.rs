@@ -13,8 +13,9 @@ use crate::place::Place;
 /// The largest permitted number of archives in a backup. Each tablespace has an archive.
 const MOST_ARCHIVES: usize = 1000;
 
-/// The largest permitted number of backups in a place.
+/// The largest permitted number of backups among which the best is chosen, and among which those are looked for that one depends on.
 const MOST_BACKUPS: usize = 200;
+const MOST_NEIGHBOURS: usize = 1000;
 
 /// How many objects are searched for backups.
 const MOST_OBJECTS: usize = 100_000;
@@ -42,27 +43,73 @@ struct Folder {
     manifest: Option<Object>,
 }
 
-/// Finds the backups in `place`: the place itself, or the backups in its folders.
+/// Why backups are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// To choose one.
+    Best,
+    /// To find those that an incremental backup depends on.
+    Neighbours,
+}
+
+impl Search {
+    /// Returns the largest permitted number of backups.
+    fn most(self) -> usize {
+        match self {
+            Self::Best => MOST_BACKUPS,
+            Self::Neighbours => MOST_NEIGHBOURS,
+        }
+    }
+
+    /// Says what to do if a place has too many backups or objects.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Best => "name one backup with the option `backup`",
+            Self::Neighbours => "put the backups of a chain into a folder of their own",
+        }
+    }
+}
+
+/// Finds the backups in `place`: the place itself, or the backups in its folders. `broken` receives each folder that cannot be a backup, and
+/// why.
 ///
 /// # Errors
-/// Fails if the place cannot be read, has too many objects, or has two archives for the same name.
-pub(crate) fn find(place: &Place) -> Result<Vec<Backup>, Failure> {
-    let folders = match list(place) {
+/// Fails if the place cannot be read or has too many objects, and if the place itself is a backup and has two archives for the same name.
+/// Returns the failures of `broken`.
+pub(crate) fn find(
+    place: &Place,
+    search: Search,
+    broken: &mut dyn FnMut(&str, Failure) -> Result<(), Failure>,
+) -> Result<Vec<Backup>, Failure> {
+    let folders = match list(place, search) {
         Ok(folders) => folders,
+        Err(Listing::Unsupported) if search == Search::Neighbours => {
+            return Err(Failure::failed(format!(
+                "{place} is on a web server, which cannot be listed, so that the backups on which an incremental backup is based \
+                 cannot be found: read them from a directory or another store, or combine them with pg_combinebackup"
+            )));
+        }
         // A web server cannot be listed, so the objects are looked up by name.
         Err(Listing::Unsupported) => return Ok(find_by_name(place)?.into_iter().collect()),
         Err(Listing::Failed(failure)) => return Err(failure),
     };
     let mut backups = Vec::new();
     for (name, folder) in folders {
-        let Some(backup) = folder.backup(&name) else { continue };
-        if name.is_empty() {
+        let backup = match folder.map(|folder| folder.backup(&name)) {
+            Ok(Some(backup)) => backup,
+            Ok(None) => continue,
+            Err(failure) if name.is_empty() && search == Search::Best => return Err(failure),
+            Err(failure) => {
+                broken(&name, failure)?;
+                continue;
+            }
+        };
+        if name.is_empty() && search == Search::Best {
             return Ok(vec![backup]);
         }
-        if backups.len() == MOST_BACKUPS {
-            return Err(Failure::failed(format!(
-                "{place} holds more than {MOST_BACKUPS} backups: name one with the option `backup`"
-            )));
+        if backups.len() == search.most() {
+            let (most, advice) = (search.most(), search.advice());
+            return Err(Failure::failed(format!("{place} holds more than {most} backups: {advice}")));
         }
         backups.push(backup);
     }
@@ -81,8 +128,8 @@ impl<E: Into<Failure>> From<E> for Listing {
 }
 
 /// Lists the folders of `place` with their archives. The place itself has the empty name.
-fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
-    let mut folders: BTreeMap<String, Folder> = BTreeMap::new();
+fn list(place: &Place, search: Search) -> Result<BTreeMap<String, Result<Folder, Failure>>, Listing> {
+    let mut folders: BTreeMap<String, Result<Folder, Failure>> = BTreeMap::new();
     for (count, object) in place.bucket.objects(&place.folder).enumerate() {
         cancelled()?;
         let object = match object {
@@ -92,10 +139,10 @@ fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
             Err(error) => return Err(error.into()),
         };
         if count == MOST_OBJECTS {
-            return Err(Failure::failed(format!(
-                "{place} holds more than {MOST_OBJECTS} objects: name the backup with the option `backup`"
-            ))
-            .into());
+            let advice = search.advice();
+            return Err(
+                Failure::failed(format!("{place} holds more than {MOST_OBJECTS} objects: {advice}")).into()
+            );
         }
         let own = match place.folder.as_str() {
             "" => Some(object.key.as_str()),
@@ -110,7 +157,12 @@ fn list(place: &Place) -> Result<BTreeMap<String, Folder>, Listing> {
             continue;
         }
         let (folder, name) = (folder.to_owned(), name.to_owned());
-        folders.entry(folder).or_default().add(place, &name, object)?;
+        let found = folders.entry(folder).or_insert_with(|| Ok(Folder::default()));
+        if let Ok(known) = found
+            && let Err(failure) = known.add(place, &name, object)
+        {
+            *found = Err(failure);
+        }
     }
     Ok(folders)
 }

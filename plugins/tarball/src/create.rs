@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use postgres_formats::backup_label::{self, Start};
+use postgres_formats::control_file::RelationFiles;
 use postgres_formats::{control_file, names, version};
 use understudy::transfer::{self, IncrementFormat, Job, Listing, Unpack};
 use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress, source};
@@ -28,8 +29,8 @@ const LARGEST_SEGMENT: u64 = 1 << 30;
 /// How many bytes base.tar may contain in addition to the files that the manifest lists: settings, timeline histories.
 const SLACK: u64 = 64 << 20;
 
-/// The size of PostgreSQL's pages in bytes, unless it was built with another.
-const PAGE: u32 = 8192;
+/// The size of PostgreSQL's pages in bytes. A chain of a cluster with another is refused when its control file is read.
+const PAGE: u32 = RelationFiles::DEFAULT.page_size;
 
 /// How many files that are not complete are named.
 const NAMED: u32 = 3;
@@ -79,7 +80,11 @@ pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), F
     if backup.reload(place)?.is_none_or(|now| now.mark() != backup.mark()) {
         return Err(replaced(place));
     }
-    Restored { place, backup: &backup, datadir }.check(plan, manifest.is_none())?;
+    let restored = Restored { place, backup: &backup, datadir };
+    restored.check(plan, manifest.is_none())?;
+    if chain.is_some() {
+        restored.check_relation_files()?;
+    }
     progress::phase("checking the write-ahead log");
     wal::check(place, &backup, &base.label, manifest.as_ref().map(|manifest| &manifest.summary), datadir)?;
     log::info!("unpacked {}", plan.backup);
@@ -201,12 +206,12 @@ impl Unpacking {
     /// Adds the pages that the newest backup does not have, from one older backup after the other.
     fn add_older(&mut self, older: &Chain, has_tablespace: &dyn Fn(u32) -> bool) -> Result<(), Failure> {
         let place = &older.place;
-        for Older { backup, base } in &older.older {
+        for Older { backup, label, .. } in &older.older {
             self.job.wait_until_idle()?;
             if let Some(chain) = &mut self.chain {
                 chain.begin_older()?;
             }
-            log::info!("adding the pages that only {} has", base.label.describe());
+            log::info!("adding the pages that only {} has", label.describe());
             let mut manifest = match &backup.manifest {
                 Some(object) => Some((manifest::listing(place, object, has_tablespace)?, object)),
                 None => None,
@@ -239,10 +244,10 @@ fn listing_of<'a>(manifest: &'a mut Option<&mut Manifest>) -> Option<&'a mut Lis
 }
 
 /// The data directory after the host has unpacked the archives.
-struct Restored<'a> {
-    place: &'a Place,
-    backup: &'a Backup,
-    datadir: &'a Datadir,
+pub(crate) struct Restored<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) backup: &'a Backup,
+    pub(crate) datadir: &'a Datadir,
 }
 
 impl Restored<'_> {
@@ -281,6 +286,17 @@ impl Restored<'_> {
             whole(self.datadir.path(), "", 0).map_err(|failure| self.in_archive(base, failure))?;
         }
         Ok(())
+    }
+
+    /// Checks that the cluster has the pages and the segments for which files were combined. An increment without pages looks alike for all.
+    ///
+    /// # Errors
+    /// Fails if the control file says otherwise or cannot be read.
+    pub(crate) fn check_relation_files(&self) -> Result<(), Failure> {
+        let control = self.small(names::CONTROL_FILE, control_file::SIZE)?;
+        RelationFiles::check_default(&control).map_err(|error| {
+            self.backup.base.failed(self.place, format!("has a global/pg_control that {error}"))
+        })
     }
 
     /// Checks that the WAL directory contains only WAL files.

@@ -16,6 +16,7 @@ mod create;
 mod look;
 mod manifest;
 mod names;
+mod neighbours;
 mod place;
 mod plan;
 mod wal;

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use postgres_formats::backup_label::{self, Start};
-use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::control_file::{self, Beginning, RelationFiles};
 use postgres_formats::names;
 use postgres_formats::tablespace_map::{self, Mapped};
 use postgres_formats::version::{self, major_version};
@@ -65,7 +65,8 @@ pub(crate) fn at_base(place: &Place, archive: &ArchiveObject, wanted: Wanted) ->
     if wanted == Wanted::All && base.control.is_none() && archive.codec.is_none() {
         let tail = archive.tail(place, TAIL)?;
         if let Some(bytes) = last_member(&tail, names::CONTROL_FILE) {
-            base.control = Some(parse_control(place, archive, bytes)?);
+            let is_incremental = base.label.incremental_from.is_some();
+            base.control = Some(parse_control(place, archive, bytes, is_incremental)?);
         }
     }
     Ok(base)
@@ -96,11 +97,7 @@ impl Looking<'_> {
                 return Ok(());
             }
             let Some(member) = archive.next().map_err(|error| self.failed(error))? else { return Ok(()) };
-            belongs_in_base(
-                &member.name,
-                self.label.as_ref().is_none_or(|(_, label)| label.incremental_from.is_some()),
-            )
-            .map_err(|why| self.failed(why))?;
+            belongs_in_base(&member.name, self.may_have_increments()).map_err(|why| self.failed(why))?;
             match member.name.as_str() {
                 names::BACKUP_LABEL if !first => {
                     return Err(self.failed("has a backup_label that is not its first file"));
@@ -124,13 +121,19 @@ impl Looking<'_> {
                 }
                 names::CONTROL_FILE => {
                     let bytes = self.contents(&mut archive, &member, control_file::SIZE)?;
-                    self.control = Some(parse_control(self.place, self.file, &bytes)?);
+                    self.control =
+                        Some(parse_control(self.place, self.file, &bytes, self.may_have_increments())?);
                 }
                 _ => {}
             }
             first &= member.kind == Kind::Directory;
         }
         Ok(())
+    }
+
+    /// Returns whether the backup is incremental, as far as is known.
+    fn may_have_increments(&self) -> bool {
+        self.label.as_ref().is_none_or(|(_, label)| label.incremental_from.is_some())
     }
 
     /// Reads a small member.
@@ -152,7 +155,16 @@ impl Looking<'_> {
     }
 }
 
-fn parse_control(place: &Place, file: &ArchiveObject, bytes: &[u8]) -> Result<Beginning, Failure> {
-    Beginning::parse(bytes)
-        .map_err(|error| file.failed(place, format!("has a global/pg_control that {error}")))
+/// Reads the control file. That of an incremental backup must have the pages and the segments for which files are combined.
+fn parse_control(
+    place: &Place,
+    file: &ArchiveObject,
+    bytes: &[u8],
+    is_incremental: bool,
+) -> Result<Beginning, Failure> {
+    let refused = |error| file.failed(place, format!("has a global/pg_control that {error}"));
+    if is_incremental {
+        RelationFiles::check_default(bytes).map_err(refused)?;
+    }
+    Beginning::parse(bytes).map_err(refused)
 }

@@ -5,12 +5,14 @@ use std::io;
 
 use pgdata::checksum::{Algorithm as Listed, Digesting};
 use pgdata::manifest::{File, LIMIT, ManifestError, Summary};
+use postgres_formats::backup_label::Start;
 use postgres_formats::names::{POSTGRESQL_AUTO_CONF, RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use understudy::digests::{Algorithm, Digest, Hasher};
 use understudy::store::Object;
 use understudy::transfer::Listing;
 use understudy::{Failure, UntilCancelled, transfer};
 
+use crate::backup::Backup;
 use crate::names::{VERSION, is_whole};
 use crate::place::Place;
 
@@ -37,30 +39,47 @@ pub(crate) struct Manifest {
     pub(crate) tablespace_bytes: BTreeMap<u32, u64>,
 }
 
-/// Whether a backup may have increments: files of which only some pages are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum May {
-    /// An incremental backup.
-    HaveIncrements,
-    /// A full backup.
-    HaveOnlyWholeFiles,
+/// A manifest without its files.
+#[derive(Debug)]
+pub(crate) struct Overview {
+    pub(crate) summary: Summary,
+    /// Whether a file has no checksum, as with `--manifest-checksums=NONE`.
+    pub(crate) lacks_checksums: bool,
 }
 
-/// Reads the manifest and returns its summary.
+/// Reads the manifest of the backup with this label, without its files.
 ///
 /// # Errors
-/// Fails if the manifest cannot be read or is damaged, or lists a file that the backup may not have.
-pub(crate) fn summary(place: &Place, object: &Object, may: May) -> Result<Summary, Failure> {
-    read(place, object, |file| match may {
-        May::HaveIncrements => Ok(()),
-        May::HaveOnlyWholeFiles => is_whole(&file.path).map_err(|why| Failure::failed(why).into()),
-    })
+/// Fails if the manifest cannot be read, is damaged or belongs to another backup, or lists a file that the backup may not have.
+pub(crate) fn overview(
+    place: &Place,
+    backup: &Backup,
+    object: &Object,
+    label: &Start,
+) -> Result<Overview, Failure> {
+    let mut lacks_checksums = false;
+    let summary = read(place, object, |file| {
+        lacks_checksums |= file.checksum.is_none();
+        if label.incremental_from.is_none() {
+            is_whole(&file.path).map_err(Failure::failed)?;
+        }
+        Ok(())
+    })?;
+    let begins_here = summary.wal_ranges.iter().any(|range| range.start == label.start_lsn);
+    if !summary.wal_ranges.is_empty() && !begins_here {
+        let (manifest, start) = (place.shown(&object.key), label.start_lsn);
+        let base = place.shown(&backup.base.object.key);
+        return Err(Failure::failed(format!(
+            "{manifest} belongs to another backup: none of its WAL ranges begins at {start}, where the backup in {base} begins"
+        )));
+    }
+    Ok(Overview { summary, lacks_checksums })
 }
 
 /// Reads the manifest and passes its files to the host. Files of tablespaces for which `has_tablespace` is false are left out.
 ///
 /// # Errors
-/// The errors of [`summary`]. Also fails if the manifest lists a file twice, or a file outside the data directory.
+/// Fails if the manifest cannot be read or is damaged. Also fails if the manifest lists a file twice, or a file outside the data directory.
 pub(crate) fn listing(
     place: &Place,
     object: &Object,

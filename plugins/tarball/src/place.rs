@@ -11,7 +11,8 @@ pub(crate) struct Place {
     pub(crate) bucket: Bucket,
     /// The folder in the bucket, without a `/` at either end; empty for the whole bucket.
     pub(crate) folder: String,
-    /// The folder that holds the backup which the operator named, and its neighbours; equal to `folder` if no backup is named.
+    /// The folder that holds the folder of the backup which the operator named, and its neighbours; equal to `folder` if no backup is
+    /// named.
     above: String,
     /// Whether the folder must be a backup, because the operator named it.
     pub(crate) is_named: bool,
@@ -34,9 +35,12 @@ impl Place {
             }
         };
         let mut folder = folder_of(request, "prefix")?.unwrap_or_default();
-        let above = folder.clone();
+        let mut above = folder.clone();
         let named = folder_of(request, "backup")?;
         if let Some(named) = &named {
+            if let Some((parent, _)) = named.rsplit_once('/') {
+                above = below(&folder, parent);
+            }
             folder = below(&folder, named);
         }
         // `Bucket::open` tells a directory, which has an absolute path, from a store, which has a name.
@@ -59,7 +63,7 @@ impl Place {
         Ok(Self { bucket, folder, above, is_named: named.is_some(), is_local })
     }
 
-    /// Returns the place that holds all backups among which the operator chose this one.
+    /// Returns the place that holds the folder of the named backup, and those beside it; the same place if no backup is named.
     ///
     /// # Errors
     /// The error of the store.
@@ -71,6 +75,24 @@ impl Place {
             is_named: false,
             is_local: self.is_local,
         })
+    }
+
+    /// Says with which options the operator names a backup that is the place itself, so that the folders beside it are looked at.
+    pub(crate) fn how_to_name(&self) -> String {
+        let name = self.bucket.name().trim_end_matches('/');
+        match (self.folder.rsplit_once('/'), name.rsplit_once('/')) {
+            (Some((above, own)), _) => format!("set `prefix = \"{above}\"` and `backup = \"{own}\"`"),
+            (None, _) if !self.folder.is_empty() => {
+                format!("set `backup = \"{}\"` instead of `prefix`", self.folder)
+            }
+            (None, Some((above, own))) if self.is_local => {
+                let above = if above.is_empty() { "/" } else { above };
+                format!("set `directory = \"{above}\"` and `backup = \"{own}\"`, and grant that directory")
+            }
+            _ => format!(
+                "grant `{name}` at the folder above its address, and set `backup` to the name of this folder"
+            ),
+        }
     }
 
     /// Returns the key of the object `name` in the folder `folder` of this place.

@@ -9,10 +9,11 @@ use pgdata::manifest::Summary;
 use postgres_formats::backup_label::Start;
 use understudy::{Failure, Plan, Tablespace, cancelled, log};
 
-use crate::backup::{self, Backup};
+use crate::backup::{self, Backup, Search};
 use crate::chain::{Chain, Older};
 use crate::look::{self, Base, Wanted};
-use crate::manifest::{self, May};
+use crate::manifest::Overview;
+use crate::neighbours::{Known, Neighbours};
 use crate::place::Place;
 
 /// How many marks of a chain the name of a backup has.
@@ -27,34 +28,42 @@ const USUAL_SEGMENT: u64 = 16 << 20;
 /// [`Failure::NotApplicable`] if there is no backup. If no backup can be used, the error describes the problem with the backup that
 /// began last.
 pub(crate) fn of_best(place: &Place) -> Result<Plan, Failure> {
-    let mut backups = backup::find(place)?;
-    if let ([_] | [], backup) = (backups.as_slice(), backups.first().cloned()) {
-        let none = || Failure::not_applicable(format!("there is no base.tar in {place}"));
-        return of(place, backup.ok_or_else(none)?);
+    let mut first_failure = None;
+    let mut broken = |folder: &str, failure| skip(folder, failure, &mut first_failure);
+    let backups = backup::find(place, Search::Best, &mut broken)?;
+    if let ([], None) = (backups.as_slice(), &first_failure) {
+        return Err(Failure::not_applicable(format!("there is no base.tar in {place}")));
+    }
+    if let ([backup], None) = (backups.as_slice(), &first_failure) {
+        return of(place, backup.clone(), &mut Known::default());
     }
     let mut begins = Vec::new();
-    let mut first_failure = None;
-    for backup in backups.drain(..) {
+    let mut neighbours = Neighbours::new(place.of_neighbours()?);
+    for backup in backups {
         cancelled()?;
         match look::at_base(place, &backup.base, Wanted::Labels) {
-            Ok(base) => begins.push(((base.label.timeline, base.label.start_lsn), backup)),
-            Err(failure) => skip(&backup, failure, &mut first_failure)?,
+            Ok(base) => {
+                begins.push(((base.label.timeline, base.label.start_lsn), backup.clone()));
+                neighbours.add(backup, base);
+            }
+            Err(failure) => skip(&backup.folder, failure, &mut first_failure)?,
         }
     }
+    let mut known = Known { neighbours: Some(neighbours), ..Known::default() };
     begins.sort_by(|(one, a), (two, b)| two.cmp(one).then_with(|| b.folder.cmp(&a.folder)));
     for (_, backup) in begins {
-        match of(place, backup.clone()) {
+        match of(place, backup.clone(), &mut known) {
             Ok(plan) => return Ok(plan),
-            Err(failure) => skip(&backup, failure, &mut first_failure)?,
+            Err(failure) => skip(&backup.folder, failure, &mut first_failure)?,
         }
     }
     Err(first_failure.unwrap_or_else(|| Failure::failed(format!("no backup in {place} can be used"))))
 }
 
-/// Logs a warning that a backup cannot be used. Returns failures that the backup did not cause.
-fn skip(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Result<(), Failure> {
+/// Logs a warning that the backup in `folder` cannot be used. Returns failures that the backup did not cause.
+fn skip(folder: &str, failure: Failure, first: &mut Option<Failure>) -> Result<(), Failure> {
     let Failure::Failed(why) = failure else { return Err(failure) };
-    log::warn!("skipped the backup {}: {why}", backup.folder);
+    log::warn!("skipped the backup {folder}: {why}");
     first.get_or_insert(Failure::Failed(why));
     Ok(())
 }
@@ -62,14 +71,25 @@ fn skip(backup: &Backup, failure: Failure, first: &mut Option<Failure>) -> Resul
 /// Finds the backup from which `plan` was made. The backup must be unchanged.
 ///
 /// # Errors
-/// [`Failure::RetryLater`] if the backup was removed or replaced.
+/// [`Failure::RetryLater`] if the backup, or one that it depends on, was removed or replaced.
 pub(crate) fn planned(place: &Place, plan: &Plan) -> Result<(Backup, Base, Option<Chain>), Failure> {
-    for backup in backup::find(place)? {
+    let mut broken = |folder: &str, failure| {
+        log::debug!("the folder {folder} is not of the plan: {failure}");
+        Ok(())
+    };
+    for backup in backup::find(place, Search::Best, &mut broken)? {
         if !backup.folder.is_empty() && !plan.backup.starts_with(&format!("{}: ", backup.folder)) {
             continue;
         }
         let (backup, base) = look_at(place, backup, Wanted::Labels)?;
-        let chain = Chain::of(place, &backup, &base)?;
+        let chain = match Chain::of(place, &backup, &base, &mut Known::default()) {
+            // The plan had a chain.
+            Err(Failure::Failed(why)) => {
+                log::warn!("{why}");
+                continue;
+            }
+            chain => chain?,
+        };
         if name(&backup, &base.label, chain.as_ref()) == plan.backup {
             return Ok((backup, base, chain));
         }
@@ -105,6 +125,15 @@ fn name(backup: &Backup, label: &Start, chain: Option<&Chain>) -> String {
 pub(crate) fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Result<(Backup, Base), Failure> {
     let base = look::at_base(place, &backup.base, wanted)?;
     backup.find_tablespaces(place, base.map.iter().map(|mapped| mapped.oid))?;
+    check_tablespaces(place, &backup, &base)?;
+    Ok((backup, base))
+}
+
+/// Checks that a backup has the archives of its tablespaces, and no others.
+///
+/// # Errors
+/// Fails if it does not.
+pub(crate) fn check_tablespaces(place: &Place, backup: &Backup, base: &Base) -> Result<(), Failure> {
     if let Some(missing) = base.map.iter().find(|mapped| !backup.tablespaces.contains_key(&mapped.oid)) {
         let (oid, location) = (missing.oid, &missing.location);
         return Err(backup.base.failed(
@@ -117,22 +146,15 @@ pub(crate) fn look_at(place: &Place, mut backup: Backup, wanted: Wanted) -> Resu
             return Err(archive.failed(place, "belongs to no tablespace of the backup's tablespace_map"));
         }
     }
-    Ok((backup, base))
+    Ok(())
 }
 
 /// Makes the plan for `backup`.
-fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
+fn of(place: &Place, backup: Backup, known: &mut Known) -> Result<Plan, Failure> {
     let (backup, base) = look_at(place, backup, Wanted::All)?;
-    let chain = Chain::of(place, &backup, &base)?;
-    let may = if chain.is_some() { May::HaveIncrements } else { May::HaveOnlyWholeFiles };
-    let summary = match &backup.manifest {
-        Some(object) => Some(manifest::summary(place, object, may)?),
-        None => {
-            let base_archive = place.shown(&backup.base.object.key);
-            log::warn!("the folder of {base_archive} has no backup_manifest: files cannot be checked");
-            None
-        }
-    };
+    let chain = Chain::of(place, &backup, &base, known)?;
+    let manifest = known.manifests.of(place, &backup, &base.label)?;
+    warn_if_unchecked(place, &backup, manifest.as_deref());
     let mut plan = Plan {
         backup: name(&backup, &base.label, chain.as_ref()),
         postgresql_major: base.major,
@@ -146,9 +168,10 @@ fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
             .collect(),
         ..Plan::default()
     };
-    match &summary {
-        Some(summary) => {
-            add_manifest(place, &backup, summary, &base.label, &mut plan)?;
+    match &manifest {
+        Some(manifest) => {
+            let summary = &manifest.summary;
+            add_manifest(place, &backup, summary, &mut plan)?;
             let (bytes, files) = wal(&backup, summary);
             plan.bytes = Some(summary.bytes.saturating_add(bytes));
             plan.files = Some(summary.files.saturating_add(files));
@@ -156,33 +179,32 @@ fn of(place: &Place, backup: Backup) -> Result<Plan, Failure> {
         None => plan.bytes = plain_bytes(&backup),
     }
     if let Some(Chain { place, older }) = &chain {
-        // A file is at most as long as all its pages in all backups together.
-        for Older { backup, .. } in older {
-            let Some(object) = &backup.manifest else { continue };
-            let bytes = manifest::summary(place, object, May::HaveIncrements)?.bytes;
-            plan.bytes = plan.bytes.map(|all| all.saturating_add(bytes));
+        // An estimate: the sizes of all files that the backups store. A page that several backups have is written once, and zeros are
+        // written for the pages that none has.
+        for Older { backup, manifest, .. } in older {
+            warn_if_unchecked(place, backup, Some(manifest));
+            plan.bytes = plan.bytes.map(|all| all.saturating_add(manifest.summary.bytes));
         }
     }
     Ok(plan)
 }
 
-/// Adds what the manifest says to the plan. Fails if the manifest belongs to another backup.
-fn add_manifest(
-    place: &Place,
-    backup: &Backup,
-    summary: &Summary,
-    label: &Start,
-    plan: &mut Plan,
-) -> Result<(), Failure> {
+/// Logs a warning if the content of a backup's files cannot be checked.
+fn warn_if_unchecked(place: &Place, backup: &Backup, manifest: Option<&Overview>) {
+    let base = place.shown(&backup.base.object.key);
+    match manifest {
+        None => log::warn!("the folder of {base} has no backup_manifest: files cannot be checked"),
+        Some(manifest) if manifest.lacks_checksums => log::warn!(
+            "the backup_manifest beside {base} has no checksums: only the names and sizes of files can be checked"
+        ),
+        Some(_) => {}
+    }
+}
+
+/// Adds what the manifest says to the plan. Fails if the manifest is from another cluster.
+fn add_manifest(place: &Place, backup: &Backup, summary: &Summary, plan: &mut Plan) -> Result<(), Failure> {
     let manifest = backup.manifest.as_ref().map(|object| place.shown(&object.key)).unwrap_or_default();
     let base = place.shown(&backup.base.object.key);
-    let begins_here = summary.wal_ranges.iter().any(|range| range.start == label.start_lsn);
-    if !summary.wal_ranges.is_empty() && !begins_here {
-        let start = label.start_lsn;
-        return Err(Failure::failed(format!(
-            "{manifest} belongs to another backup: none of its WAL ranges begins at {start}, where the backup in {base} begins"
-        )));
-    }
     match (summary.system_identifier, plan.system_identifier) {
         (Some(listed), Some(found)) if listed != found => {
             return Err(Failure::failed(format!(

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use postgres_formats::control_file::RelationFiles;
 use postgres_formats::names::{
     BACKUP_LABEL, CONTROL_FILE, GLOBAL, PG_VERSION, POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP,
     UNFINISHED_CONTROL_FILE,
@@ -21,8 +22,9 @@ use crate::plan::{Usable, usable};
 use crate::sentinel::{Backup, Sentinel};
 use crate::wal::{self, WalRoute};
 
-/// The size of a page in bytes (`BlockSize` in WAL-G's internal/walparser).
-const PAGE: u32 = 8192;
+/// The size of a page in bytes (`BlockSize` in WAL-G's internal/walparser). A delta backup of a cluster with another is refused when its
+/// control file is read.
+const PAGE: u32 = RelationFiles::DEFAULT.page_size;
 
 /// Files in the archives that are not written. The component writes the first three, each from where it belongs: a data directory may have
 /// an old `backup_label`, and a remote backup has the control file twice. The host makes the links of `tablespace_map`.

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use postgres_formats::backup_label::{self, Start};
-use postgres_formats::control_file::{self, Beginning};
+use postgres_formats::control_file::{self, Beginning, RelationFiles};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE};
 use postgres_formats::segment::SegmentSize;
 use understudy::store::Range;
@@ -42,8 +42,11 @@ pub(crate) fn at(place: &Place, backup: &Backup, archives: &Archives) -> Result<
     let Some(bytes) = bytes.filter(|bytes| bytes.len() as u64 == control_file::SIZE) else {
         return Err(control.failed(format!("has no {CONTROL_FILE} of {} bytes", control_file::SIZE)));
     };
-    let beginning = Beginning::parse(&bytes)
-        .map_err(|error| control.failed(format!("has a {CONTROL_FILE} that {error}")))?;
+    let refused = |error| control.failed(format!("has a {CONTROL_FILE} that {error}"));
+    let beginning = Beginning::parse(&bytes).map_err(refused)?;
+    if backup.sentinel.parent.is_some() {
+        RelationFiles::check_default(&bytes).map_err(refused)?;
+    }
     if let Some(identifier) = backup.sentinel.system_identifier
         && identifier != beginning.system_identifier
     {

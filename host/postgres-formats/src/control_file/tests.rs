@@ -139,3 +139,24 @@ fn the_size_of_a_segment_is_read_where_its_place_is_known() {
     assert_eq!(wal_segment_size(&whole[..230]), Err(ControlFileError::Short(230)));
     assert_eq!(wal_segment_size(&whole[..11]), Err(ControlFileError::Short(11)));
 }
+
+#[test]
+fn the_size_of_pages_and_segments_is_read_where_its_place_is_known() {
+    for (version, _) in CRC_AT {
+        let mut written = Written::in_production(7);
+        written.put32(8, version);
+        assert_eq!(RelationFiles::parse(&written.bytes), Ok(RelationFiles::DEFAULT), "{version}");
+        assert_eq!(RelationFiles::check_default(&written.bytes), Ok(()), "{version}");
+        for (at, page_size, segment_pages) in [(216, 32_768, 131_072), (220, 8192, 32_768)] {
+            let mut other = written.clone();
+            other.put32(at, 32_768);
+            assert_eq!(RelationFiles::parse(&other.bytes), Ok(RelationFiles { page_size, segment_pages }));
+            let error = ControlFileError::RelationFiles { page_size, segment_pages };
+            assert_eq!(RelationFiles::check_default(&other.bytes), Err(error), "{version}");
+        }
+    }
+    let mut other = Written::in_production(7);
+    assert_eq!(RelationFiles::parse(&other.bytes[..222]), Err(ControlFileError::Short(222)));
+    other.put32(8, 1201);
+    assert_eq!(RelationFiles::check_default(&other.bytes), Err(ControlFileError::Version(1201)));
+}

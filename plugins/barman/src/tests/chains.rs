@@ -5,11 +5,13 @@ use std::fs;
 use understudy::log::Level;
 use understudy::store::Bucket;
 use understudy::transfer::{Fetch, Job};
+use understudy::{Datadir, UNFINISHED_CONTROL_FILE};
 
-use super::scene::{Info, Scene, control};
+use super::scene::{Info, Scene, control, control_with};
 use crate::items;
 use crate::options::Options;
 use crate::plan;
+use crate::unpack;
 use crate::{Barman, Failure, Method};
 
 const ID: &str = "20261126T043406";
@@ -292,6 +294,43 @@ fn a_tree_of_a_parent_that_is_damaged_is_refused_before_anything_is_removed() {
         refused.contains("INCREMENTAL.pg_control is an increment of a file that is not a relation"),
         "{refused}"
     );
+}
+
+/// Increments without pages look alike for every size of pages, so only the control file says that files would be cut.
+#[test]
+fn a_chain_of_a_cluster_with_other_pages_or_segments_is_refused() {
+    for (at, what) in [(216, "pages of 16384 bytes"), (220, "16384 pages in a segment")] {
+        let scene = trees();
+        scene.put(&format!("base/{ID}/data/global/pg_control"), control_with(at, 16_384));
+        let refused = refused(&scene);
+        assert!(refused.contains(what) && refused.contains(ID), "{refused}");
+        // A full backup of such a cluster is restored as it is.
+        put_in_parent(&scene, "global/pg_control", control_with(at, 16_384));
+        let plan = scene.plan_of(&scene.request().with("backup", PARENT)).0;
+        assert!(plan.is_ok(), "{plan:?}");
+    }
+}
+
+#[test]
+fn a_restored_chain_of_a_cluster_with_other_pages_is_refused() {
+    let scene = archives(&parent());
+    let checked = |bytes: Vec<u8>| {
+        fs::create_dir_all(scene.path("data/global")).unwrap();
+        fs::write(scene.path("data").join(UNFINISHED_CONTROL_FILE), bytes).unwrap();
+        let (checked, _) = scene.host().run(|| {
+            let options = Options::of(&scene.request())?;
+            let usable = plan::usable(&options)?;
+            unpack::check_restored(&usable, &options.place, &Datadir::of(&scene.request())?)
+        });
+        checked
+    };
+    let refused = checked(control_with(216, 32_768));
+    assert!(
+        matches!(&refused, Err(Failure::Failed(why)) if why.contains("pages of 32768 bytes") && why.contains(ID)),
+        "{refused:?}"
+    );
+    fs::create_dir_all(scene.path("fast/PG_17_202406281")).unwrap();
+    assert_eq!(checked(control()), Ok(()));
 }
 
 #[test]

@@ -254,6 +254,11 @@ pub(crate) fn control() -> Vec<u8> {
     written.bytes
 }
 
+/// A control file of the cluster with another number at the offset `at`.
+pub(crate) fn control_with(at: usize, number: u32) -> Vec<u8> {
+    ControlFile { bytes: control() }.put32(at, number).bytes.clone()
+}
+
 /// A whole segment that begins as a WAL page of PostgreSQL 15 does.
 pub(crate) fn segment() -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(SEGMENT).unwrap()];

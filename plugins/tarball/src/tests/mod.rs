@@ -8,6 +8,7 @@ use understudy::{Tablespace, UNFINISHED_CONTROL_FILE};
 use ustar::written::header;
 
 use super::*;
+use crate::backup::Search;
 use scene::{LABEL, SYSTEM_IDENTIFIER, Scene, archive, control, file};
 
 /// Returns the label of a backup that began at another LSN.
@@ -155,6 +156,18 @@ fn two_archives_of_one_name_are_ambiguous() {
     let scene = Scene::new();
     scene.write("backup").put("backup", "base.tar.gz", b"x");
     assert!(scene.refusal().contains("there are both"));
+
+    // Among several backups, such a one is skipped.
+    let scene = Scene::new();
+    scene.write("backup/both").put("backup/both", "base.tar.gz", b"x");
+    assert!(scene.refusal().contains("there are both"));
+    scene.write("backup/good");
+    let (plan, record) = scene.plan_of(&scene.request());
+    assert!(plan.unwrap().backup.starts_with("good: "));
+    let warned = |(level, line): &(Level, String)| {
+        *level == Level::Warn && line.contains("backup both: there are both")
+    };
+    assert!(record.log.iter().any(warned), "{:?}", record.log);
 }
 
 #[test]
@@ -295,7 +308,7 @@ fn a_backup_is_compared_by_the_same_kind_of_request() {
     let again = |change: &dyn Fn()| {
         let (compared, _) = scene.host().run(|| {
             let place = Place::of(&scene.request())?;
-            let before = backup::find(&place)?.remove(0);
+            let before = backup::find(&place, Search::Best, &mut |_, failure| Err(failure))?.remove(0);
             change();
             Ok::<_, Failure>(before.reload(&place)?.map(|now| now.mark() == before.mark()))
         });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use postgres_formats::written::ControlFile;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use understudy::native::{Host, Record};
@@ -15,12 +16,7 @@ pub(super) const LABEL: &str = "START WAL LOCATION: 0/2000028 (file 000000010000
 pub(super) const SYSTEM_IDENTIFIER: u64 = 7_575_000_000_000_000_001;
 
 pub(super) fn control() -> Vec<u8> {
-    let mut bytes = vec![0; 8192];
-    bytes[..8].copy_from_slice(&SYSTEM_IDENTIFIER.to_le_bytes());
-    bytes[8..12].copy_from_slice(&1300u32.to_le_bytes());
-    bytes[16..20].copy_from_slice(&6u32.to_le_bytes());
-    bytes[48..52].copy_from_slice(&1u32.to_le_bytes());
-    bytes
+    ControlFile::in_production(SYSTEM_IDENTIFIER).bytes
 }
 
 /// A directory with a backup.
@@ -83,11 +79,24 @@ impl Scene {
         self.manifest_at(folder, file, "0/2000028")
     }
 
-    /// Writes the manifest of a backup that began at `start`.
+    /// Writes the manifest of a backup that began at `start`, without checksums.
     pub(super) fn manifest_at(&self, folder: &str, file: &str, start: &str) -> &Self {
+        let file = format!("{{ \"Path\": \"{file}\", \"Size\": 5000 }}");
+        self.put_manifest(folder, "\"PostgreSQL-Backup-Manifest-Version\": 1", &file, start)
+    }
+
+    /// Writes the manifest of a backup of PostgreSQL 17 and later of the cluster `system` that began at `start`, with checksums.
+    pub(super) fn manifest_of(&self, folder: &str, system: u64, start: &str) -> &Self {
+        let version = format!("\"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": {system}");
+        let checksum = "\"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"00000000\"";
+        let file = format!("{{ \"Path\": \"base/5/1259\", \"Size\": 5000, {checksum} }}");
+        self.put_manifest(folder, &version, &file, start)
+    }
+
+    fn put_manifest(&self, folder: &str, version: &str, file: &str, start: &str) -> &Self {
         let end = format!("{}100", &start[..start.len() - 3]);
         let text = format!(
-            "{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n{{ \"Path\": \"{file}\", \"Size\": 5000 }}\n],\n\
+            "{{ {version},\n\"Files\": [\n{file}\n],\n\
              \"WAL-Ranges\": [\n{{ \"Timeline\": 1, \"Start-LSN\": \"{start}\", \"End-LSN\": \"{end}\" }}\n],\n"
         );
         let sum: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();

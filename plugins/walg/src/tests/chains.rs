@@ -1,5 +1,6 @@
 //! Which backups belong to one chain.
 
+use postgres_formats::written::ControlFile;
 use serde_json::{Value, json};
 use understudy::log::Level;
 use understudy::native::Source;
@@ -54,6 +55,23 @@ fn a_parent_that_ended_after_its_child_began_is_refused() {
     assert!(
         scene.refusal_of(&scene.request().with("backup", DELTA)).contains("that backup ended at 0/4000029")
     );
+}
+
+/// Increments without pages look alike for every size of pages, so only the control file says that files would be cut.
+#[test]
+fn a_delta_backup_of_a_cluster_with_other_pages_or_segments_is_refused() {
+    for (at, what) in [(216, "pages of 16384 bytes"), (220, "16384 pages in a segment")] {
+        let scene = Scene::new();
+        let mut control = ControlFile::in_production(SYSTEM_IDENTIFIER);
+        let tar = archive(&[file("/global/pg_control", &control.put32(at, 16_384).bytes)]);
+        scene.put_in(SECOND, "tar_partitions/pg_control.tar", &tar);
+        let refusal = scene.refusal();
+        assert!(refusal.contains(what) && refusal.contains(SECOND), "{refusal}");
+        // A full backup of such a cluster is restored as it is.
+        scene.put_in(FULL, "tar_partitions/pg_control.tar", &tar);
+        let plan = scene.plan_of(&scene.request().with("backup", FULL)).0;
+        assert!(plan.is_ok(), "{plan:?}");
+    }
 }
 
 #[test]
