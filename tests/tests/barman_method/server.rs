@@ -65,8 +65,9 @@ impl Scene {
             bin = playground.bin_dir().display(),
         );
         playground.user().write(&playground.path("barman.conf"), &text).unwrap();
-        // Makes the folders of the server.
+        // Makes the folders of the server, and archives the first segment, without which Barman takes no backup.
         self.barman(&["cron"]).unwrap();
+        self.barman(&["switch-wal", "--force", "--archive", "main"]).unwrap();
     }
 
     fn barman(&self, words: &[&str]) -> Result<String> {
@@ -90,7 +91,9 @@ impl Scene {
             .psql(&format!("CREATE TABLE step_{} AS SELECT n FROM generate_series(1, 5000) n", self.next))
             .unwrap();
         let words = [&["backup", "--wait"], options, &["main"]].concat();
-        self.barman(&words).unwrap();
+        if let Err(error) = self.barman(&words) {
+            panic!("{error:#}\n{:?}", self.barman(&["check", "main"]));
+        }
         server.psql("SELECT pg_switch_wal()").unwrap();
         self.barman(&["archive-wal", "main"]).unwrap();
         let listed = self.barman(&["list-backups", "main", "--minimal"]).unwrap();

@@ -97,6 +97,10 @@ impl Backups {
                 fs::create_dir_all(folder).unwrap();
                 let Some(archive) = archive_of(backup, archive) else { continue };
                 let mut tar = std::process::Command::new("tar");
+                // tar itself knows the other compressions.
+                if archive.extension().is_some_and(|ending| ending == "lz4") {
+                    tar.arg("--use-compress-program=lz4");
+                }
                 run(tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(folder)).unwrap();
             }
             fs::copy(backup.join("backup_manifest"), plain.join("backup_manifest")).unwrap();
@@ -163,7 +167,7 @@ fn a_chain_that_is_broken_or_damaged_is_refused_by_name() {
     let chain = Backups::take("broken-chain", 17, [&[], &[], &[]]);
     let section = chain.section("link-2");
     let [full, first, second] = &chain.folders;
-    let away = full.with_file_name("away");
+    let away = chain.scene.primary.playground.path("away");
     for (folder, says) in
         [(full, "link-1/base.tar is an incremental backup"), (first, "link-2/base.tar is an incremental")]
     {

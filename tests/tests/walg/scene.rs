@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
@@ -58,6 +59,9 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn new(name: &str, compression: Compression, owner: u64) -> Self {
         let primary = Primary::start(name, 2_000).unwrap();
+        // A replica without archived WAL streams from the beginning of its backup.
+        primary.server.psql("ALTER SYSTEM SET wal_keep_size = '1GB'").unwrap();
+        primary.server.psql("SELECT pg_reload_conf()").unwrap();
         let storage = primary.playground.directory("storage").unwrap();
         let settings = Settings { storage, compression, part: 2 << 20, owner };
         Self { primary, settings, crypt: None, backups: Vec::new() }
@@ -140,6 +144,7 @@ impl Scene {
             Some(Crypt::Hex) => {
                 let file = self.primary.playground.path("libsodium.key");
                 self.primary.playground.user().write(&file, KEY).unwrap();
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
                 (
                     "store = \"repo\"".to_owned(),
                     "key = \"repo\"\nlibsodium-key-transform = \"hex\"",
