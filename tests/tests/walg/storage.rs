@@ -390,7 +390,7 @@ fn is_paged(name: &str, size: usize) -> bool {
     };
     is_segment
         && size > 0
-        && size % PAGE == 0
+        && size.is_multiple_of(PAGE)
         && (name.starts_with("/base/") || name.starts_with("/pg_tblspc/"))
 }
 

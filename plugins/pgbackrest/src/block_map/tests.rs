@@ -355,7 +355,9 @@ fn the_numbers_of_super_blocks_and_runs_are_bounded() {
         let shape = Shape { checksum: CHECKSUM as u8, ..shape(count) };
         match BlockMap::parse(&encode(&items, 1), shape) {
             Ok(map) => assert!(is_allowed && map.super_blocks.len() == 2),
-            Err(error) => assert!(!is_allowed && error.contains(&format!("more than {MOST_RUNS} runs")), "{error}"),
+            Err(error) => {
+                assert!(!is_allowed && error.contains(&format!("more than {MOST_RUNS} runs")), "{error}")
+            }
         }
     }
 }
