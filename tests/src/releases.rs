@@ -36,7 +36,10 @@ pub fn ensure_all() -> Result<()> {
 }
 
 /// Installs a release if it is missing, and returns its folder, which has `bin`, `lib` and `share`.
-fn ensure(major: u32) -> Result<PathBuf> {
+///
+/// # Errors
+/// Fails as [`playground`] does.
+pub fn ensure(major: u32) -> Result<PathBuf> {
     let (_, version) = RELEASES
         .iter()
         .find(|(known, _)| *known == major)

@@ -51,6 +51,7 @@ pub(crate) fn machine() -> Result<()> {
     }
     servers_of_stores()?;
     python_programs()?;
+    tests::pgbackrest::newer_pgbackrest()?;
     tests::releases::ensure_all()
 }
 

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use transfer::codec::Codec;
 use transfer::error::{Error, Kind};
 
-const CODECS: [Codec; 8] = [
+const CODECS: [Codec; 9] = [
     Codec::Gzip,
     Codec::Zlib,
     Codec::Lz4,
@@ -17,6 +17,7 @@ const CODECS: [Codec; 8] = [
     Codec::Xz,
     Codec::Snappy,
     Codec::Brotli,
+    Codec::Lzma,
 ];
 
 /// The most decoded bytes that are read, because the input may be a decompression bomb.

@@ -20,6 +20,11 @@ fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
     archive
 }
 
+/// Counts the members of an archive whose names may begin with `/`, as WAL-G writes them.
+fn members_of_wal_g(archive: &[u8]) -> Option<usize> {
+    count(Archive::new(Stream(archive)).of_wal_g())
+}
+
 /// Returns the number of members; `None` if the reader refuses the archive.
 fn members(archive: &[u8]) -> Option<usize> {
     count(Archive::new(Stream(archive)))
@@ -55,6 +60,9 @@ fn count<S: Source>(mut archive: Archive<S>) -> Option<usize> {
 fuzz_target!(|bytes: &[u8]| {
     let archive = with_checksums(bytes.to_vec());
     assert_eq!(members(&archive), members_in_windows(&archive));
+    if let Some(count) = members(&archive) {
+        assert_eq!(members_of_wal_g(&archive), Some(count), "what PostgreSQL writes, WAL-G may write");
+    }
     // The test is that this ends without a panic.
     let _ = last_member(&archive, "global/pg_control");
     if members(&archive).is_some_and(|count| count > 0) {

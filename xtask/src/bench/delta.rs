@@ -11,6 +11,7 @@ use super::home::{TargetMedium, quoted, shell};
 use super::measure::{Contestant, race};
 use super::ours::{Job, reads};
 use super::{Bench, page};
+use crate::setup::BIN_DIR;
 
 /// Which part of the target differs from the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +181,7 @@ fn ours<'a>(
         grants: reads(cluster),
         target: target.to_owned(),
         keep_data: true,
+        bin_dir: Path::new(BIN_DIR),
     };
     bench.ours.contestant(&job, move || {
         home.warm(&warm)?;

@@ -274,20 +274,73 @@ impl Home {
         })
     }
 
+    /// Returns a folder with the full backup `link-0` of a cluster of about this size, and with the incremental backups `link-1` and
+    /// `link-2`, before each of which two percent of the rows changed. PostgreSQL 17 took them, with zstd. Takes the backups if they are
+    /// missing. `bin_dir` is the directory of the programs of PostgreSQL 17.
+    pub(crate) fn chain(&self, name: &str, bytes: u64, bin_dir: &Path) -> Result<PathBuf> {
+        self.once(name, |folder| {
+            say(&format!("making a cluster of {} MB and taking the chain {name}", bytes / 1_000_000));
+            self.user().directory(folder)?;
+            let mut playground = Playground::persistent(folder)?;
+            playground.set_bin_dir(bin_dir.to_owned());
+            PostgresServer::init(&playground, "cluster")?.stop()?;
+            let cluster = folder.join("cluster");
+            let quiet = "max_wal_size = 4GB\nautovacuum = off\nshared_buffers = 256MB\nmaintenance_work_mem = 256MB";
+            let loading = format!("wal_level = minimal\nmax_wal_senders = 0\n{quiet}");
+            let server = PostgresServer::start(&playground, &cluster, &loading)?;
+            let rows = bytes / 2 / SCALE * 100_000;
+            let options = ["--initialize", "--quiet", &format!("--scale={}", rows / 100_000), &format!("--partitions={TABLES}")];
+            run(server.client("pgbench").args(options).arg("postgres"))?;
+            self.noise(&server, bytes / 2)?;
+            server.stop()?;
+            let following = format!("wal_level = replica\nmax_wal_senders = 10\nsummarize_wal = on\n{quiet}");
+            let server = PostgresServer::start(&playground, &cluster, &following)?;
+            for number in 0..3 {
+                let mut backup = server.client("pg_basebackup");
+                backup.args(["--format=tar", "--checkpoint=fast", "--no-sync", "--compress=client-zstd", "--pgdata"]);
+                backup.arg(folder.join(format!("link-{number}")));
+                if number > 0 {
+                    let first = rows / 100 * (10 * number);
+                    let last = first + rows / 50;
+                    server.psql(&format!(
+                        "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid BETWEEN {first} AND {last}"
+                    ))?;
+                    let before = folder.join(format!("link-{}/backup_manifest", number - 1));
+                    backup.arg(format!("--incremental={}", before.display()));
+                }
+                run(&mut backup)?;
+            }
+            server.stop()?;
+            self.remove(&cluster)
+        })
+    }
+
     /// Returns a folder with a pgBackRest repository in `repository`, which has one full backup of a cluster, and with the configuration
     /// `pgbackrest.conf`. `settings` has further lines for the configuration. Takes the backup if it is missing.
     pub(crate) fn repository(&self, cluster: &Path, name: &str, settings: &str) -> Result<PathBuf> {
+        self.repository_by(Path::new(PGBACKREST), cluster, name, settings)
+    }
+
+    /// Returns a repository as [`Home::repository`] does, whose backup another release of pgBackRest has taken.
+    pub(crate) fn repository_by(
+        &self,
+        program: &Path,
+        cluster: &Path,
+        name: &str,
+        settings: &str,
+    ) -> Result<PathBuf> {
         self.once(name, |folder| {
             say(&format!("taking the pgBackRest backup {name}"));
             self.user().directory(folder)?;
             let at = |name: &str| folder.join(name).display().to_string();
             let config = at("pgbackrest.conf");
+            let program = program.display();
             let server = PostgresServer::start(
                 &self.playground,
                 cluster,
                 &format!(
                     "wal_level = replica\nmax_wal_senders = 10\nautovacuum = off\narchive_mode = on\n\
-                     archive_command = '{PGBACKREST} --config={config} --stanza={STANZA} archive-push %p'"
+                     archive_command = '{program} --config={config} --stanza={STANZA} archive-push %p'"
                 ),
             )?;
             for folder in ["lock", "log", "spool"] {
@@ -310,7 +363,7 @@ impl Home {
             )?;
             // The small files do not contain PostgreSQL's pages, so page checksums must not be verified.
             for words in [&["stanza-create"][..], &["--type=full", "--process-max=2", "--no-checksum-page", "backup"]] {
-                let mut pgbackrest = self.user().command(PGBACKREST);
+                let mut pgbackrest = self.user().command(program.to_string());
                 run(pgbackrest.arg(format!("--config={config}")).arg(format!("--stanza={STANZA}")).args(words))?;
             }
             server.stop()

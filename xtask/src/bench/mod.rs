@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures the creation of a replica, and the usual tools with the same backup in the same run.
 
 mod basebackup;
+mod chain;
 mod delta;
 mod files;
 mod guest;
@@ -28,6 +29,9 @@ pub(crate) enum What {
     /// A tar backup with every compression, compared with the codec's tool, tar, pg_verifybackup and sync
     #[value(alias = "a")]
     Tarball,
+    /// A chain of incremental backups, compared with tar and pg_combinebackup
+    #[value(alias = "h")]
+    Chain,
     /// A copy from a primary on the same machine, compared with pg_basebackup
     #[value(alias = "b")]
     Basebackup,
@@ -52,14 +56,15 @@ impl What {
     /// Returns whether the measurement uses targets on disk too, and not only in memory.
     fn has_media(self) -> bool {
         match self {
-            Self::Tarball | Self::Basebackup | Self::Files | Self::PgBackRest => true,
+            Self::Tarball | Self::Chain | Self::Basebackup | Self::Files | Self::PgBackRest => true,
             Self::Guest | Self::Sizes | Self::Delta => false,
         }
     }
 
     /// All measurements, in the order in which BENCHMARKS.md lists them.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Tarball,
+        Self::Chain,
         Self::Basebackup,
         Self::Guest,
         Self::Files,
@@ -71,6 +76,7 @@ impl What {
     fn name(self) -> &'static str {
         match self {
             Self::Tarball => "tarball",
+            Self::Chain => "chain",
             Self::Basebackup => "basebackup",
             Self::Guest => "guest",
             Self::Files => "files",
@@ -139,6 +145,7 @@ pub(crate) fn run(
         say(&format!("measuring {}", one.name()));
         let mut section = match one {
             What::Tarball => tarball::measure(&bench)?,
+            What::Chain => chain::measure(&bench)?,
             What::Basebackup => basebackup::measure(&bench)?,
             What::Guest => guest::measure(&bench)?,
             What::Files => files::measure(&bench)?,

@@ -12,7 +12,6 @@ use super::home::Home;
 use super::measure::Contestant;
 use crate::plugins::components;
 use crate::say;
-use crate::setup::BIN_DIR;
 
 /// A release build of the program, in a folder from which the server's user can run it.
 pub(crate) struct Ours<'a> {
@@ -34,6 +33,8 @@ pub(crate) struct Job<'a> {
     pub(crate) target: PathBuf,
     /// Whether the method builds on old data.
     pub(crate) keep_data: bool,
+    /// The directory of PostgreSQL's programs.
+    pub(crate) bin_dir: &'a Path,
 }
 
 /// Returns the grant for reading a directory.
@@ -85,10 +86,11 @@ impl<'a> Ours<'a> {
         self.home.user().write(
             &config,
             &format!(
-                "scope = \"bench\"\n\n[replica]\ndatadir = \"{datadir}\"\nbin_dir = \"{BIN_DIR}\"\nstate_dir = \"{state}\"\n\
+                "scope = \"bench\"\n\n[replica]\ndatadir = \"{datadir}\"\nbin_dir = \"{bin_dir}\"\nstate_dir = \"{state}\"\n\
                  methods = [\"{method}\"]\n\n[method.{method}]\nplugin = \"{plugin}\"\nno_leader = true\n{keep_data}\
                  grants = {{ {grants} }}\n[method.{method}.options]\n{options}\n",
                 datadir = job.target.display(),
+                bin_dir = job.bin_dir.display(),
                 state = self.home.path("state").display(),
                 method = job.method,
                 plugin = plugin.display(),

@@ -4,19 +4,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tests::cluster::{DatabaseState, minimal_cluster};
-use tests::pgbackrest::{PGBACKREST, STANZA};
+use tests::pgbackrest::{PGBACKREST, STANZA, newer_pgbackrest};
 use tests::server::run;
 
 use super::home::{TargetMedium, quoted, shell, size};
 use super::measure::{Contestant, Runs, race};
 use super::ours::{Job, reads};
 use super::{Bench, page};
+use crate::setup::BIN_DIR;
 
 /// The compressions, each with the wanted ratios to pgBackRest's wall time and processor time with two processes.
 const CODECS: [(&str, f64, f64); 3] = [("gz", 0.85, 0.85), ("zst", 1.0, 1.0), ("lz4", 1.0, 1.0)];
 
 /// The wanted ratio to pgBackRest's wall time with its defaults, which are one process and gz.
 const OF_DEFAULTS: f64 = 0.6;
+
+/// The wanted ratio to pgBackRest's wall time for files that are stored in blocks.
+const OF_BLOCKS: f64 = 1.1;
 
 /// The wanted upper limit in bytes for the peak memory in excess of a run that does almost nothing.
 const PEAK: u64 = 64 << 20;
@@ -32,9 +36,22 @@ enum Target {
 impl<'a> Bench<'a> {
     /// Returns the contestant that runs pgBackRest with this number of processes.
     fn theirs(&self, folder: &Path, processes: u32, target: &Path, then: Target) -> Contestant<'a> {
+        self.theirs_by(Path::new(PGBACKREST), folder, processes, target, then)
+    }
+
+    /// Returns the contestant that runs this release of pgBackRest.
+    fn theirs_by(
+        &self,
+        program: &Path,
+        folder: &Path,
+        processes: u32,
+        target: &Path,
+        then: Target,
+    ) -> Contestant<'a> {
         let delta = if then == Target::Kept { " --delta" } else { "" };
         let script = format!(
-            "{PGBACKREST} --config={} --stanza={STANZA} --process-max={processes} --pg1-path={}{delta} restore",
+            "{} --config={} --stanza={STANZA} --process-max={processes} --pg1-path={}{delta} restore",
+            quoted(program),
             quoted(&folder.join("pgbackrest.conf")),
             quoted(target)
         );
@@ -64,6 +81,7 @@ impl<'a> Bench<'a> {
             ),
             target: target.to_owned(),
             keep_data: is_kept,
+            bin_dir: Path::new(BIN_DIR),
         };
         self.ours.contestant(&job, move || home.warm(&warm))
     }
@@ -86,8 +104,9 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<String> {
          compression levels, and they are in the page cache. `pgbackrest restore` runs with two processes and, for gz, also with one, \
          which is its default. `understudy create` runs with two threads that transfer files. Its time includes the backup's WAL, which \
          pgBackRest leaves to `restore_command`, and the checks and the sync of the seal, but not the compilation of the component. \
-         Both check the SHA-1 of every file.\n\n{codecs}\n{delta}\n{files}\n{peak}",
+         Both check the SHA-1 of every file.\n\n{codecs}\n{blocks}\n{delta}\n{files}\n{peak}",
         cluster = bench.extent.cluster / 1_000_000,
+        blocks = blocks(bench)?,
         delta = delta(bench)?,
         files = files(bench)?,
         peak = peak(bench, in_all)?,
@@ -145,6 +164,35 @@ fn codecs(bench: &Bench<'_>) -> Result<(String, u64)> {
         }
     }
     Ok((format!("The repositories' backups take {}.\n\n{table}\n{verdicts}", sizes.join(", ")), highest))
+}
+
+/// Measures a repository in which files are stored in blocks, with the newer pgBackRest that writes their final format.
+fn blocks(bench: &Bench<'_>) -> Result<String> {
+    let home = bench.home;
+    let program = home.path("pgbackrest-newer");
+    std::fs::copy(newer_pgbackrest()?, &program)?;
+    let name = format!("repository-{}-blocks", bench.extent.cluster / 1_000_000);
+    let settings = "compress-type=zst\nrepo1-bundle=y\nrepo1-block=y\n";
+    let folder = home.repository_by(&program, &bench.cluster()?, &name, settings)?;
+    let mut table = page::head("target");
+    let mut verdicts = String::new();
+    for &medium in bench.extent.media {
+        let [ours, theirs] = ["blocks-ours", "blocks-theirs"].map(|name| home.target(medium, name));
+        let contestants = [
+            bench.theirs_by(&program, &folder, 2, &theirs, Target::Fresh),
+            bench.restoring_repository(&folder, &ours, Target::Fresh)?,
+        ];
+        let runs = race(home, bench.extent.rounds, &contestants)?;
+        bench.compare(&ours, &theirs)?;
+        home.remove(&ours)?;
+        home.remove(&theirs)?;
+        page::rows(&mut table, medium.name(), &runs, 0);
+        let what = format!("- blocks, target {}: the ratio of the wall times", medium.at());
+        verdicts += &page::wanted(&what, runs[1].wall() / runs[0].wall(), OF_BLOCKS);
+    }
+    Ok(format!(
+        "A full backup in blocks (`repo-block`) with zst, which the newer pgBackRest of Debian 13 has written and restores.\n\n{table}\n{verdicts}"
+    ))
 }
 
 /// Measures a data directory in which nothing changed.
@@ -234,6 +282,7 @@ fn peak(bench: &Bench<'_>, highest: u64) -> Result<String> {
         grants: reads(&copies),
         target: target.clone(),
         keep_data: false,
+        bin_dir: Path::new(BIN_DIR),
     };
     let runs = race(home, bench.extent.rounds, &[bench.ours.contestant(&job, || Ok(()))?])?;
     home.remove(&target)?;

@@ -114,6 +114,7 @@ impl<'a> Bench<'a> {
             grants: reads(backup),
             target,
             keep_data: false,
+            bin_dir: Path::new(BIN_DIR),
         };
         self.ours.contestant(&job, move || home.warm(&warm))
     }
