@@ -7,7 +7,7 @@
 //! higher truncation block length, which some servers write for the first segments of a truncated relation, means the whole segment.
 //!
 //! WAL-G (`internal/databases/postgres/pagefile.go`): `wi1` and 0x55, the size of the file in bytes (eight bytes), the number of pages and
-//! the page numbers (four bytes each), and the pages. WAL-G ignores pages beyond the size of the file.
+//! the page numbers (four bytes each), and the pages. Pages beyond the size of the file are ignored, as by `--reverse-unpack`.
 //!
 //! All numbers are little-endian. PostgreSQL writes them in the byte order of the server's machine; big-endian backups are not read.
 
@@ -35,9 +35,6 @@ pub(crate) enum Content {
     Unknown,
 }
 
-/// Directories of which WAL-G stores no increments (`transactionStateDirectories` in WAL-G's pagefile.go).
-const WHOLE_IN_WAL_G: [&str; 3] = ["pg_xact", "pg_clog", "pg_multixact"];
-
 /// Returns the path of the file that the member `name` belongs to, and what its content is. PostgreSQL has increments of relations, which
 /// lie in `base`, `global` and `pg_tblspc`. WAL-G may have increments of any file with a number as its name.
 pub(crate) fn file_of(format: IncrementFormat, name: &str) -> (String, Content) {
@@ -46,7 +43,6 @@ pub(crate) fn file_of(format: IncrementFormat, name: &str) -> (String, Content) 
     let top = directory.split('/').next().unwrap_or("");
     match format {
         IncrementFormat::Postgresql if !matches!(top, "base" | "global" | "pg_tblspc") => whole(),
-        IncrementFormat::WalG if WHOLE_IN_WAL_G.contains(&top) => whole(),
         IncrementFormat::Postgresql => match file.strip_prefix(PREFIX) {
             Some(file) if !file.is_empty() => (format!("{directory}/{file}"), Content::Increment),
             _ => whole(),

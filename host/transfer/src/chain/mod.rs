@@ -128,17 +128,36 @@ enum File {
 pub(crate) struct Pages {
     /// Only pages below this one are taken from older backups. The other missing pages are zeros.
     end: u32,
-    /// One bit for each page that is written.
+    /// One bit for each page that is written; empty while no page is.
     written: Vec<u64>,
     page_size: PageSize,
-    _charge: Charge,
+    charge: Charge,
 }
 
 impl Pages {
     /// Returns whether an older backup must provide page `number`.
     pub(crate) fn lacks(&self, number: u32) -> bool {
         let (word, bit) = (number / 64, number % 64);
-        number < self.end && self.written.get(word as usize).is_some_and(|word| word >> bit & 1 == 0)
+        number < self.end && self.written.get(word as usize).is_none_or(|word| word >> bit & 1 == 0)
+    }
+
+    /// Makes the map, unless it exists. A file that did not change in any increment so far has none: PostgreSQL stores an increment without
+    /// pages for each such file.
+    ///
+    /// # Errors
+    /// `Limit` if too little memory is left.
+    pub(crate) fn make_map(&mut self) -> Result<(), Error> {
+        if self.written.is_empty() {
+            let words = self.end.div_ceil(64);
+            self.charge.grow(8 * u64::from(words) + ALLOCATION_OVERHEAD, "the map of a file's pages")?;
+            self.written = vec![0; words as usize];
+        }
+        Ok(())
+    }
+
+    /// Takes no more pages from older backups than a file of `count` pages has.
+    pub(crate) fn shorten(&mut self, count: u32) {
+        self.end = self.end.min(count);
     }
 
     /// Returns the size of a page.
@@ -280,16 +299,9 @@ impl Chain {
         }
     }
 
-    /// Makes the map of a file of which the first archive that contains it has only some pages. Older backups provide pages below `end`.
-    ///
-    /// # Errors
-    /// `Limit` if too little memory is left.
-    pub(crate) fn pages(&self, end: u32) -> Result<Pages, Error> {
-        let words = u64::from(end).div_ceil(64);
-        let what = "the map of a file's pages";
-        let charge = self.memory.charge(8 * words + ALLOCATION_OVERHEAD, what)?;
-        let written = vec![0; usize::try_from(words).unwrap_or(usize::MAX)];
-        Ok(Pages { end, written, page_size: self.page_size, _charge: charge })
+    /// Returns the pages of a file of which the first archive that contains it has only some. Older backups provide pages below `end`.
+    pub(crate) fn pages(&self, end: u32) -> Pages {
+        Pages { end, written: Vec::new(), page_size: self.page_size, charge: self.memory.charge_anyway(0) }
     }
 
     /// Ends with a file that still lacks pages.

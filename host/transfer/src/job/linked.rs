@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::budget::Charge;
 use crate::chain::increment::{self, Content, Header, HeaderReader, WAL_G};
-use crate::chain::{Chain, ChainUse, Needed, Pages};
+use crate::chain::{Chain, ChainUse, IncrementFormat, Needed, Pages};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::job::state::State;
@@ -262,18 +262,25 @@ impl<'a> Linked<'a> {
         let (file, mut pages, is_first) = match needed {
             Needed::Pages(pages) => (Scattered::open(destination, directories, &self.place)?, pages, false),
             Needed::Whole | Needed::Nothing => {
-                let pages = self.chain.pages(header.end)?;
+                let pages = self.chain.pages(header.end);
                 let size = u64::from(header.count) * self.chain.page_size().bytes();
                 let mode = self.job.target().modes.0;
                 (Scattered::create(destination, directories, &self.place, size, mode)?, pages, true)
             }
         };
+        if !header.pages.is_empty() {
+            pages.make_map()?;
+        }
         let needs = |pages: &mut Pages, number: u32| {
             let needed = if is_first { number < header.count } else { pages.lacks(number) };
             pages.mark(number);
             needed.then_some(number)
         };
         let numbers = header.pages.iter().map(|number| needs(&mut pages, *number)).collect();
+        if self.chain.format() == IncrementFormat::WalG {
+            // WAL-G cuts the file to this size before it applies the newer increments. PostgreSQL's newest increment says it for all.
+            pages.shorten(header.count);
+        }
         Ok(Stage::Increment { file, pages, numbers, at: 0, _charge: header.charge })
     }
 

@@ -133,6 +133,18 @@ fn increments_of_wal_g_are_known_by_their_beginning() {
 }
 
 #[test]
+fn pages_that_a_middle_backup_of_wal_g_has_cut_off_do_not_come_back() {
+    let scene = Scene::new();
+    let chain = chain(IncrementFormat::WalG);
+    // The file shrank to two pages and grew to four, whose last pages are zeros and therefore in no increment.
+    let newest = archive(&[file("base/5/1", &wal_g(4 * PAGE as u64, &[(0, 30)]))]);
+    let middle = archive(&[file("base/5/1", &wal_g(2 * PAGE as u64, &[]))]);
+    let oldest = archive(&[file("base/5/1", &pages(&[10, 11, 12, 13]))]);
+    unpack_all(&scene, &chain, &[newest, middle, oldest]).unwrap();
+    assert!(scene.read("base/5/1") == pages(&[30, 11, 0, 0]));
+}
+
+#[test]
 fn large_and_small_files_of_a_compressed_chain_are_combined() {
     // Large files are written while they arrive, small ones in batches.
     for count in [3_u32, 40, 1000] {
