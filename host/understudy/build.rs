@@ -121,11 +121,12 @@ fn pick() -> Result<Toolchain, String> {
         None if rustup_has_target() => Ok(Toolchain::Rustup),
         None if debian_is_there() => Ok(Toolchain::Debian),
         Some(_) | None => Err(format!(
-            "the methods tarball, mirror, pgbackrest and command are included in a release build of understudy, and nothing here \
-             builds them for {TARGET}. Do one of these:\n\
+            "the methods tarball, mirror, pgbackrest, barman, walg and command are included in a release build of understudy, and nothing \
+             here builds them for {TARGET}. Do one of these:\n\
              \x20 rustup target add {TARGET}\n\
              \x20 apt-get install {} (Debian 12 has them in bookworm-security and bookworm-updates)\n\
-             \x20 set {READY} to a directory that holds tarball.wasm, mirror.wasm, pgbackrest.wasm and command.wasm\n\
+             \x20 set {READY} to a directory that holds tarball.wasm, mirror.wasm, pgbackrest.wasm, barman.wasm, walg.wasm and \
+             command.wasm\n\
              \x20 build with --no-default-features, for a program without methods, which finds them in its plugin path",
             DEBIAN_PACKAGES.join(" ")
         )),

@@ -90,7 +90,7 @@ fn a_strict_check_fails_unless_every_method_can_be_used() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_hanging_plan_and_a_stalled_create_time_out_and_the_next_method_is_tried() {
+fn the_next_method_is_tried_after_a_timeout_of_a_hanging_plan_or_of_a_stalled_create() {
     let primary = Primary::start("stalls", 10).unwrap();
     for (name, limits, when, says) in [
         ("plan-loops", "plan_timeout = \"1s\"", "plan", "plan_timeout"),
@@ -132,8 +132,7 @@ fn a_method_that_needs_the_parameters_fails_its_plan_with_no_params() {
     assert_eq!(ended.attempt("tarball")["touched"], false, "{}", ended.output);
 }
 
-/// Kills the shell that started a run, and checks that the run ends. The run's direct parent is a second shell, as with a wrapper
-/// script.
+/// Starts a run from a shell within a shell, as with a wrapper script. Kills the outer shell, and checks that the run ends.
 fn check_that_run_ends_with_its_parent(primary: &Primary, name: &str, setting: &str, arguments: &str) {
     let replica =
         primary.replica(name, &["hostile", "basebackup"], setting, &primary.hostile("sleep", "")).unwrap();
@@ -168,7 +167,7 @@ fn a_run_ends_with_its_parent_if_configured_or_started_by_patroni() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_report_has_configuration_versions_and_grants_and_no_secret() {
+fn the_report_has_the_configuration_the_versions_and_the_grants_but_no_secret() {
     let primary = Primary::start("about", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
     let replica = primary.replica("replica", &["tarball"], "", &primary.tarball(&backup)).unwrap();

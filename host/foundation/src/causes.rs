@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// Returns the message of an error and those of all its causes, separated by colons. A message that already ends with that of its cause
-/// appears once.
+/// Returns the message of an error and those of all its causes, separated by colons. A cause's message is left out if the
+/// text so far already ends with it.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,7 +1,7 @@
 //! Landlock: restrictions that a thread puts on itself. Every thread and process that it starts inherits them.
 //!
 //! A kernel enforces the rights that it knows. [`Domain::enter`] returns the version of Landlock's interface (the ABI) that the
-//! kernel has, and fails if the operator requires a later version.
+//! kernel has, or the newest that the library knows if that is lower, and fails if the operator requires a later version.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -203,7 +203,7 @@ impl Allowed {
     }
 }
 
-/// Returns the kernel's ABI. Starts a thread for it, because only a thread that restricts itself learns the ABI.
+/// Returns the kernel's ABI. Starts a thread for it, because the library tells the ABI only to a thread that restricts itself.
 ///
 /// # Errors
 /// [`LandlockError::TooOld`] if it is below `require`.
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn that_signals_stay_within_a_domain_is_proven_only_where_the_domain_scopes_them() {
+    fn a_proof_about_signals_is_given_only_if_the_domain_scopes_signals() {
         if kernel_abi(None).unwrap() < ABI_OF_SIGNALS {
             eprintln!("this kernel's Landlock does not scope signals: nothing to try");
             return;

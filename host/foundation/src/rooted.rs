@@ -5,7 +5,8 @@
 //! program runs, cannot redirect it. Linux 5.6 or later is needed.
 //!
 //! Errors are [`std::io::Error`]s. Their text says which action failed on which path and why; their kind is the kernel's
-//! (`NotFound`, `StorageFull`, ...).
+//! (`NotFound`, `StorageFull`, ...). Two errors are this module's own: `InvalidInput` for something other than a regular file, and
+//! `FileTooLarge`.
 
 mod metadata;
 mod path;
@@ -207,7 +208,7 @@ impl Directory {
     /// Renames `from` to `to`. Replaces a file that has the new name.
     ///
     /// # Errors
-    /// Fails if the old name does not exist or the new name is a directory.
+    /// Fails if the old name does not exist or if the new name is a directory, unless that is empty and the old name is a directory too.
     pub fn rename(&self, from: &RelativePath, to: &RelativePath) -> io::Result<()> {
         self.rename_with(from, to, RenameFlags::empty())
     }
@@ -351,7 +352,7 @@ impl Directory {
         Ok(empty)
     }
 
-    /// Returns whether a file system is mounted at this entry.
+    /// Returns whether a file system is mounted at this entry, or at a directory on the path to it.
     ///
     /// # Errors
     /// Fails if it does not exist or cannot be opened.

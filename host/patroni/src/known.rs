@@ -60,11 +60,16 @@ pub(crate) fn advice(program: &str, arguments: &[String]) -> Advice {
              without this program:"
                 .to_owned(),
         );
+        advice.instead.push("[method.pgbackrest]".to_owned());
+        if has("--delta") {
+            // Without `keep_data`, the directory is emptied first, and no file is left that `delta` could keep.
+            advice.instead.push("keep_data = true".to_owned());
+        }
         advice.instead.extend([
-            "[method.pgbackrest]".to_owned(),
             format!("options = {{ stanza = {}{delta} }}", crate::toml::text(stanza)),
             "grants.stores.repo = { url = \"file:///var/lib/pgbackrest\" }   # repo1-path, or s3://BUCKET/PATH".to_owned(),
         ]);
+        advice.lines.push(options_of("pgbackrest"));
         advice.lines.push(
             "To keep this program, see examples/pgbackrest-cli: the program needs grants to read its \
              configuration and its repository."
@@ -72,23 +77,40 @@ pub(crate) fn advice(program: &str, arguments: &[String]) -> Advice {
         );
     } else if has("barman-cloud-restore") {
         advice.lines.push(
-            "See examples/barman-cloud: the program needs grants to read Python's packages and to \
-             connect to its store."
+            "The method `barman` that comes with Understudy reads the same backups without this program:"
+                .to_owned(),
+        );
+        advice.instead.extend([
+            "[method.barman]".to_owned(),
+            "options = { store = \"repo\", server = \"SERVER\" }".to_owned(),
+            format!("{BUCKET}   # SOURCE_URL and SERVER_NAME of the program"),
+        ]);
+        advice.lines.push(options_of("barman"));
+        advice.lines.push(
+            "To keep this program, see examples/barman-cloud: the program needs grants to read Python's \
+             packages and to connect to its store."
                 .to_owned(),
         );
     } else if words.iter().any(|word| word.starts_with("patroni_barman") || *word == "barman") {
         advice.refused = Some(
             "Barman writes the data directory from its own host through SSH, so Understudy cannot check what it does: use \
-             `barman-cloud-restore` on this host instead (examples/barman-cloud)"
+             the method `barman` (docs/src/methods.md) if this host can read the directory of the Barman server, or \
+             `barman-cloud-restore` on this host (examples/barman-cloud)"
                 .to_owned(),
         );
     } else if has("wal-g") && has("backup-fetch") {
         // The next branch matches `wal-g` too, so this one must come first.
         advice.lines.push(
-            "No method that comes with Understudy reads WAL-G's backups. The program needs a grant \
-             to connect to its store (`network`)."
+            "The method `walg` that comes with Understudy reads the same storages without this program:"
                 .to_owned(),
         );
+        advice.instead.extend([
+            "[method.walg]".to_owned(),
+            "options = { store = \"repo\" }".to_owned(),
+            format!("{BUCKET}   # WALG_S3_PREFIX"),
+        ]);
+        advice.lines.push(options_of("walg"));
+        advice.lines.push("To keep this program, grant it a connection to its store (`network`).".to_owned());
     } else if words.iter().any(|word| matches!(*word, "wal-e" | "wal_e" | "patroni_wale_restore" | "wal-g")) {
         advice
             .lines
@@ -109,6 +131,15 @@ pub(crate) fn advice(program: &str, arguments: &[String]) -> Advice {
         advice.refused.get_or_insert(reason);
     }
     advice
+}
+
+/// The grant of a store, as a line of TOML with placeholders.
+const BUCKET: &str =
+    "grants.stores.repo = { url = \"s3://BUCKET/PATH\", region = \"REGION\", credentials = \"auto\" }";
+
+/// Returns a line that says where the manual describes the options of a method that comes with Understudy.
+fn options_of(method: &str) -> String {
+    format!("The options of `{method}` are described in docs/src/methods.md.")
 }
 
 /// Returns the value of a long option, which is one word (`--name=value`) or two.

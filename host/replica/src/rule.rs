@@ -133,7 +133,7 @@ words! {
         /// `pg_control`.
         BackupLabel = "backup_label", Seal, "Never remove the label; for an atomic snapshot set `snapshot = true`.";
         /// The label or a file is of an incremental backup.
-        Incremental = "incremental", Seal, "Run `pg_combinebackup` first.";
+        Incremental = "incremental", Seal, "Use `tarball` or `barman`, which combine a chain, or run `pg_combinebackup` first.";
         /// The backup starts or ends where the source's history never was.
         Timeline = "timeline", Seal, "Choose an older or newer backup.";
         /// `pg_wal` holds WAL or history that the source never had, or a snapshot lacks its own WAL. As a finding: the start

@@ -140,8 +140,9 @@ trait Backend: Send + Sync + 'static {
     /// Returns the metadata of an object.
     async fn head(&self, key: &str) -> Result<Object, Failure>;
 
-    /// Opens an object, or a range of it, which begins within the object and has at least one byte. With `known`, the object must
-    /// be unchanged: a backend may let the store check that, and the caller checks it in any case.
+    /// Opens an object, or a range of it. The range has at least one byte, and may lie outside of the object: then this fails, or the
+    /// caller refuses the range by the size that is returned. With `known`, the object must be unchanged: a backend may let the store
+    /// check that, and the caller checks it in any case.
     async fn open(
         &self,
         key: &str,
@@ -175,8 +176,9 @@ impl Store {
     /// Opens a store. Makes no requests.
     ///
     /// # Errors
-    /// `Invalid` if this kind of store does not know the URL, a setting or a credential; the message names the nearest known one.
-    /// Fails if a `file://` directory cannot be opened.
+    /// `Invalid` if no kind of store has the URL's scheme, if this kind does not have a setting or a credential, or if one cannot be used.
+    /// For an unknown scheme or setting, the message names the nearest known one, or the known ones if none is near. Fails if a `file://`
+    /// directory cannot be opened.
     pub fn open(config: &StoreConfig, runtime: &tokio::runtime::Handle) -> Result<Self, Error> {
         Self::open_in(config, &|name| std::env::var_os(name), runtime)
     }
@@ -334,8 +336,8 @@ impl Store {
         self.with_permit(about, tries, request).await
     }
 
-    /// Runs `request` with a permit, and sends a notice after a long time without a response. The backend limits the time itself,
-    /// because only it knows how many requests it makes.
+    /// Runs `request` with a permit, and sends a notice after a long time without a response. `request` must limit its own time,
+    /// because only a backend knows how many requests it makes.
     async fn with_permit<T>(
         &self,
         about: &str,
@@ -367,7 +369,8 @@ impl Store {
     /// credentials were refused and there are already new ones.
     ///
     /// # Errors
-    /// The failure itself if it is permanent, or no time is left for a retry.
+    /// The failure if it is permanent; the failure with the number of tries if no time is left for a retry; the failure with the reason if
+    /// its credentials were refused and cannot be renewed.
     async fn wait_before_retry(
         &self,
         about: &str,
@@ -415,8 +418,9 @@ impl Inner {
     /// Removes the store's prefix from a whole key that the store lists for the prefix `requested`.
     ///
     /// # Errors
-    /// `Failed` if the key does not begin with `requested`, or is not a valid key. If such a key were left out, a backup could seem to be
-    /// complete, and no request could continue after a page that ends with the key.
+    /// `Failed` if the key does not begin with `requested`, or is not a valid key. If such a key were left out, an incomplete
+    /// backup could seem complete. If it were the last key of a page, the next page could not be requested, because `scan` accepts only a
+    /// valid key as `after`.
     fn listed(&self, whole: &str, requested: &str) -> Result<String, Error> {
         let key = self.prefix.strip(whole).filter(|_| whole.starts_with(requested));
         let key = key.ok_or_else(|| {

@@ -22,7 +22,7 @@ pub(super) fn size(block: &Block) -> Result<Option<u64>, Wrong> {
     }
     match size_of(&block[124..136]) {
         Some(size) if (1..=LIMIT).contains(&size) => Ok(Some(size)),
-        _ => Err(Wrong::Header("its extended header is empty or too large")),
+        _ => Err(Wrong::Header("its extended header is empty or too large, or its size is not a number")),
     }
 }
 
@@ -39,11 +39,13 @@ impl Extended {
                 "size" if extended.size.is_none() => {
                     let size = value.parse::<i64>().ok().and_then(|size| u64::try_from(size).ok());
                     extended.size = Some(
-                        size.ok_or("its extended header has a size that is not a number from 0 to 2^63")?,
+                        size.ok_or("its extended header has a size that is not a number from 0 to 2^63 - 1")?,
                     );
                 }
                 "path" | "size" => {
-                    return Err("its extended header has a wrong name, or a name or a size twice");
+                    return Err(
+                        "its extended header has a name with a NUL byte, more than one name, or more than one size",
+                    );
                 }
                 key if key.starts_with("GNU.sparse.") => {
                     return Err("its extended header is that of a sparse file");

@@ -53,7 +53,7 @@ pub(super) fn parse(block: &Block, is_of_wal_g: bool, extended: Option<Extended>
         }
     };
     let Some(size) = extended_size.or_else(|| size(&block[124..136])) else {
-        return refuse("whose size is not a number from 0 to 2^63");
+        return refuse("whose size is not a number from 0 to 2^63 - 1");
     };
     match kind {
         Kind::Directory if size > 0 => refuse("that is a directory and has contents"),

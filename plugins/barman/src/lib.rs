@@ -64,8 +64,8 @@ impl Method for Barman {
             ))
             .option(OptionSpec::integer("target-timeline").doc("the newest backup on this timeline"))
             .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
-                "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all up to the \
-                 position of the source, along its timelines",
+                "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all archived \
+                 up to the first gap, along the source's timelines",
             ))
             .need(Need::new(NeedKind::Directory, "directory", "the backup is read from there").optional())
             .need(Need::new(NeedKind::Store, "store", "the backup is read from there").optional())

@@ -62,8 +62,8 @@ impl Method for PgBackRest {
                  have are removed",
             ))
             .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
-                "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all up to the \
-                 position of the source, along its timelines",
+                "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all archived \
+                 up to the first gap, along the source's timelines",
             ))
             .need(Need::new(NeedKind::Store, REPOSITORY, "the repository, unless `repositories` names others").optional())
             .need(Need::new(NeedKind::Key, REPOSITORY, "the pass phrase of an encrypted repository").optional())

@@ -189,7 +189,7 @@ fn segments_are_restored_and_marked_as_archived_and_those_without_a_digest_are_r
 }
 
 #[test]
-fn a_history_of_another_cluster_is_refused_with_the_place_of_the_archive() {
+fn the_message_about_a_history_of_another_cluster_names_what_clusters_archive_to() {
     let root = tempfile::tempdir().unwrap();
     let source = Source {
         server_version: 150_018,

@@ -22,7 +22,7 @@ pub enum Wal {
     None,
     /// The WAL that the backup needs to become consistent.
     Consistent,
-    /// All archived WAL up to the position of the source, along the source's timelines.
+    /// All archived WAL up to the first gap, along the source's timelines.
     Latest,
 }
 
@@ -203,7 +203,7 @@ pub struct Route<A> {
     last: u64,
     /// The timelines of the source, if they are known.
     timelines: Option<Timelines>,
-    /// Whether the route continues up to the position of the source.
+    /// Whether the route continues after the WAL that the backup needs, up to the first gap in the archive.
     follows_source: bool,
     /// The number of the next segment.
     next: u64,
@@ -266,7 +266,7 @@ impl<A: Archive> Route<A> {
         }))
     }
 
-    /// Returns whether the route continues up to the position of the source.
+    /// Returns whether the route continues after the WAL that the backup needs, up to the first gap in the archive.
     pub fn follows_source(&self) -> bool {
         self.follows_source
     }

@@ -58,8 +58,8 @@ fn control(depends: &str, kibibytes: u64) -> String {
         \x20WebAssembly component in a sandbox: it can use the data directory and what the\n\
         \x20configuration grants, and nothing else of the machine.\n\
         \x20.\n\
-        \x20This package has the program and the methods tarball, mirror, pgbackrest\n\
-        \x20and command.\n"
+        \x20This package has the program and the methods tarball, mirror, pgbackrest,\n\
+        \x20barman, walg and command.\n"
     )
 }
 

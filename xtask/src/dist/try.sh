@@ -27,7 +27,7 @@ understudy --version
 step "its methods are found as files, and without them in the program"
 understudy inspect tarball | tee /tmp/inspected | head -n 4
 grep -q '/usr/lib/understudy/plugins/tarball.wasm' /tmp/inspected || fail "the file of the package is not used"
-for method in tarball mirror pgbackrest command; do
+for method in tarball mirror pgbackrest barman walg command; do
     UNDERSTUDY_PLUGIN_PATH=/nowhere understudy inspect "$method" >/tmp/inspected
     grep -q "$method (included in the program)" /tmp/inspected || fail "$method is not included in the program"
 done

@@ -8,7 +8,8 @@ use super::escapes::{Decoded, Encoding};
 /// The original text or a decoded copy.
 pub(super) struct View<'a> {
     bytes: Cow<'a, [u8]>,
-    /// For each byte, the position in the original at which its encoding begins; then the position of the end. `None` for the original.
+    /// For each byte, the position in the original at which its encoding begins; then the position of the end. `None` for the original,
+    /// and if no positions are kept.
     from: Option<Vec<usize>>,
     /// Whether positions are kept.
     is_mapped: bool,

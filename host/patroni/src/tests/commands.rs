@@ -125,11 +125,22 @@ fn the_configuration_has_advice_for_well_known_programs() {
     for (command, part) in [
         (
             "/usr/bin/pgbackrest --stanza=main --delta restore",
-            "#options = { stanza = \"main\", delta = true }",
+            "#keep_data = true\n#options = { stanza = \"main\", delta = true }",
         ),
-        ("/usr/bin/pgbackrest --stanza main restore", "#options = { stanza = \"main\" }"),
+        (
+            "/usr/bin/pgbackrest --stanza main restore",
+            "#[method.pgbackrest]\n#options = { stanza = \"main\" }",
+        ),
+        (
+            "/usr/bin/barman-cloud-restore s3://b main latest",
+            "#[method.barman]\n#options = { store = \"repo\", server",
+        ),
         ("/usr/bin/barman-cloud-restore s3://b main latest", "examples/barman-cloud"),
-        ("/usr/bin/wal-g backup-fetch /data LATEST", "WAL-G"),
+        (
+            "/usr/bin/wal-g backup-fetch /data LATEST",
+            "#[method.walg]\n#options = { store = \"repo\" }\n#grants.stores.repo",
+        ),
+        ("/usr/bin/wal-g backup-fetch /data LATEST", "a connection to its store (`network`)"),
         ("/usr/bin/patroni_wale_restore", "examples/wal-e-script"),
         ("/usr/bin/pg_basebackup", "Understudy's method `basebackup`"),
         ("/bin/bash /opt/restore.sh", "read = [\"/opt/restore.sh\"]"),
@@ -146,5 +157,8 @@ fn the_configuration_has_advice_for_well_known_programs() {
     ] {
         let conversion = with(&format!("  create_replica_methods: [m]\n  m:\n    command: {command}\n"));
         assert_eq!(conversion.not_carried.len(), 1, "{command}: {:?}", told(&conversion.not_carried));
+        if command.ends_with("recover") {
+            tells(&conversion.not_carried, &["the method `barman`"]);
+        }
     }
 }

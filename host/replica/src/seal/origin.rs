@@ -89,7 +89,7 @@ fn check_label(
 ) -> Result<(), Problem> {
     if label.start.incremental_from.is_some() {
         let message = "`backup_label` belongs to an incremental backup (INCREMENTAL FROM LSN), which is not a data \
-                       directory: `pg_combinebackup` combines it with the backups that it builds on";
+                       directory: use `tarball` or `barman`, which combine a chain, or run `pg_combinebackup` first";
         return Err(Problem::new(Rule::Incremental, message));
     }
     let Start { start_lsn, timeline, segment: named, .. } = &label.start;

@@ -184,8 +184,8 @@ impl Visitor<'_> {
         let metadata = &found.metadata;
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"INCREMENTAL.")) {
             let message = format!(
-                "{} is part of an incremental backup: `pg_combinebackup` makes a data directory from that backup and the backups \
-                 that it builds on",
+                "{} is part of an incremental backup: use `tarball` or `barman`, which combine a chain, or run \
+                 `pg_combinebackup` first",
                 named()
             );
             return Err(Problem::new(Rule::Incremental, message));

@@ -69,7 +69,7 @@ impl Ranged for &Piece {
 }
 
 impl Item {
-    /// Validates a file to put together. `origin` returns the origin with an index.
+    /// Validates a file to put together. `origin` returns the origin for an index.
     ///
     /// # Errors
     /// `Invalid`, and the message says what is wrong; `Limit` if there are too many pieces or extents.
@@ -101,7 +101,7 @@ impl Item {
         })
     }
 
-    /// Returns the memory of the item, its slot in the queue and its outcome.
+    /// Returns how many bytes of memory the item, its slot in the queue and its outcome need together.
     pub(super) fn bytes(&self) -> u64 {
         let of_piece = |piece: &Piece| {
             let extents = piece.extents.capacity() * size_of::<Extent>();
@@ -181,8 +181,8 @@ fn assemble(
     Ok(Action::Written)
 }
 
-/// Writes the pieces of which the existing file lacks a byte. Returns false if the file must be replaced: this user may not write to it, or
-/// it has another digest afterwards, because blocks with the same digests differed.
+/// Writes each piece that is not entirely within blocks that the existing file already has. Returns false if the file must be replaced:
+/// this user may not write to it, or it has another digest afterwards, for example because blocks with the same digests differed.
 fn update(
     worker: &mut Worker,
     job: &Arc<State>,

@@ -75,12 +75,14 @@ impl StoreConfig {
         kinds::secret_files_of_environment(self, environment)
     }
 
-    /// Returns everything that is wrong with this store and that can be found without a request and without reading a file.
+    /// Returns the mistakes in the URL, the settings and the environment variables of this store. Makes no request and reads no file. The
+    /// credentials that are given are checked when the store is opened.
     pub fn mistakes(&self, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Mistake> {
         kinds::mistakes(self, environment)
     }
 
-    /// Returns whether a text is an origin to which a web server may redirect: `HOST:PORT`, an IPv6 address in brackets.
+    /// Returns whether a text is an origin to which a web server may redirect: `HOST:PORT`, where an IPv6 address is in
+    /// brackets.
     pub fn is_redirect(text: &str) -> bool {
         super::http::Origin::parse(text).is_some()
     }
@@ -112,7 +114,7 @@ pub enum Credentials {
     /// No credentials: requests are not signed.
     #[default]
     None,
-    /// The credentials that the provider chain finds in the environment of the program or gets from a service on the machine
+    /// The credentials that the provider chain finds in the environment of the program or gets from a service of the cloud
     /// (`credentials = "auto"`).
     Auto,
     /// These secrets, by their names in the configuration (`access_key_id`, `token`, ...).

@@ -163,7 +163,7 @@ mod tests {
         assert!(body.frame().await.is_none());
         wait.await.unwrap();
 
-        // A body of a known length may be dropped before its end is read.
+        // hyper may drop a body of a known length before it reads the end. A dropped body counts as ended.
         let (_frames, coming) = unbounded_channel();
         let (body, sent) = SentBody::new(Coming(coming).boxed_unsync());
         drop(body);

@@ -35,7 +35,8 @@ const LONG: usize = 64 << 10;
 /// The most bytes of any other value.
 const SHORT: usize = 4096;
 
-/// Returns what is wrong with a value; `None` if it can be used. Never quotes the value, because it may be secret.
+/// Returns what is wrong with a value; `None` if nothing wrong is found. A JSON object is checked only for its length. Never quotes the
+/// value, because it may be secret.
 pub(super) fn wrong(kind: ValueKind, value: &str) -> Option<String> {
     if value.is_empty() {
         return Some("is empty".to_owned());
@@ -96,7 +97,7 @@ fn wrong_address(value: &str) -> Option<String> {
     check_address(&url).err().map(|error| error.message).or_else(|| wrong_characters(value))
 }
 
-/// Finds a character that this crate's URL parser would encode and the library's parser would refuse.
+/// Finds a character that must be percent-encoded in a URL: parsers treat it differently, and some refuse it.
 fn wrong_characters(value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
     let other = value.chars().find(|character| !allowed(*character))?;

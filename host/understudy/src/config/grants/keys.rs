@@ -19,7 +19,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "file",
         "path",
         "one of `file` and `env` is required",
-        "the file that holds the pass phrase. One newline at the end is removed. A file has at most 64 \
+        "the file that holds the pass phrase or key. One newline at the end is removed. A file has at most 64 \
          KiB, belongs to the program's user or to root, and must not be readable by others (PostgreSQL's \
          rule for `ssl_key_file`)",
     ),
@@ -27,7 +27,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "env",
         "text",
         "one of `file` and `env` is required",
-        "the variable of the environment that holds the pass phrase. One newline at the end is removed",
+        "the variable of the environment that holds the pass phrase or key. One newline at the end is removed",
     ),
     Key::new(
         "stores",

@@ -211,7 +211,7 @@ fn credentials_that_auto_finds_in_the_environment_are_known_as_secrets() {
 }
 
 #[test]
-fn a_secret_in_a_linked_directory_is_read_because_kubernetes_mounts_secrets_so() {
+fn a_secret_in_a_linked_directory_is_read_because_kubernetes_mounts_secrets_that_way() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("..2026")).unwrap();
     let file = folder.path().join("..2026/password");
@@ -227,7 +227,7 @@ fn a_secret_in_a_linked_directory_is_read_because_kubernetes_mounts_secrets_so()
 }
 
 #[test]
-fn the_message_about_an_unusable_variable_for_auto_names_the_variable() {
+fn the_message_names_a_variable_that_auto_cannot_use() {
     use std::os::unix::ffi::OsStringExt;
     let long = "x".repeat(70_000);
     let s3 = &[
