@@ -30,6 +30,7 @@ const URLLIB: Caller = Caller { name: "caller-python", options: "by = \"urllib\"
 /// The method in Rust that requests as `niquests` and `fetch` do: by `wasi:http`.
 const BY_HTTP: Caller = Caller { name: "caller", options: "by = \"http\"" };
 const NIQUESTS: Caller = Caller { name: "caller-python", options: "by = \"niquests\"" };
+const RAISE: Caller = Caller { name: "caller-python", options: "by = \"raise\"" };
 const FETCH: Caller = Caller { name: "caller-javascript", options: "" };
 
 /// A folder in which several methods run one after the other, and compile once.
@@ -149,6 +150,12 @@ fn a_method_in_python_reaches_what_is_granted_by_sockets_and_by_wasi_http() {
         bench.apply_every_remedy(NIQUESTS, (BY_HTTP, &url), &url, rounds);
     }
     bench.request_over_tls(NIQUESTS);
+    let raised = message(&bench.call(RAISE, "x", ""), RAISE);
+    assert!(
+        raised.contains("the method ended with: ") && raised.contains("Unexpected: no manifest at x"),
+        "{raised}"
+    );
+    assert!(!raised.contains("unreachable"), "{raised}");
 }
 
 #[test]

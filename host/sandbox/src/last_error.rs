@@ -4,16 +4,27 @@
 /// How many characters of the error are reported.
 const CHARACTERS: usize = 1000;
 
+/// The line before the call stack of an exception in Python.
+const TRACEBACK: &str = "Traceback (most recent call last)";
+
 /// Texts that mark a line of output as the message of an error.
-const ERRORS: [&str; 3] = ["Traceback (most recent call last)", "rror:", "xception"];
+const ERRORS: [&str; 3] = [TRACEBACK, "rror:", "xception"];
 
 /// Returns the error that ended a component, from its last lines on standard error. `None` if the lines contain no error.
 ///
 /// Rust writes `thread '..' panicked at FILE:LINE:COLUMN:`, the message on the next lines, and then a note. Python and most other
-/// languages write the line that names the error last.
+/// languages write the line that names the error last. A component of componentize-py panics after the line with the exception, and the
+/// message of that panic does not name the exception.
 pub(crate) fn find(lines: &[String]) -> Option<String> {
     let is_note = |line: &&String| line.trim_start().starts_with("note: ");
-    let word = match lines.iter().rposition(|line| line.contains("panicked at ")) {
+    let panicked = lines.iter().rposition(|line| line.contains("panicked at "));
+    let before_panic = &lines[..panicked.unwrap_or_default()];
+    let lines = match before_panic.iter().any(|line| line.contains(TRACEBACK)) {
+        true => before_panic,
+        false => lines,
+    };
+    let panicked = panicked.filter(|at| *at < lines.len());
+    let word = match panicked {
         Some(at) => {
             let place = lines[at].rsplit("panicked at ").next().unwrap_or_default().trim_end_matches(':');
             let said = lines[at + 1..]
@@ -55,6 +66,10 @@ mod tests {
     fn an_exception_is_the_last_line() {
         let text = "Traceback (most recent call last):\n  File \"app.py\", line 3\nValueError: no manifest\n";
         assert_eq!(of_text(text).as_deref(), Some("the method ended with: ValueError: no manifest"));
+        let panicked = format!(
+            "{text}\nthread '<unnamed>' (1) panicked at runtime/src/lib.rs:1293:21:\nPython function threw an unexpected exception\n"
+        );
+        assert_eq!(of_text(&panicked), of_text(text));
         assert_eq!(of_text(""), None);
         assert_eq!(of_text("copied 3 files"), None);
         assert!(

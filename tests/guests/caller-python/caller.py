@@ -1,5 +1,6 @@
 """A component that requests an address: with Python's own client over wasi:sockets, or with niquests over wasi:http. It always fails, with
-a message that begins with `answered` and the status and text that it got, or with `refused` and the error that it got."""
+a message that begins with `answered` and the status and text that it got, or with `refused` and the error that it got; or with an
+exception that it does not catch."""
 
 # Modules are part of the component only if they are imported when it is built. `socket` would import this codec at the first connection.
 import encodings.idna
@@ -28,7 +29,15 @@ def by_niquests(address):
         return response.status_code, response.content.decode()
 
 
-WAYS = {"urllib": by_urllib, "niquests": by_niquests}
+def by_raising(address):
+    raise Unexpected(f"no manifest at {address}")
+
+
+class Unexpected(BaseException):
+    """An exception that `create_replica` does not catch."""
+
+
+WAYS = {"urllib": by_urllib, "niquests": by_niquests, "raise": by_raising}
 
 
 class ReplicaMethod(exports.ReplicaMethod):
