@@ -224,11 +224,26 @@ fn old_data_is_reported_before_it_is_removed_and_unreadable_data_is_kept_without
     let checked = replica.command("check").output().unwrap();
     let text = String::from_utf8_lossy(&checked.stdout);
     assert_eq!(checked.status.code(), Some(0), "{text}");
-    for part in ["old data", &identifier, "PostgreSQL 15 cluster", "last checkpoint", "tablespaces in"] {
+    let parts = [
+        "old data",
+        &identifier,
+        "PostgreSQL 15 cluster",
+        "last checkpoint",
+        " MiB in ",
+        " files and directories",
+        "tablespaces in",
+    ];
+    for part in parts {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let again = replica.created_by("basebackup").unwrap();
+    let again = replica.create(&["--log-level", "debug"]).unwrap();
+    assert_eq!(again.code(), Some(0), "{}", again.output);
     assert!(again.report.to_string().contains("old data"), "{}", again.report);
+    let (before, _) = again.output.split_once("step empty").unwrap();
+    let said = before.lines().find(|line| line.contains("what the data directory holds is removed: "));
+    for part in parts {
+        assert!(said.is_some_and(|line| line.contains(part)), "{part}: {before}");
+    }
     let control = replica.datadir().join("global/pg_control");
     let mut bytes = fs::read(&control).unwrap();
     bytes[100] ^= 1;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::PostgresServer;
+use tests::server::{PostgresServer, run};
 
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -172,13 +172,25 @@ fn the_report_has_configuration_versions_and_grants_and_no_secret() {
     let primary = Primary::start("about", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
     let replica = primary.replica("replica", &["tarball"], "", &primary.tarball(&backup)).unwrap();
-    let report = replica.created_by("tarball").unwrap().report;
+    let ended = replica.created_by("tarball").unwrap();
+    // Standard output and standard error are the same file. Nothing follows the sentence about the result.
+    let last = ended.output.lines().last().unwrap();
+    let says = format!("created the replica in {} with tarball in ", replica.datadir().display());
+    assert!(last.starts_with(&says), "{}", ended.output);
+    let report = ended.report;
     assert_eq!(report["configuration"], replica.path("understudy.toml").to_str().unwrap());
     assert_eq!(report["server_version"].as_u64().unwrap() / 10_000, 15);
     let component = &report["components"][0];
     assert_eq!((&component["method"], &component["name"]), (&json!("tarball"), &json!("tarball")));
     assert!(component["path"].as_str().unwrap().ends_with("/tarball.wasm"));
     assert!(component["digest"].as_str().unwrap().starts_with("sha256:"));
+    let mut inspect = primary.playground.user().command(replica.command("inspect").get_program());
+    let inspected = run(inspect.args(["inspect", "--json", component["path"].as_str().unwrap()])).unwrap();
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    for (named, told) in [("version", &inspected["description"]["version"]), ("digest", &inspected["digest"])]
+    {
+        assert!(told.is_string() && component[named] == *told, "{named} {told}: {component}");
+    }
     assert!(component["grants"]["memory"].as_str().unwrap().starts_with("256"), "{component}");
     let read = format!("read {}", primary.backups().unwrap().display());
     assert!(component["grants"][&read].is_string(), "{component}");

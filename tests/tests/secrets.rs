@@ -161,8 +161,13 @@ fn invisible_characters_of_a_plugin_are_escaped_on_the_terminal_and_in_the_repor
         let ended = replica.create(flags).unwrap();
         let report = ended.report.to_string();
         assert!(ended.output.contains("115f") && report.contains("115f"), "{}", ended.output);
+        let written = fs::read_to_string(replica.path("report.json")).unwrap();
+        let denials = ended.denials("hostile");
+        assert!(denials.iter().any(|(_, what, _)| what.contains("115f")), "{denials:?}");
         for character in hidden.chars().filter(|character| !character.is_ascii()) {
             assert!(!ended.output.contains(character), "{character:?} in {}", ended.output);
+            // JSON could escape a character in the file, which would then be shown by whatever reads the report.
+            assert!(!written.contains(character) && !report.contains(character), "{character:?} in {report}");
         }
     }
 }
