@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::{PostgresServer, run};
+use tests::server::{Playground, PostgresServer, run};
 
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -114,6 +114,37 @@ fn a_hanging_plan_and_a_stalled_create_time_out_and_the_next_method_is_tried() {
         .replace("grants = { ", "stall_timeout = \"3s\"\ngrants = { rate = \"4MiB/s\", ");
     let replica = primary.replica("slow", &["tarball"], "", &section).unwrap();
     replica.created_by("tarball").unwrap();
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_limit_that_a_method_reaches_is_named_and_the_report_has_what_was_used_of_it() {
+    let playground = Playground::new("limits").unwrap();
+    for (behave, more, outcome, says, (key, limit)) in [
+        ("loop", "cpu = \"300ms\"", "timed-out", "`cpu`", ("cpu_seconds", 0.3)),
+        ("handles", "grants.open_files = 40", "failed", "`open_files` in its grants", ("open_files", 40.0)),
+        (
+            "log-flood",
+            "grants.log = { bytes = \"4KiB\" }",
+            "failed",
+            "`log` in its grants",
+            ("log_bytes", 4096.0),
+        ),
+    ] {
+        let replica = ReplicaFolder::new(&playground, behave).unwrap().with_shared_state(&playground);
+        let section = format!(
+            "[method.hostile]\nno_leader = true\n{more}\n[method.hostile.options]\nbehave = \"{behave}\"\ncount = 1000\n"
+        );
+        replica.configure("methods = [\"hostile\"]\n", &section).unwrap();
+        let ended = replica.create(&[]).unwrap();
+        assert_eq!((ended.code(), ended.attempts()), (Some(1), vec![("hostile", outcome)]), "{behave}");
+        assert!(ended.output.contains(says), "{behave}: {}", ended.output);
+        let usage = &ended.attempt("hostile")["usage"];
+        assert_eq!(usage[key]["limit"].as_f64(), Some(limit), "{behave}: {usage}");
+        let used = usage[key]["used"].as_f64().unwrap();
+        // A line of the log that does not fit is dropped as a whole. Processor time is measured from time to time.
+        assert!(used > 0.9 * limit && (used <= limit || behave == "loop"), "{behave}: {usage}");
+    }
 }
 
 #[test]
