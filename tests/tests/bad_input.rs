@@ -91,6 +91,18 @@ fn a_plugin_that_misbehaves_ends_with_the_outcome_of_its_fault() {
     let (outcome, attempt) = outcome_before_basebackup(&primary, "fifo", "hostile", &section);
     assert!(["denied", "failed"].contains(&outcome.as_str()), "{attempt}");
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1, "something was written outside");
+
+    // Many denials do not hide the panic: the message begins with it, and the log shows the first denials only.
+    let section = primary.hostile("denied-then-panics", "");
+    let replica = primary.replica("panics", &["hostile", "basebackup"], "", &section).unwrap();
+    let ended = replica.created_by("basebackup").unwrap();
+    let attempt = ended.attempt("hostile");
+    let message = attempt["message"].as_str().unwrap();
+    assert_eq!(attempt["outcome"], "trapped", "{attempt}");
+    assert!(message.starts_with("the method panicked: no module was found"), "{message}");
+    assert!(message.ends_with("; and 17 more denials"), "{message}");
+    assert_eq!(ended.denials("hostile").len(), 18, "{attempt}");
+    assert_eq!(ended.output.matches("hostile: denied: ").count(), 3, "{}", ended.output);
 }
 
 fn refused(replica: &ReplicaFolder, says: &str) {

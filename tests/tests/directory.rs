@@ -56,6 +56,21 @@ fn planted_archive(primary: &Primary) -> PathBuf {
     archive
 }
 
+/// Creates an archive with a file of a tablespace to which no directory is mapped.
+fn archive_of_unmapped_tablespace(primary: &Primary) -> PathBuf {
+    let tree = primary.playground.directory("tree").unwrap();
+    let user = primary.playground.user();
+    let file = "pg_tblspc/99999/PG_15_202209061/planted";
+    let folder = tree.join(file).parent().unwrap().to_owned();
+    run(user.command("/bin/mkdir").arg("-p").arg(&folder)).unwrap();
+    user.write(&tree.join(file), "planted").unwrap();
+    let archive = primary.playground.directory("objects").unwrap().join("unmapped.tar");
+    let mut pack = user.command("/bin/tar");
+    pack.args(["--create", "--format=ustar", "--file"]).arg(&archive).arg("--directory").arg(&tree);
+    run(pack.arg(file)).unwrap();
+    archive
+}
+
 /// Creates a replica whose first method tries to plant a control file from the archive. The replica's WAL is in the data directory.
 fn replica_with_planting_method(primary: &Primary, archive: &Path) -> ReplicaFolder {
     let replica = ReplicaFolder::new(&primary.playground, "replica").unwrap();
@@ -129,12 +144,15 @@ fn files_planted_by_a_method_cannot_start_a_server_or_stop_the_next_run() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn foreign_files_in_a_recreated_data_directory_are_not_removed() {
+fn an_unmapped_tablespace_is_refused_and_foreign_files_in_a_recreated_directory_stay() {
     let primary = Primary::start("made-anew", 500).unwrap();
-    let replica = replica_with_planting_method(&primary, &planted_archive(&primary));
-    kill_after_planting(&replica);
+    let replica = replica_with_planting_method(&primary, &archive_of_unmapped_tablespace(&primary));
+    let output = kill_after_planting(&replica);
+    assert!(output.contains("no directory is mapped for tablespace 99999"), "{output}");
+    assert!(output.contains("refused: ") && !output.contains("ESCAPED"), "{output}");
     configure_basebackup_only(&replica);
     let data = replica.datadir();
+    assert!(!data.join("pg_tblspc/99999").exists());
     let inode = fs::metadata(&data).unwrap().ino();
     fs::remove_dir_all(&data).unwrap();
     replica.directory("data").unwrap();
@@ -224,11 +242,26 @@ fn old_data_is_reported_before_it_is_removed_and_unreadable_data_is_kept_without
     let checked = replica.command("check").output().unwrap();
     let text = String::from_utf8_lossy(&checked.stdout);
     assert_eq!(checked.status.code(), Some(0), "{text}");
-    for part in ["old data", &identifier, "PostgreSQL 15 cluster", "last checkpoint", "tablespaces in"] {
+    let parts = [
+        "old data",
+        &identifier,
+        "PostgreSQL 15 cluster",
+        "last checkpoint",
+        " MiB in ",
+        " files and directories",
+        "tablespaces in",
+    ];
+    for part in parts {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let again = replica.created_by("basebackup").unwrap();
+    let again = replica.create(&["--log-level", "debug"]).unwrap();
+    assert_eq!(again.code(), Some(0), "{}", again.output);
     assert!(again.report.to_string().contains("old data"), "{}", again.report);
+    let (before, _) = again.output.split_once("step empty").unwrap();
+    let said = before.lines().find(|line| line.contains("what the data directory holds is removed: "));
+    for part in parts {
+        assert!(said.is_some_and(|line| line.contains(part)), "{part}: {before}");
+    }
     let control = replica.datadir().join("global/pg_control");
     let mut bytes = fs::read(&control).unwrap();
     bytes[100] ^= 1;

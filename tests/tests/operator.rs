@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::PostgresServer;
+use tests::server::{Playground, PostgresServer, run};
 
 fn wait_until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -118,6 +118,37 @@ fn the_next_method_is_tried_after_a_timeout_of_a_hanging_plan_or_of_a_stalled_cr
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
+fn a_limit_that_a_method_reaches_is_named_and_the_report_has_what_was_used_of_it() {
+    let playground = Playground::new("limits").unwrap();
+    for (behave, more, outcome, says, (key, limit)) in [
+        ("loop", "cpu = \"300ms\"", "timed-out", "`cpu`", ("cpu_seconds", 0.3)),
+        ("handles", "grants.open_files = 40", "failed", "`open_files` in its grants", ("open_files", 40.0)),
+        (
+            "log-flood",
+            "grants.log = { bytes = \"4KiB\" }",
+            "failed",
+            "`log` in its grants",
+            ("log_bytes", 4096.0),
+        ),
+    ] {
+        let replica = ReplicaFolder::new(&playground, behave).unwrap().with_shared_state(&playground);
+        let section = format!(
+            "[method.hostile]\nno_leader = true\n{more}\n[method.hostile.options]\nbehave = \"{behave}\"\ncount = 1000\n"
+        );
+        replica.configure("methods = [\"hostile\"]\n", &section).unwrap();
+        let ended = replica.create(&[]).unwrap();
+        assert_eq!((ended.code(), ended.attempts()), (Some(1), vec![("hostile", outcome)]), "{behave}");
+        assert!(ended.output.contains(says), "{behave}: {}", ended.output);
+        let usage = &ended.attempt("hostile")["usage"];
+        assert_eq!(usage[key]["limit"].as_f64(), Some(limit), "{behave}: {usage}");
+        let used = usage[key]["used"].as_f64().unwrap();
+        // A line of the log that does not fit is dropped as a whole. Processor time is measured from time to time.
+        assert!(used > 0.9 * limit && (used <= limit || behave == "loop"), "{behave}: {usage}");
+    }
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn a_method_that_needs_the_parameters_fails_its_plan_with_no_params() {
     let primary = Primary::start("no-params", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
@@ -171,13 +202,25 @@ fn the_report_has_the_configuration_the_versions_and_the_grants_but_no_secret() 
     let primary = Primary::start("about", 10).unwrap();
     let backup = primary.tar_backup("backup", &[]).unwrap();
     let replica = primary.replica("replica", &["tarball"], "", &primary.tarball(&backup)).unwrap();
-    let report = replica.created_by("tarball").unwrap().report;
+    let ended = replica.created_by("tarball").unwrap();
+    // Standard output and standard error are the same file. Nothing follows the sentence about the result.
+    let last = ended.output.lines().last().unwrap();
+    let says = format!("created the replica in {} with tarball in ", replica.datadir().display());
+    assert!(last.starts_with(&says), "{}", ended.output);
+    let report = ended.report;
     assert_eq!(report["configuration"], replica.path("understudy.toml").to_str().unwrap());
     assert_eq!(report["server_version"].as_u64().unwrap() / 10_000, 15);
     let component = &report["components"][0];
     assert_eq!((&component["method"], &component["name"]), (&json!("tarball"), &json!("tarball")));
     assert!(component["path"].as_str().unwrap().ends_with("/tarball.wasm"));
     assert!(component["digest"].as_str().unwrap().starts_with("sha256:"));
+    let mut inspect = primary.playground.user().command(replica.command("inspect").get_program());
+    let inspected = run(inspect.args(["inspect", "--json", component["path"].as_str().unwrap()])).unwrap();
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    for (named, told) in [("version", &inspected["description"]["version"]), ("digest", &inspected["digest"])]
+    {
+        assert!(told.is_string() && component[named] == *told, "{named} {told}: {component}");
+    }
     assert!(component["grants"]["memory"].as_str().unwrap().starts_with("256"), "{component}");
     let read = format!("read {}", primary.backups().unwrap().display());
     assert!(component["grants"][&read].is_string(), "{component}");

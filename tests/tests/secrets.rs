@@ -67,7 +67,7 @@ fn the_password_in_an_address_that_is_an_option_reaches_no_log_and_no_report() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_directory_that_contains_a_key_file_cannot_be_granted() {
+fn a_secret_cannot_be_granted_with_its_directory_in_a_variable_or_in_an_argument() {
     let primary = Primary::start("granted-secret", 100).unwrap();
     let folder = primary.playground.directory("secrets").unwrap();
     let file = folder.join("pass");
@@ -82,12 +82,23 @@ fn a_directory_that_contains_a_key_file_cannot_be_granted() {
         ("read", format!("read = [\"{}\"]", folder.display())),
         ("store", format!("stores.repo = {{ url = \"file://{}\" }}", folder.display())),
         ("memory", "read = [\"/proc\"]".to_owned()),
+        ("variable", format!("environment = {{ URL = \"https://host/{PASS}\" }}")),
+        (
+            "argument",
+            format!("programs.tool = {{ path = \"/bin/echo\", args = [\"--from=https://host/{PASS}\"] }}"),
+        ),
+        (
+            "variable-of-a-program",
+            format!("programs.tool = {{ path = \"/bin/echo\", env = {{ URL = \"https://host/{PASS}\" }} }}"),
+        ),
     ] {
         let section = primary.hostile("nothing", &format!("grants = {{ {key}, {grant} }}"));
         let replica = primary.replica(name, &["hostile"], "", &section).unwrap();
         let ended = replica.create(&[]).unwrap();
         assert_eq!(ended.code(), Some(3), "{name}: {}", ended.output);
         assert!(ended.output.contains("holds a secret"), "{name}: {}", ended.output);
+        let report = ended.report.to_string();
+        assert!(!ended.output.contains(PASS) && !report.contains(PASS), "{name}: {} {report}", ended.output);
     }
 }
 
@@ -161,8 +172,13 @@ fn invisible_characters_of_a_plugin_are_escaped_on_the_terminal_and_in_the_repor
         let ended = replica.create(flags).unwrap();
         let report = ended.report.to_string();
         assert!(ended.output.contains("115f") && report.contains("115f"), "{}", ended.output);
+        let written = fs::read_to_string(replica.path("report.json")).unwrap();
+        let denials = ended.denials("hostile");
+        assert!(denials.iter().any(|(_, what, _)| what.contains("115f")), "{denials:?}");
         for character in hidden.chars().filter(|character| !character.is_ascii()) {
             assert!(!ended.output.contains(character), "{character:?} in {}", ended.output);
+            // JSON could escape a character in the file, which would then be shown by whatever reads the report.
+            assert!(!written.contains(character) && !report.contains(character), "{character:?} in {report}");
         }
     }
 }

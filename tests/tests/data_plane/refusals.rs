@@ -67,7 +67,7 @@ fn check_reports_an_unreachable_store_within_seconds_and_ends_soon() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn plan_retry_for_limits_the_retries_of_a_plan_and_create_logs_each() {
+fn plan_retry_for_limits_the_retries_of_a_plan_and_create_and_check_log_each() {
     let scene = Scene::new("plan-retry");
     let store = format!("url = \"http://127.0.0.1:{}/\"\nplan_retry_for = \"2s\"\n", closed());
     let replica = scene.replica(&scene.store_section("pg", &store));
@@ -82,6 +82,13 @@ fn plan_retry_for_limits_the_retries_of_a_plan_and_create_logs_each() {
     );
     let kept = ended.attempt("tarball")["output"].to_string();
     assert!(kept.contains("attempt=1") && kept.contains("http://127.0.0.1"), "{kept}");
+    // Without options for the log, `check` shows the attempts too.
+    let begun = Instant::now();
+    let output = replica.command("check").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(said.contains("attempt 1: ") && said.contains("asked again in"), "{said}");
 }
 
 #[test]

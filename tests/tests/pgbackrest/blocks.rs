@@ -60,23 +60,27 @@ fn every_backup_in_blocks_restores_to_the_same_files_as_pgbackrest_and_then_stre
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn raw_bundles_without_blocks_are_read() {
+fn raw_bundles_of_a_backup_without_blocks_are_read() {
     let stanza = start("pgbr-raw", &[BLOCKS], "zst");
-    // No file is large enough for blocks, so that the bundles of both backups are raw and have whole files only.
-    let sizes = ["--repo1-block-size-map=1GiB=8KiB"];
-    stanza.backup(1, "full", &sizes).unwrap();
-    stanza.primary.server.psql("UPDATE letters SET body = body || 'x' WHERE id % 97 = 0").unwrap();
-    let label = stanza.backup(1, "incr", &["--no-repo1-block"]).unwrap();
-    let info = Info::read(&manifest(&stanza, &label)).unwrap();
-    assert_eq!(info.get("backup", "backup-bundle-raw"), Some("true"));
-    let text = fs::read_to_string(manifest(&stanza, &label)).unwrap();
-    assert!(!text.contains("\"bim\":"), "a file is stored in blocks");
-    let replica = stanza.replica(&stanza.method(&[1], "", &format!("backup = \"{label}\"\n"))).unwrap();
-    stanza.created(&replica).unwrap();
-    let theirs = stanza.restore(1, &label, "theirs", "preserve").unwrap();
-    let found = differences(&replica.datadir(), &theirs, is_own).unwrap();
-    assert!(found.is_empty(), "{found:#?}");
-    stanza.primary.streams_to(&replica).unwrap();
+    let in_blocks = |label: &str| fs::read_to_string(manifest(&stanza, label)).unwrap().contains("\"bim\":");
+    // First no file is large enough for blocks, so that the bundles of both backups are raw and have whole files only. Then the full
+    // backup has files in blocks, and the incremental backup after it is taken without blocks.
+    for (what, sizes) in [("whole files", &["--repo1-block-size-map=1GiB=8KiB"][..]), ("blocks", &[])] {
+        let full = stanza.backup(1, "full", sizes).unwrap();
+        assert_eq!(in_blocks(&full), what == "blocks", "{what}: {full}");
+        stanza.primary.server.psql("UPDATE letters SET body = body || 'x' WHERE id % 97 = 0").unwrap();
+        let label = stanza.backup(1, "incr", &["--no-repo1-block"]).unwrap();
+        let info = Info::read(&manifest(&stanza, &label)).unwrap();
+        assert_eq!(info.get("backup", "backup-bundle-raw"), Some("true"), "{what}");
+        assert!(what == "blocks" || !in_blocks(&label), "a file of {label} is stored in blocks");
+        let section = stanza.method(&[1], "", &format!("backup = \"{label}\"\n"));
+        let replica = stanza.replica(&section).unwrap();
+        stanza.created(&replica).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        let theirs = stanza.restore(1, &label, &format!("theirs-{label}"), "preserve").unwrap();
+        let found = differences(&replica.datadir(), &theirs, is_own).unwrap();
+        assert!(found.is_empty(), "{what}: {found:#?}");
+        stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    }
 }
 
 #[test]

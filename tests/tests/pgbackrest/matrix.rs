@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tests::control_file::{NO_CHECKPOINT, checkpoint};
 use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, CODECS, ENCRYPTED, Kind, PLAIN, Stanza, differences};
 use tests::program::fast_or_full;
 
@@ -87,6 +88,8 @@ pub(crate) fn check_case(stanza: &Stanza, number: usize, case: Case) {
     let theirs = stanza.restore(number, &label, &name, "preserve").unwrap();
     let found = differences(&replica.datadir(), &theirs, is_own).unwrap();
     assert!(found.is_empty(), "{case:?}: {found:#?}");
+    let control_file = std::fs::read(replica.datadir().join("global/pg_control")).unwrap();
+    assert_eq!(checkpoint(&control_file).unwrap(), NO_CHECKPOINT, "{case:?}");
     stanza.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{case:?}: {error:#}"));
     for folder in [replica.path(""), stanza.primary.playground.path(&name)] {
         std::fs::remove_dir_all(folder).unwrap();

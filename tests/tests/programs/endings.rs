@@ -82,7 +82,7 @@ fn a_program_that_does_not_end_is_killed_at_its_timeout_with_its_descendants() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cancelled_run_ends_all_processes_of_a_program_that_hides_them() {
+fn a_cancelled_run_and_a_timeout_end_all_processes_of_a_program_that_hides_them() {
     let stage = Stage::new("programs-cancel");
     let mark = format!("mark-cancel-{}", std::process::id());
     // The children are in their own sessions and groups, have lost their parents, ignore signals, and have closed their output.
@@ -108,6 +108,19 @@ fn a_cancelled_run_ends_all_processes_of_a_program_that_hides_them() {
         let ended = stage.replica.wait_for_end(running).unwrap();
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         assert_eq!(ended.attempts(), [("hostile", "cancelled")], "{}", ended.output);
+        assert_eq!(with_mark(&mark), [""; 0]);
+        for name in ["a", "b", "c"] {
+            fs::remove_file(place.join(name)).unwrap();
+        }
+    }
+    // First the timeout of the method, then the timeout of the run.
+    for (settings, arguments) in [("timeout = \"4s\"\n", &[][..]), ("", &["--timeout=4s"][..])] {
+        stage.tool(settings, &script, &keys);
+        let began = Instant::now();
+        let ended = stage.replica.create(&[&["--log-level=debug"][..], arguments].concat()).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert_eq!(ended.attempts(), [("hostile", "timed-out")], "{}", ended.output);
+        assert!(ended.output.contains("all-at-work"), "{}", ended.output);
         assert_eq!(with_mark(&mark), [""; 0]);
         for name in ["a", "b", "c"] {
             fs::remove_file(place.join(name)).unwrap();

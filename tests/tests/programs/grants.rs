@@ -62,6 +62,21 @@ fn a_pattern_matches_only_arguments_that_fit_its_hole() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
+fn no_shell_interprets_the_arguments_of_a_program() {
+    let stage = Stage::new("programs-literal");
+    let place = stage.replica.directory("place").unwrap();
+    let touch = format!("a;touch {}/x", place.display());
+    let arguments = ["$(id)", "`id`", &touch, "*", "~", "> x", "| cat"];
+    let grant =
+        format!("programs.tool = {{ path = \"/bin/echo\", args = {arguments:?}, write = [{place:?}] }}");
+    stage.configure("", &format!("arguments = {arguments:?}\n"), &grant);
+    let output = stage.works();
+    assert!(output.contains(&format!("program tool: {}\n", arguments.join(" "))), "{output}");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
 fn the_pattern_patroni_matches_only_the_values_of_the_run() {
     let stage = Stage::new("programs-patroni");
     let datadir = stage.replica.datadir().display().to_string();

@@ -58,7 +58,7 @@ fn a_replica_of_postgresql_18_starts_only_with_its_backup_label() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_cold_copy_without_a_backup_label_keeps_its_checkpoint() {
+fn a_copy_keeps_its_checkpoint_only_without_a_backup_label() {
     let primary = Primary::start("label-none", 500).unwrap();
     let section = primary.copy_for_mirror().unwrap();
     let primary = primary.restarted().unwrap();
@@ -67,5 +67,21 @@ fn a_cold_copy_without_a_backup_label_keeps_its_checkpoint() {
     let control_file = |path: std::path::PathBuf| fs::read(path.join("global/pg_control")).unwrap();
     let copy = primary.playground.path("backups/cold");
     assert_eq!(control_file(replica.datadir()), control_file(copy));
+    primary.streams_to(&replica).unwrap();
+
+    let backups = primary.backups().unwrap();
+    let mapping = format!(
+        "--tablespace-mapping={}={}",
+        primary.tablespace().display(),
+        backups.join("hot-fast").display()
+    );
+    let mut take = primary.server.client("pg_basebackup");
+    take.args(["--format=plain", "--checkpoint=fast", "--no-sync", &mapping, "--pgdata"]);
+    run(take.arg(backups.join("hot"))).unwrap();
+    let section = section.replace("/cold", "/hot");
+    let replica = primary.replica("hot", &["mirror"], "", &section).unwrap();
+    replica.created_by("mirror").unwrap();
+    assert!(replica.datadir().join("backup_label").exists());
+    assert_eq!(checkpoint(&control_file(replica.datadir())).unwrap(), NO_CHECKPOINT);
     primary.streams_to(&replica).unwrap();
 }

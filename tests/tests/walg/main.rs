@@ -9,6 +9,7 @@ mod storage;
 
 use std::fs;
 
+use tests::control_file::{NO_CHECKPOINT, checkpoint};
 use tests::program::fast_or_full;
 
 use scene::{Crypt, Scene};
@@ -24,6 +25,8 @@ fn restores(compression: Compression, owner: u64, crypt: Option<Crypt>) {
         let replica = scene.replica(name, &format!("wal = \"{wal}\""));
         let ended = replica.created_by("walg").unwrap_or_else(|error| panic!("{what} {name}: {error:#}"));
         assert!(ended.output.contains(scene.backup(name)), "{what}: {}", ended.output);
+        let control_file = fs::read(replica.datadir().join("global/pg_control")).unwrap();
+        assert_eq!(checkpoint(&control_file).unwrap(), NO_CHECKPOINT, "{what} {name}");
         scene.primary.streams_to(&replica).unwrap_or_else(|error| panic!("{what} {name}: {error:#}"));
         scene.same_tables(&replica).unwrap_or_else(|error| panic!("{what} {name}: {error:#}"));
         fs::remove_dir_all(replica.path("")).unwrap();

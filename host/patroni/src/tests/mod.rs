@@ -314,6 +314,21 @@ fn a_standby_cluster_has_its_own_list_and_its_server() {
 }
 
 #[test]
+fn the_settings_of_a_standby_cluster_that_patroni_uses_later_stay_with_patroni() {
+    for (name, value) in [
+        ("primary_slot_name", "slot_of_the_standby"),
+        ("restore_command", "cp /a/%f %p"),
+        ("archive_cleanup_command", "pg_archivecleanup /a %r"),
+        ("recovery_min_apply_delay", "5min"),
+    ] {
+        let conversion = standby(&format!("      host: h\n      {name}: {value}\n"), "");
+        all_carried(&conversion);
+        tells(&conversion.notes, &[&format!("standby_cluster.{name}: stays with Patroni")]);
+        assert!(!conversion.toml.contains(value), "{name}: {}", conversion.toml);
+    }
+}
+
+#[test]
 fn a_standby_cluster_without_a_list_uses_basebackup_and_not_the_local_list() {
     let conversion = standby("      host: h\n", "  create_replica_methods: [m]\n  m: {command: /x}\n");
     assert_eq!(table(&conversion)["source"]["methods"][0].as_str(), Some("basebackup"));

@@ -5,6 +5,8 @@ use std::time::Duration;
 use understudy::raw::understudy::method::cancellation;
 use understudy::{Failure, Request, cancelled, log};
 
+use crate::escaped;
+
 /// An hour, which is longer than any test waits.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -15,6 +17,17 @@ pub(crate) fn trap(_: &Request) -> Result<(), Failure> {
 #[expect(clippy::panic, reason = "this behaviour is a panic")]
 pub(crate) fn panic(_: &Request) -> Result<(), Failure> {
     panic!("the method panics")
+}
+
+/// Opens 18 files that are not granted, as an interpreter that looks for its modules, and then panics.
+#[expect(clippy::panic, reason = "this behaviour ends with a panic")]
+pub(crate) fn denied_then_panics(_: &Request) -> Result<(), Failure> {
+    for number in 0..18 {
+        if std::fs::File::open(format!("/etc/understudy-absent-{number}")).is_ok() {
+            return Err(escaped("opened a file that is not granted"));
+        }
+    }
+    panic!("no module was found")
 }
 
 /// Exits with the status of a successful program.

@@ -23,6 +23,7 @@ type Behaviour = fn(&Request) -> Result<(), Failure>;
 const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("trap", endings::trap),
     ("panic", endings::panic),
+    ("denied-then-panics", endings::denied_then_panics),
     ("exit", endings::exit),
     ("fail", endings::fail),
     ("fail-at-length", endings::fail_at_length),

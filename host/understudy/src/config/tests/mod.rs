@@ -157,6 +157,24 @@ fn processor_time_is_limited_unless_cpu_is_0() {
 }
 
 #[test]
+fn a_plan_and_a_stall_have_time_limits_unless_they_are_0() {
+    let limits = |lines: &str| {
+        let config = parse(&format!("{WHOLE}[method.acme]\n{lines}\n")).unwrap();
+        (config.components["acme"].plan_timeout(), config.components["acme"].stall_timeout())
+    };
+    let minutes = |count: u64| Some(Duration::from_secs(60 * count));
+    let store =
+        |retry_for: &str| format!("grants.stores.repo = {{ url = \"s3://b\", retry_for = \"{retry_for}\" }}");
+    assert_eq!(limits(""), (minutes(10), minutes(15)));
+    assert_eq!(limits("plan_timeout = \"0s\"\nstall_timeout = \"0s\""), (None, None));
+    assert_eq!(limits("plan_timeout = \"1m\"\nstall_timeout = \"2m\""), (minutes(1), minutes(2)));
+    // A stall is noticed only after the longest retries have ended with the store's own error.
+    assert_eq!(limits(&store("8m")), (minutes(10), minutes(15)));
+    assert_eq!(limits(&store("30m")), (minutes(10), minutes(35)));
+    assert_eq!(limits(&format!("stall_timeout = \"2m\"\n{}", store("30m"))), (minutes(10), minutes(2)));
+}
+
+#[test]
 fn a_plugin_is_a_path_or_a_name_that_is_looked_up() {
     let plugin = |text: &str| {
         let config = parse(&format!("{WHOLE}\n[method.restore]\nplugin = \"{text}\"\n")).unwrap();
