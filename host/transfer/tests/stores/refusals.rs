@@ -67,15 +67,17 @@ async fn a_refused_head_request_is_repeated_to_get_the_error_code() {
 }
 
 #[tokio::test]
-async fn the_region_in_the_header_of_a_redirect_without_a_body_is_named() {
-    let server = Responder::start(|_, _| {
-        Answer::Whole(301, vec![("x-amz-bucket-region", "eu-west-1".to_owned())], vec![])
-    });
-    let store = open(&s3(&server, &OLD));
-    let (head, read) = (store.head("a").await.unwrap_err(), store.read("a", None).await.unwrap_err());
-    for error in [head, read] {
-        assert_eq!(error.kind, Kind::Invalid, "{error}");
-        assert!(error.message.contains("region = \"eu-west-1\""), "{error}");
+async fn the_region_in_the_header_of_a_response_without_a_body_is_named() {
+    for status in [301, 400] {
+        let server = Responder::start(move |_, _| {
+            Answer::Whole(status, vec![("x-amz-bucket-region", "eu-west-1".to_owned())], vec![])
+        });
+        let store = open(&s3(&server, &OLD));
+        let (head, read) = (store.head("a").await.unwrap_err(), store.read("a", None).await.unwrap_err());
+        for error in [head, read] {
+            assert_eq!(error.kind, Kind::Invalid, "{error}");
+            assert!(error.message.contains("region = \"eu-west-1\""), "{error}");
+        }
     }
 }
 
