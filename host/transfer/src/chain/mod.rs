@@ -21,7 +21,7 @@ pub enum IncrementFormat {
     /// PostgreSQL 17 and later: the file `INCREMENTAL.NAME` in the directory of the file NAME.
     Postgresql,
     /// WAL-G: a file with a number as its name whose content begins with `wi1` and the byte 0x55. The names in the archives may begin with
-    /// `/`, and archives may have extended headers.
+    /// `/`.
     WalG,
 }
 
