@@ -76,10 +76,10 @@ pub struct Changeable {
     pub by: ChangeableBy,
 }
 
-/// The users who may change something.
+/// The users who may change something. The mode is given if both apply, because it admits more users than the owner, whom the caller may trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeableBy {
-    /// Its owner, who is not trusted.
+    /// Only its owner, who is not trusted.
     Owner(u32),
     /// Its group or everybody, according to this mode.
     Mode(u32),
@@ -105,10 +105,10 @@ pub fn changeable_by_others(path: &Path, also: Option<u32>) -> io::Result<Vec<Ch
         let mode = metadata.mode() & 0o7777;
         let by_group = mode & WRITABLE_BY_GROUP != 0 && metadata.gid() != 0;
         let is_protected = metadata.is_dir() && mode & STICKY != 0;
-        let by = if !is_trusted(metadata.uid()) {
-            ChangeableBy::Owner(metadata.uid())
-        } else if (by_group || mode & WRITABLE_BY_ALL != 0) && !is_protected {
+        let by = if (by_group || mode & WRITABLE_BY_ALL != 0) && !is_protected {
             ChangeableBy::Mode(mode)
+        } else if !is_trusted(metadata.uid()) {
+            ChangeableBy::Owner(metadata.uid())
         } else {
             continue;
         };
@@ -227,6 +227,14 @@ mod tests {
             chown(place.at(name), Some(NOBODY), None).unwrap();
             assert_eq!(place.found("c/link/b/file"), by_owner(name, is_end), "{name}");
             assert_eq!(changeable_by_others(&place.at("c/link/b/file"), Some(NOBODY)).unwrap(), []);
+            // That the owner is not trusted does not hide that others may change it too.
+            let (open, usual) = if is_end { (0o646, 0o644) } else { (0o757, 0o755) };
+            place.set(name, open);
+            for also in [None, Some(NOBODY)] {
+                let found = changeable_by_others(&place.at("c/link/b/file"), also).unwrap();
+                assert_eq!(found, place.by_mode(name, open), "{name} {also:?}");
+            }
+            place.set(name, usual);
             chown(place.at(name), Some(0), None).unwrap();
         }
         // The owner of a link can replace it only in a directory to which the owner may write.

@@ -492,3 +492,6 @@ impl Method for ComponentMethod {
         Ok(left.filled)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ impl Extended {
                     extended.path = Some(value.to_owned())
                 }
                 "size" if extended.size.is_none() => {
-                    let size = value.parse::<i64>().ok().and_then(|size| u64::try_from(size).ok());
+                    let size = digits(value).filter(|size| i64::try_from(*size).is_ok());
                     extended.size = Some(
                         size.ok_or("its extended header has a size that is not a number from 0 to 2^63 - 1")?,
                     );
@@ -61,12 +61,17 @@ impl Extended {
 
 /// Splits the first record into its key, its value, and the bytes that follow.
 fn record(bytes: &[u8]) -> Option<(&str, &str, &[u8])> {
-    let digits = bytes.iter().take(6).position(|byte| *byte == b' ')?;
-    let length: usize = std::str::from_utf8(bytes.get(..digits)?).ok()?.parse().ok()?;
-    let (record, rest) = bytes.split_at_checked(length)?;
-    let text = std::str::from_utf8(record.get(digits + 1..)?).ok()?;
+    let space = bytes.iter().take(6).position(|byte| *byte == b' ')?;
+    let length = digits(std::str::from_utf8(bytes.get(..space)?).ok()?)?;
+    let (record, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+    let text = std::str::from_utf8(record.get(space + 1..)?).ok()?;
     let (key, value) = text.strip_suffix('\n')?.split_once('=')?;
     Some((key, value, rest))
+}
+
+/// Parses a number of decimal digits only, which `parse` would also accept after a sign.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -91,7 +96,8 @@ mod tests {
             "9 path=a\n9 path=a\n",
             "0 path=a\n",
             "9999999 a=b\n",
-            "+9 path=a\n",
+            "+11 path=a\n",
+            "11 size=+5\n",
             "9 path=a ",
             "29 GNU.sparse.name=path/to/x\n",
             "11 path=a\0\n",

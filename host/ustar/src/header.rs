@@ -22,7 +22,7 @@ pub(super) fn check(block: &Block) -> Result<(), Wrong> {
         return Err(Wrong::Header("its checksum is wrong"));
     }
     if &block[257..265] != b"ustar\x0000" {
-        return Err(Wrong::Header("it is not a ustar header, which is what pg_basebackup writes"));
+        return Err(Wrong::Header("it is not a ustar header"));
     }
     Ok(())
 }
@@ -66,6 +66,11 @@ pub(super) fn parse(block: &Block, is_of_wal_g: bool, extended: Option<Extended>
 fn full_name(block: &Block) -> Result<String, Wrong> {
     let (prefix, last) = (text(&block[345..500])?, text(&block[0..100])?);
     Ok(if prefix.is_empty() { last.to_owned() } else { format!("{prefix}/{last}") })
+}
+
+/// Returns the name in a header that is not parsed, for a message.
+pub(super) fn name_for_message(block: &Block) -> String {
+    full_name(block).unwrap_or_else(|_| "(a name that is not UTF-8)".to_owned())
 }
 
 /// Returns the name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether the name had

@@ -36,7 +36,7 @@ pub struct Archive<S = Box<dyn Source>> {
     contents: u64,
     /// The zeros that pad the last block of the contents.
     padding: u64,
-    /// The name of the current member.
+    /// The name of the current member, or of the extended header before it.
     last: Option<String>,
     /// Whether the directory that was archived has occurred.
     has_root: bool,
@@ -169,7 +169,7 @@ impl<S: Source> Archive<S> {
                 && let Some(size) = extended::size(&block).map_err(wrong)?
             {
                 self.hold(size);
-                extended = Some(self.extended(at)?);
+                extended = Some(self.extended(at, &block)?);
                 continue;
             }
             let member = header::parse(&block, self.is_of_wal_g, extended.take()).map_err(wrong)?;
@@ -196,12 +196,14 @@ impl<S: Source> Archive<S> {
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
     }
 
-    /// Reads the contents of an extended header.
-    fn extended(&mut self, at: u64) -> Result<extended::Extended, TarError> {
+    /// Reads the contents of an extended header, which begins at `at` with `block`.
+    fn extended(&mut self, at: u64, block: &Block) -> Result<extended::Extended, TarError> {
+        let before = self.last.replace(header::name_for_message(block));
         let mut bytes = Vec::new();
         let read = self.contents().read_to_end(&mut bytes);
         read.map_err(|error| self.error(error))?;
-        extended::Extended::parse(&bytes).map_err(|what| self.header(at, what))
+        let after = before.map_or(Where::Start, Where::After);
+        extended::Extended::parse(&bytes).map_err(|what| TarError::Header { at, after, what })
     }
 
     /// Returns a reader of the unread contents of the current member.

@@ -280,6 +280,15 @@ fn warn(chosen: &Chosen<Counted>) {
             log::warn!("{name} was a link to {path}: what it led to is restored in its place");
         }
     }
+    if chosen.head.block_labels().next().is_some() {
+        // A block map may also refer to the blocks of a backup that holds no map of this manifest, and the maps are not read here.
+        for label in chosen.head.block_references.iter().filter(|label| chosen.info.has_chunks(label)) {
+            log::warn!(
+                "the backup {label}, which this one builds on, is of pgBackRest 2.45 or older: if a file has blocks in it, which only the beta \
+                 of block incremental backup wrote, `create` refuses the file"
+            );
+        }
+    }
     let counted = &chosen.contents;
     for (name, pages) in &counted.damaged {
         let name = shown(name, 200);

@@ -31,8 +31,13 @@ struct Found {
 /// Returns the running processes that descend from this process, without zombies. If this process is a reaper (a "child subreaper"), its
 /// descendants include processes whose parent has died. Returns those that were found within [`READ_WITHIN`].
 pub(super) fn running() -> io::Result<Vec<Process>> {
+    Ok(found()?.running)
+}
+
+/// Finds the processes of [`running`].
+fn found() -> io::Result<Found> {
     let deadline = Instant::now() + READ_WITHIN;
-    Ok(running_unless(&mut || Instant::now() >= deadline)?.running)
+    running_unless(&mut || Instant::now() >= deadline)
 }
 
 /// Finds the processes of [`running`]. Asks `gives_up` first and after every few processes, and reads no more once the answer is true.
@@ -79,9 +84,10 @@ pub(super) fn stop_all() -> io::Result<()> {
     let deadline = Instant::now() + STOP_WITHIN;
     let mut stopped = HashSet::new();
     loop {
-        let mut new = running()?;
+        let Found { running: mut new, is_complete } = found()?;
         new.retain(|process| stopped.insert((process.pid, process.started)));
-        if new.is_empty() {
+        // A part of the process table that was not read may have others.
+        if new.is_empty() && is_complete {
             return Ok(());
         }
         signal(&new, Signal::STOP);

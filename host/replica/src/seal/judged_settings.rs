@@ -3,7 +3,7 @@
 //! because the later mention may be removed. Settings that can end recovery, damage the replica or make it follow another server are
 //! overridden or refused under every policy. Settings that run or load something, or lead out of the data directory, are reported, or
 //! refused with `config = "refuse-commands"`. Other settings of interest are only reported. A mention that a later line of the same file overrides is
-//! not reported. Secrets are not shown: a report shows only the program of a command.
+//! not reported, except in postgresql.auto.conf. Secrets are not shown: a report shows only the program of a command.
 
 mod judge;
 mod logs;
@@ -17,7 +17,7 @@ use foundation::rooted::RelativePath;
 use self::judge::Judge;
 pub(super) use self::judge::why_told;
 pub(super) use self::logs::{LOG_DIRECTORY, LOG_FILENAME, is_place_for_logs};
-pub(super) use self::values::{SPACE, displayed, without_password};
+pub(super) use self::values::{SPACE, displayed, milliseconds, without_password};
 use super::configuration::{AUTO, Configuration, Entry, MAIN};
 use super::destination::{Destination, destination};
 use super::overrides::Overrides;
@@ -55,17 +55,31 @@ enum Verdict {
     Refused(String),
 }
 
-/// The settings of `postgresql.conf` that Patroni writes anew when it starts PostgreSQL, in addition to the include of
-/// `postgresql.base.conf` (`write_postgresql_conf` in `patroni/postgresql/config.py`).
-const WRITTEN_BY_PATRONI: [&str; 3] = ["primary_conninfo", "primary_slot_name", "unix_socket_directories"];
+/// The end of a finding about a setting that Patroni writes itself.
+const BY_PATRONI: &str = ". Patroni, if it starts PostgreSQL here, writes this itself";
 
-/// The end of a finding about such a setting.
-pub(super) const BY_PATRONI: &str = ". Patroni, if it starts PostgreSQL here, writes this itself";
-
+/// Returns whether Patroni writes this line of `postgresql.conf` anew when it starts PostgreSQL (`write_postgresql_conf` in
+/// `patroni/postgresql/config.py`).
 fn is_written_by_patroni(entry: &Entry) -> bool {
     entry.file == MAIN
-        && (WRITTEN_BY_PATRONI.contains(&entry.name.as_str())
+        && (entry.name == "unix_socket_directories"
             || entry.name == "include" && entry.value == "postgresql.base.conf")
+}
+
+/// Returns what Patroni does with the override of a setting, if it starts PostgreSQL; `None` if it leaves the override. Patroni removes
+/// the settings of a standby from postgresql.auto.conf (`_sanitize_auto_conf` in `patroni/postgresql/config.py`), reads the restored
+/// postgresql.conf as postgresql.base.conf, and does not always write its own values (`build_recovery_params`).
+fn undone_by_patroni(name: &str) -> Option<&'static str> {
+    match name {
+        "primary_conninfo" => Some(
+            "Patroni, if it starts PostgreSQL here, removes the override, and writes its own value only if there is a member to follow",
+        ),
+        "primary_slot_name" => Some(
+            "Patroni, if it starts PostgreSQL here, removes the override, and writes its own value only if there is a member to follow, \
+             with `use_slots` and without `no_replication_slot`",
+        ),
+        _ => None,
+    }
 }
 
 /// Judges every setting. Reports each hazard, or refuses the first one with `refuse_commands`. Returns what must be overridden.
@@ -93,6 +107,10 @@ pub(super) fn check(
         }
     };
     for entry in configuration.entries.iter().filter(|entry| !recovery::is_removed(entry)) {
+        if entry.file == AUTO {
+            // The last line counts.
+            replaced.remove(entry.name.as_str());
+        }
         let place = entry.place();
         match judge.verdict(entry) {
             Verdict::Nothing if judge.weakens(entry) => {
@@ -106,15 +124,16 @@ pub(super) fn check(
                 return Err(refused(&format!("{place}: {hazard}")));
             }
             Verdict::Overridden { values, why, hazard } => {
-                let of_patroni = by_patroni && hazard.is_none() && is_written_by_patroni(entry);
-                let why = hazard.map_or(why.to_owned(), |hazard| format!("{why}; {hazard}"));
-                overrides.add(entry, &values, &why, of_patroni, findings);
+                let undone = undone_by_patroni(&entry.name).filter(|_| by_patroni && entry.file != AUTO);
+                let why = [Some(why), hazard.as_deref(), undone];
+                let why: Vec<_> = why.into_iter().flatten().collect();
+                overrides.add(entry, &values, &why.join("; "), findings);
             }
             Verdict::Refused(why) => return Err(Problem::new(CHECK, format!("{place}: {why}"))),
         }
     }
     report_replaced(&replaced, findings);
-    check_includes(places, configuration, major, &mut overrides, findings)?;
+    check_includes(places, configuration, &judge, &mut overrides, findings)?;
     Ok(overrides)
 }
 
@@ -164,7 +183,7 @@ fn last_lines(configuration: &Configuration) -> BTreeMap<(&RelativePath, &str), 
 fn check_includes(
     places: &Places<'_>,
     configuration: &Configuration,
-    major: u32,
+    judge: &Judge<'_>,
     overrides: &mut Overrides,
     findings: &mut Findings,
 ) -> Result<(), Problem> {
@@ -184,8 +203,10 @@ fn check_includes(
                 }
             }
             Destination::Inside(None) => {}
+            // The operator's own configuration does not include the file.
+            _ if judge.is_unread(entry) => {}
             Destination::Mapped | Destination::Unclear | Destination::Outside => {
-                overrides.add_unseen(entry, major, findings)
+                overrides.add_unseen(entry, judge.major, findings)
             }
         }
     }

@@ -68,14 +68,6 @@ impl Quota {
         Ok(())
     }
 
-    /// Charges for making `file` as long as `size` bytes without writing them.
-    ///
-    /// # Errors
-    /// The errors of [`Quota::write`].
-    pub(crate) fn extend(&self, file: &File, size: u64) -> io::Result<()> {
-        self.charge(file, size, 0)
-    }
-
     fn charge(&self, file: &File, end: u64, written: u64) -> io::Result<()> {
         if self.budget.bytes.is_none() && self.budget.keep_free.is_none() {
             // Reading the metadata of each file costs noticeable time with 100,000 files.

@@ -72,7 +72,7 @@ impl Budget for Quota {
     }
 
     fn extend(&self, file: &File, size: u64) -> io::Result<()> {
-        Self::extend(self, file, size)
+        self.grow(file, size)
     }
 
     fn make(&self, place: &File) -> io::Result<()> {

@@ -21,7 +21,7 @@ pub enum IncrementFormat {
     /// PostgreSQL 17 and later: the file `INCREMENTAL.NAME` in the directory of the file NAME.
     Postgresql,
     /// WAL-G: a file with a number as its name whose content begins with `wi1` and the byte 0x55. The names in the archives may begin with
-    /// `/`, and archives may have extended headers.
+    /// `/`.
     WalG,
 }
 
@@ -312,15 +312,19 @@ impl Chain {
         self.inner().add(path, File::Partial(pages, link))
     }
 
-    /// Ends with a file that could not be written. It is never complete then.
+    /// Ends with a file that could not be written. It never counts as complete, even if another member of the newest backup that writes the
+    /// same file ends without an error.
     pub(crate) fn fail(&self, path: &str) {
         // If too little memory is left for the entry, the item itself fails all the same.
         let _ = self.inner().add(path, File::Failed);
     }
 
-    /// Ends with a file that is complete.
+    /// Ends with a file that is complete, unless writing it has failed.
     pub(crate) fn complete(&self, path: &str) {
-        self.inner().files.remove(path);
+        let mut inner = self.inner();
+        if !matches!(inner.files.get(path), Some(File::Failed)) {
+            inner.files.remove(path);
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -331,6 +335,8 @@ impl Chain {
 impl Inner {
     fn add(&mut self, path: &str, file: File) -> Result<(), Error> {
         match self.files.get_mut(path) {
+            // A failure is final.
+            Some(File::Failed) => {}
             Some(known) => {
                 if !matches!(file, File::Wanted) {
                     *known = file;

@@ -163,9 +163,12 @@ fn a_file_is_needed_until_it_is_complete() {
     chain.fail("base/5/1");
     assert!(chain.begin("base/5/1", 1).unwrap_err().message.contains("failed before"));
     assert_eq!(chain.incomplete().as_deref(), Some("base/5/1"));
+    // Another member of the same backup that ends well does not make up for the failure.
+    chain.put_back("base/5/1", chain.pages(3).unwrap(), 1).unwrap();
+    assert!(chain.begin("base/5/1", 1).unwrap_err().message.contains("failed before"));
     chain.complete("base/5/1");
     chain.complete("base/5/2");
-    assert!(chain.missing(10).is_empty() && !chain.needs("base/5/1"));
+    assert!(chain.missing(10) == ["base/5/1"] && !chain.needs("base/5/2"));
 }
 
 #[test]

@@ -58,6 +58,13 @@ pub(crate) struct Piece {
     extents: Vec<Extent>,
 }
 
+impl Piece {
+    /// Returns a key that sorts pieces by object and offset.
+    fn place(&self) -> (*const Origin, &str, u64) {
+        (Arc::as_ptr(&self.origin), self.object.as_str(), self.range.map_or(0, |range| range.offset))
+    }
+}
+
 impl Ranged for &Piece {
     fn range(&self) -> Option<Range> {
         self.range
@@ -128,7 +135,7 @@ impl Item {
         Self { ticket, ..self }
     }
 
-    fn finish(self, job: &State, began: Instant, bytes_read: u64, ended: Result<Action, Error>) {
+    fn finish(self, job: &State, began: Instant, moved: Moved, ended: Result<Action, Error>) {
         let ended = ended.map_err(|error| error.of(format!("`{}`", shown(&self.path))));
         if let Some(observer) = job.observer() {
             let first = self.pieces.first();
@@ -137,8 +144,8 @@ impl Item {
                 store: first.map_or("", |piece| piece.origin.store.name()),
                 object: first.map_or("", |piece| &piece.object),
                 path: &shown(&self.path),
-                bytes_read,
-                bytes_written: if ended == Ok(Action::Written) { self.size } else { 0 },
+                bytes_read: moved.read,
+                bytes_written: moved.written,
                 duration: began.elapsed(),
                 ended: &ended,
             });
@@ -147,26 +154,30 @@ impl Item {
     }
 }
 
-/// Puts a file together.
-pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
-    let (began, mut read) = (Instant::now(), 0);
-    let ended = guarded(|| assemble(worker, job, &item, &mut read));
-    item.finish(job, began, read, ended);
+/// How many bytes were moved for a file so far.
+#[derive(Clone, Copy, Default)]
+struct Moved {
+    /// The stored bytes that were read.
+    read: u64,
+    /// The plain bytes that were written.
+    written: u64,
 }
 
-fn assemble(
-    worker: &mut Worker,
-    job: &Arc<State>,
-    item: &Item,
-    bytes_read: &mut u64,
-) -> Result<Action, Error> {
+/// Puts a file together.
+pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
+    let (began, mut moved) = (Instant::now(), Moved::default());
+    let ended = guarded(|| assemble(worker, job, &item, &mut moved));
+    item.finish(job, began, moved, ended);
+}
+
+fn assemble(worker: &mut Worker, job: &Arc<State>, item: &Item, moved: &mut Moved) -> Result<Action, Error> {
     job.fail_if_cancelled()?;
     let place = job.target().file(&item.path)?;
     if item.keep_same {
         match blocks::compare(worker, job, item, &place)? {
             Existing::Same => return Ok(Action::Kept),
             Existing::Differs(same) => {
-                if update(worker, job, item, &place, &same, bytes_read)? {
+                if update(worker, job, item, &place, &same, moved)? {
                     return Ok(Action::Written);
                 }
             }
@@ -175,8 +186,8 @@ fn assemble(
     }
     let directories = &mut worker.directories;
     let file = Scattered::replace(&job.destination, directories, &place, item.size, item.mode)?;
-    let mut writing = Writing::new(job, item, file);
-    *bytes_read += writing.all(worker, item.pieces.iter().collect())?;
+    let mut writing = Writing::new(job, item, file, moved);
+    writing.all(worker, item.pieces.iter().collect())?;
     writing.finish(worker)?;
     Ok(Action::Written)
 }
@@ -189,20 +200,30 @@ fn update(
     item: &Item,
     place: &Place,
     same: &SameBlocks,
-    bytes_read: &mut u64,
+    moved: &mut Moved,
 ) -> Result<bool, Error> {
     let Some(file) = Scattered::open_if_permitted(&job.destination, &mut worker.directories, place)? else {
         return Ok(false);
     };
     file.set_size(item.size)?;
     let differs = |piece: &&Piece| piece.extents.iter().any(|extent| !same.cover(extent));
-    let mut writing = Writing::new(job, item, file);
-    *bytes_read += writing.all(worker, item.pieces.iter().filter(differs).collect())?;
+    let mut writing = Writing::new(job, item, file, moved);
+    writing.all(worker, item.pieces.iter().filter(differs).collect())?;
     match writing.finish(worker) {
         Ok(()) => Ok(true),
         Err(error) if error.kind == Kind::Corrupt => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Splits pieces into runs that one request reads. In the order of the file, the bytes are hashed while they are written. But in that order, a
+/// file of an incremental backup may alternate between objects, so that it would need a request for each piece. Therefore the pieces are sorted
+/// by object and offset if that gives less than half as many runs.
+fn runs(pieces: Vec<&Piece>) -> Vec<Vec<&Piece>> {
+    let mut sorted = pieces.clone();
+    sorted.sort_by(|one, other| one.place().cmp(&other.place()));
+    let (in_order, sorted) = (coalesce::adjacent(pieces), coalesce::adjacent(sorted));
+    if 2 * sorted.len() < in_order.len() { sorted } else { in_order }
 }
 
 /// A file that is being put together.
@@ -213,25 +234,22 @@ struct Writing<'a> {
     /// The digest of the first `hashed` bytes of the file.
     hasher: Hasher,
     hashed: u64,
+    moved: &'a mut Moved,
 }
 
 impl<'a> Writing<'a> {
-    fn new(job: &'a Arc<State>, item: &'a Item, file: Scattered<'a>) -> Self {
-        Self { job, item, file, hasher: Hasher::new(item.digest.algorithm), hashed: 0 }
+    fn new(job: &'a Arc<State>, item: &'a Item, file: Scattered<'a>, moved: &'a mut Moved) -> Self {
+        Self { job, item, file, hasher: Hasher::new(item.digest.algorithm), hashed: 0, moved }
     }
 
-    /// Writes these pieces. Returns how many stored bytes they have.
-    fn all(&mut self, worker: &mut Worker, pieces: Vec<&Piece>) -> Result<u64, Error> {
-        let mut read = 0;
-        for run in coalesce::adjacent(pieces) {
-            read += self.run(worker, &run)?;
-        }
-        Ok(read)
+    /// Writes these pieces.
+    fn all(&mut self, worker: &mut Worker, pieces: Vec<&Piece>) -> Result<(), Error> {
+        runs(pieces).iter().try_for_each(|run| self.run(worker, run))
     }
 
-    /// Reads pieces with one request. Returns how many stored bytes they have.
-    fn run(&mut self, worker: &mut Worker, pieces: &[&Piece]) -> Result<u64, Error> {
-        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(0) };
+    /// Reads pieces with one request.
+    fn run(&mut self, worker: &mut Worker, pieces: &[&Piece]) -> Result<(), Error> {
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
         let range = first.range.map(|range| Range {
             offset: range.offset,
             length: last.range.map_or(range.length, |last| last.offset + last.length - range.offset),
@@ -241,16 +259,15 @@ impl<'a> Writing<'a> {
         let whole = stored.size();
         let stored = Arc::new(Mutex::new(stored));
         let start = range.map_or(0, |range| range.offset);
-        let mut read = 0;
         for piece in pieces {
             let (position, length) =
                 piece.range.map_or((0, whole), |range| (range.offset - start, range.length));
             stored.lock().unwrap_or_else(std::sync::PoisonError::into_inner).skip_to(position)?;
             let part = Part::new(Arc::clone(&stored), length);
             self.piece(worker, piece, part).map_err(|error| named(error, &piece.object, &piece.origin))?;
-            read += length;
+            self.moved.read += length;
         }
-        Ok(read)
+        Ok(())
     }
 
     /// Writes one piece.
@@ -290,6 +307,7 @@ impl<'a> Writing<'a> {
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
         self.file.write(at, bytes)?;
+        self.moved.written += bytes.len() as u64;
         if at == self.hashed {
             self.hasher.update(bytes);
             self.hashed += bytes.len() as u64;

@@ -19,10 +19,18 @@ use super::worker::Worker;
 use super::{Action, EndedItem, ItemKind, Overwrite};
 use crate::digest::Hasher;
 use crate::error::{Error, Kind};
-use crate::sink::BUFFER;
 use crate::sink::directories::shown;
 use crate::sink::file::{self, Output, Wanted};
 use crate::store::Range;
+
+/// How many bytes were moved for a file.
+#[derive(Clone, Copy, Default)]
+struct Moved {
+    /// The stored bytes that were read.
+    read: u64,
+    /// The plain bytes that were written.
+    written: u64,
+}
 
 /// Fetches files whose stored bytes are adjacent.
 pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
@@ -30,7 +38,7 @@ pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
     for item in items {
         let began = Instant::now();
         match guarded(|| is_up_to_date(worker, job, &item)) {
-            Ok(true) => finish(job, item, began, 0, Ok(Action::Kept)),
+            Ok(true) => finish(job, item, began, Moved::default(), Ok(Action::Kept)),
             Ok(false) => wanted.push(item),
             Err(error) => fail(job, item, began, error),
         }
@@ -79,13 +87,13 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
             let ended = guarded(|| match &stored {
                 Some(stored) => write(worker, job, &item, stored, start)
                     .map_err(|error| named(error, &item.object, &item.origin)),
-                None => write_nothing(worker, job, &item).map(|()| 0),
+                None => write_nothing(worker, job, &item).map(|()| Moved::default()),
             });
             let broken = stored
                 .as_ref()
                 .is_some_and(|stored| stored.lock().map_or(true, |stored| stored.has_failed()));
             match ended {
-                Ok(read) => finish(job, item, began, read, Ok(Action::Written)),
+                Ok(moved) => finish(job, item, began, moved, Ok(Action::Written)),
                 Err(error) => fail(job, item, began, error),
             }
             began = Instant::now();
@@ -99,19 +107,19 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
 /// Reports that an item failed.
 fn fail(job: &State, item: Item, began: Instant, error: Error) {
     let what = format!("`{}`", shown(&item.path));
-    finish(job, item, began, 0, Err(error.of(what)));
+    finish(job, item, began, Moved::default(), Err(error.of(what)));
 }
 
-/// Reports how an item ended. `bytes_read` is the number of stored bytes that were read for the item.
-fn finish(job: &State, item: Item, began: Instant, bytes_read: u64, ended: Result<Action, Error>) {
+/// Reports how an item ended, and how many bytes were moved for it.
+fn finish(job: &State, item: Item, began: Instant, moved: Moved, ended: Result<Action, Error>) {
     if let Some(observer) = job.observer() {
         observer.ended(&EndedItem {
             of: ItemKind::File,
             store: item.origin.store.name(),
             object: &item.object,
             path: &shown(&item.path),
-            bytes_read,
-            bytes_written: if ended == Ok(Action::Written) { item.size } else { 0 },
+            bytes_read: moved.read,
+            bytes_written: moved.written,
             duration: began.elapsed(),
             ended: &ended,
         });
@@ -176,7 +184,7 @@ pub(super) fn set_mode_and_time(
     }
 }
 
-pub(super) fn time_of(status: &Stat) -> Option<u64> {
+fn time_of(status: &Stat) -> Option<u64> {
     u64::try_from(status.st_mtime).ok()
 }
 
@@ -259,19 +267,19 @@ fn output<'a>(worker: &mut Worker, job: &'a State, item: &Item) -> Result<Output
 fn write_nothing(worker: &mut Worker, job: &State, item: &Item) -> Result<(), Error> {
     if let Some(chain) = &item.chain {
         let of = LinkOf::new(chain, &text(&item.path))?;
-        return Linked::begin(worker, job, of, 0, item.digest.clone())?.finish().map(drop);
+        return Linked::begin(&mut worker.directories, job, of, 0, item.digest.clone())?.finish().map(drop);
     }
     output(worker, job, item)?.finish(item.mtime)
 }
 
-/// Writes one file, and returns how many stored bytes it has. `stored` reads the object from byte `start` on.
+/// Writes one file. `stored` reads the object from byte `start` on.
 fn write(
     worker: &mut Worker,
     job: &State,
     item: &Item,
     stored: &Arc<Mutex<Stored>>,
     start: u64,
-) -> Result<u64, Error> {
+) -> Result<Moved, Error> {
     let (position, length) = {
         let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
         let position = item.range.map_or(0, |range| range.offset - start);
@@ -280,9 +288,8 @@ fn write(
     };
     if let Some(chain) = &item.chain {
         let of = LinkOf::new(chain, &text(&item.path))?;
-        write_linked(worker, job, item, of, Part::new(Arc::clone(stored), length))?;
-        stored.lock().unwrap_or_else(PoisonError::into_inner).unchanged()?;
-        return Ok(length);
+        let written = write_linked(worker, job, item, of, stored, length)?;
+        return Ok(Moved { read: length, written });
     }
     let mut output = output(worker, job, item)?;
     if item.origin.via.is_plain() && job.withheld.is_empty() {
@@ -302,26 +309,40 @@ fn write(
                 Err(error) => return Err(error.into()),
             }
         }
+        stored.lock().unwrap_or_else(PoisonError::into_inner).unchanged()?;
     }
     output.finish(item.mtime)?;
-    Ok(length)
+    Ok(Moved { read: length, written: item.size })
 }
 
-/// Writes a file of a chain.
-fn write_linked(worker: &mut Worker, job: &State, item: &Item, of: LinkOf, part: Part) -> Result<(), Error> {
-    let plain = item.origin.via.decode_to_keep(Box::new(part), &job.memory_allowance(job.cancel_token()))?;
+/// Writes a file of a chain from the next `length` stored bytes. Returns how many bytes were written.
+fn write_linked(
+    worker: &mut Worker,
+    job: &State,
+    item: &Item,
+    of: LinkOf,
+    stored: &Arc<Mutex<Stored>>,
+    length: u64,
+) -> Result<u64, Error> {
+    let part = Box::new(Part::new(Arc::clone(stored), length));
+    let plain = item.origin.via.decode_to_keep(part, &job.memory_allowance(job.cancel_token()))?;
     let mut plain = job.withheld.refusing(plain);
-    let mut linked = Linked::begin(worker, job, of, item.size, item.digest.clone())?;
-    let (mut left, mut buffer) = (item.size, vec![0; BUFFER]);
+    let Worker { directories, buffer, .. } = worker;
+    let mut linked = Linked::begin(directories, job, of, item.size, item.digest.clone())?;
+    let mut left = item.size;
     loop {
         // Reads at most one byte more than expected, so that a decompression bomb fails here.
         let most = usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX).min(buffer.len());
         match plain.read(&mut buffer[..most]) {
             Ok(0) if left > 0 => return Err(file::too_short(item.size - left, item.size)),
-            Ok(0) => return linked.finish().map(drop),
+            Ok(0) => {
+                // Before the chain learns which pages the file has.
+                stored.lock().unwrap_or_else(PoisonError::into_inner).unchanged()?;
+                return linked.finish();
+            }
             Ok(count) if count as u64 > left => return Err(file::too_long(item.size)),
             Ok(count) => {
-                linked.write(worker, &buffer[..count])?;
+                linked.write(directories, &buffer[..count])?;
                 left -= count as u64;
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -8,7 +8,7 @@ use crate::chain::{Chain, ChainUse, IncrementFormat, Needed, Pages};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::job::state::State;
-use crate::job::worker::Worker;
+use crate::sink::directories::Directories;
 use crate::sink::file;
 use crate::sink::scattered::Scattered;
 use crate::target::Place;
@@ -87,13 +87,13 @@ impl<'a> Stage<'a> {
 
     /// Begins with a member that is the whole file.
     fn whole(
-        worker: &mut Worker,
+        directories: &mut Directories,
         job: &'a State,
         place: &Place,
         needed: Needed,
         size: u64,
     ) -> Result<Self, Error> {
-        let (destination, directories) = (&job.destination, &mut worker.directories);
+        let destination = &job.destination;
         Ok(match needed {
             Needed::Nothing => Self::Discard,
             Needed::Pages(pages) => {
@@ -116,7 +116,7 @@ impl<'a> Linked<'a> {
     /// # Errors
     /// Fails if the file cannot be created, or an archive of the newest backup contains it twice.
     pub(super) fn begin(
-        worker: &mut Worker,
+        directories: &mut Directories,
         job: &'a State,
         LinkOf { chain: ChainUse { chain, link, .. }, file, content }: LinkOf,
         size: u64,
@@ -131,7 +131,7 @@ impl<'a> Linked<'a> {
             Content::Increment => Stage::header(&chain, needed, size),
             Content::Unknown if size >= WAL_G.len() as u64 => Stage::Beginning(needed, Vec::new()),
             Content::Unknown | Content::Whole => {
-                Stage::whole(worker, job, &place, needed, size).inspect_err(|_| chain.fail(&path))?
+                Stage::whole(directories, job, &place, needed, size).inspect_err(|_| chain.fail(&path))?
             }
         };
         let is_open = !matches!(stage, Stage::Discard);
@@ -142,19 +142,19 @@ impl<'a> Linked<'a> {
     ///
     /// # Errors
     /// `Corrupt` if the member is no valid increment; `Limit` if memory, the budget or the disk is full; `Cancelled`.
-    pub(super) fn write(&mut self, worker: &mut Worker, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn write(&mut self, directories: &mut Directories, bytes: &[u8]) -> Result<(), Error> {
         if let Some((hasher, _)) = &mut self.hasher {
             hasher.update(bytes);
         }
         let mut rest = bytes;
         while !rest.is_empty() {
-            rest = self.step(worker, rest)?;
+            rest = self.step(directories, rest)?;
         }
         Ok(())
     }
 
     /// Takes some of the bytes, and returns the others.
-    fn step<'b>(&mut self, worker: &mut Worker, bytes: &'b [u8]) -> Result<&'b [u8], Error> {
+    fn step<'b>(&mut self, directories: &mut Directories, bytes: &'b [u8]) -> Result<&'b [u8], Error> {
         let page = self.chain.page_size().bytes();
         match &mut self.stage {
             Stage::Beginning(needed, first) => {
@@ -165,11 +165,11 @@ impl<'a> Linked<'a> {
                     self.stage = if first == WAL_G {
                         Stage::header(&self.chain, needed, self.size)
                     } else {
-                        Stage::whole(worker, self.job, &self.place, needed, self.size)?
+                        Stage::whole(directories, self.job, &self.place, needed, self.size)?
                     };
                     let mut left = &first[..];
                     while !left.is_empty() {
-                        left = self.step(worker, left)?;
+                        left = self.step(directories, left)?;
                     }
                 }
                 Ok(&bytes[count..])
@@ -180,7 +180,7 @@ impl<'a> Linked<'a> {
                 self.job.fail_if_cancelled()?;
                 if let Some(header) = header {
                     let needed = std::mem::replace(needed, Needed::Nothing);
-                    self.stage = self.increment(worker, needed, header)?;
+                    self.stage = self.increment(directories, needed, header)?;
                 }
                 Ok(&bytes[count..])
             }
@@ -257,8 +257,13 @@ impl<'a> Linked<'a> {
     }
 
     /// Begins with the pages of an increment.
-    fn increment(&self, worker: &mut Worker, needed: Needed, header: Header) -> Result<Stage<'a>, Error> {
-        let (destination, directories) = (&self.job.destination, &mut worker.directories);
+    fn increment(
+        &self,
+        directories: &mut Directories,
+        needed: Needed,
+        header: Header,
+    ) -> Result<Stage<'a>, Error> {
+        let destination = &self.job.destination;
         let (file, mut pages, is_first) = match needed {
             Needed::Pages(pages) => (Scattered::open(destination, directories, &self.place)?, pages, false),
             Needed::Whole | Needed::Nothing => {

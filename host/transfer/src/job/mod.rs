@@ -332,12 +332,13 @@ impl Job {
         // The checks sort a copy of the extents.
         let extents: usize = item.pieces.iter().map(|piece| piece.extents.len()).sum();
         let copied = 2 * (extents * size_of::<Extent>()) as u64;
-        let _copied = self.state.charge_memory(copied, "the extents of a file to put together").await?;
+        let copied = self.state.charge_memory(copied, "the extents of a file to put together").await?;
         let item = assemble::Item::new(item, self.state.target(), |index| self.state.origin(index));
         let item = item.map_err(|error| match error.message.contains(&shown) {
             true => error,
             false => Error::new(error.kind, format!("`{shown}`: {}", error.message)),
         })?;
+        drop(copied);
         let charge = self.state.charge_memory(item.bytes(), "a file to put together").await?;
         let index = self.state.number(1)?;
         self.state.acquire_slots(1).await?;

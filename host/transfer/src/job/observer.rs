@@ -16,7 +16,7 @@ pub struct EndedItem<'a> {
     pub object: &'a str,
     /// The path below the data directory, escaped; `.` for the data directory itself.
     pub path: &'a str,
-    /// How many stored bytes were read for it; 0 if it failed.
+    /// How many stored bytes were read for it; 0 if a file to fetch failed.
     pub bytes_read: u64,
     /// How many bytes were written for it; 0 if a file to fetch failed.
     pub bytes_written: u64,

@@ -239,4 +239,20 @@ mod tests {
             judged.refuse_another_owner(Some("nobody")).unwrap();
         }
     }
+
+    #[test]
+    fn a_directory_that_everybody_may_write_is_refused_whoever_owns_it() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let nobody = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+        for (directory, above) in [(0o777, 0o755), (0o770, 0o755), (0o755, 0o777)] {
+            let place = Place::new(0o600, directory, above);
+            for path in [place.file(), place.directory(), place.above()] {
+                chown(path, Some(nobody), None).unwrap();
+            }
+            let why = place.judged().refuse_if_others_may_change().unwrap_err();
+            assert!(why.contains("replaced by others"), "{directory:o} {above:o}: {why}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::Class::{
     self, Code, Command, Harmless, LibraryRoot, LogDirectory, LogFileMode, LogFilename, MayNameFiles, Reads,
     ToldUnless, WritesIn,
 };
-use super::Values::{AtLeast, Flag, Milliseconds, NoneOf};
+use super::Values::{AtLeast, Flag, Milliseconds, SomeClass};
 use super::table::MOST;
 
 /// The known settings. A name that ends with a dot stands for all settings of the extension.
@@ -26,7 +26,7 @@ const KNOWN: &[(&str, Class)] = &[
     ("pg_prewarm.", Harmless),
     ("pg_stat_statements.", Harmless),
     ("pg_trgm.", Harmless),
-    ("pgaudit.log", ToldUnless(NoneOf(&["", "none"]), "pgaudit records nothing")),
+    ("pgaudit.log", ToldUnless(SomeClass, "pgaudit records nothing")),
     ("pgaudit.log_autoclose_minutes", Harmless),
     ("pgaudit.log_catalog", Harmless),
     ("pgaudit.log_client", Harmless),

@@ -72,6 +72,8 @@ pub(super) enum Values {
     OneOf(&'static [&'static str]),
     /// Any text but these words, in lower case.
     NoneOf(&'static [&'static str]),
+    /// A list of pgaudit's classes of which at least one is left.
+    SomeClass,
     /// A number of at least this.
     AtLeast(i64),
     /// A time, in milliseconds, from the first number to the second.

@@ -8,13 +8,14 @@ use super::super::destination::{Destination, destination, is_data_directory};
 use super::super::guc::{self, Class, Known, Setting};
 use super::super::places::Places;
 use super::super::problem::shown;
+use super::super::required_settings::whole_number;
 use super::logs::{
     AUDIT_DIRECTORY, AUDIT_FILENAME, LOG_DIRECTORY, LOG_FILENAME, destination_of_logs, is_directory,
     is_file_name,
 };
 use super::values::{
     SPACE, displayed, elements, has, hazard_of_connection, is_path, is_switch_or_number, library_directories,
-    mode, only_own_libraries, parts, program,
+    only_own_libraries, parts, program,
 };
 use super::{Verdict, include_destination};
 
@@ -41,9 +42,12 @@ pub(in crate::seal) fn why_told(name: &str, value: &str) -> Option<&'static str>
 /// What a verdict depends on besides the mention itself.
 pub(super) struct Judge<'a> {
     places: &'a Places<'a>,
-    major: u32,
+    /// The server's major version.
+    pub(super) major: u32,
     /// See [`is_elsewhere`].
     is_elsewhere: bool,
+    /// Whether the server reads no restored file but postgresql.auto.conf. Patroni would also read the files that are only for Patroni.
+    reads_only_auto: bool,
     /// Whether the seal writes its own `primary_conninfo`.
     configures_standby: bool,
     /// Whether a log may be written outside the data directory.
@@ -66,12 +70,34 @@ impl<'a> Judge<'a> {
             places,
             major,
             is_elsewhere,
+            reads_only_auto: is_elsewhere
+                && (end.configure_standby.is_some() || configuration.of_patroni == 0),
             configures_standby: end.configure_standby.is_some(),
             logs_outside: is_elsewhere || configuration.entries.iter().any(leads_out),
         }
     }
 
+    /// Judges a mention. A mention in a file that the server does not read is not overridden, because that would override the operator's
+    /// own configuration.
     pub(super) fn verdict(&self, entry: &Entry) -> Verdict {
+        match self.judge(entry) {
+            Verdict::Overridden { why, hazard: None, .. } if self.is_unread(entry) => {
+                Verdict::Reported(format!(
+                    "`{}` is `{}`: {why}; the server does not read this file, but the configuration outside the data directory",
+                    entry.name,
+                    displayed(&entry.name, &entry.value)
+                ))
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Returns whether the server does not read the file of this entry.
+    pub(super) fn is_unread(&self, entry: &Entry) -> bool {
+        self.reads_only_auto && entry.file != AUTO
+    }
+
+    fn judge(&self, entry: &Entry) -> Verdict {
         if entry.is_include() {
             return self.include(entry);
         }
@@ -163,7 +189,9 @@ impl<'a> Judge<'a> {
             Class::Sockets => hazard(self.sockets(name, value)),
             Class::LogDirectory => self.log_directory(name, value),
             Class::LogFilename => log_filename(name, value),
-            Class::LogFileMode if mode(value).is_some_and(|mode| mode & OF_OTHERS == 0) => Verdict::Nothing,
+            Class::LogFileMode if whole_number(value).is_some_and(|mode| mode & OF_OTHERS == 0) => {
+                Verdict::Nothing
+            }
             Class::LogFileMode if !self.logs_outside => Verdict::Nothing,
             Class::LogFileMode => Verdict::Reported(format!(
                 "`{name}` is `{}`: other users of the machine may be able to read or change the log, if it lies outside the data directory",
@@ -281,8 +309,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges what a standby follows. The seal does not override the operator's own configuration, but always writes the
-    /// `primary_conninfo` that the operator configured. Patroni removes these settings from postgresql.auto.conf before it starts the server
-    /// (`_sanitize_auto_conf` in `patroni/postgresql/config.py`), and writes its own.
+    /// `primary_conninfo` that the operator configured.
     fn follows(&self, name: &str, value: &str) -> Verdict {
         let is_conninfo = name == "primary_conninfo";
         let hazard =

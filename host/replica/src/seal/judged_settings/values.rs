@@ -1,5 +1,7 @@
 //! Parses values of settings as PostgreSQL does.
 
+use std::collections::BTreeSet;
+
 use foundation::shell;
 
 use crate::seal::guc::Values;
@@ -64,7 +66,7 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Returns whether a setting has one of these values. No value that PostgreSQL could not read is one of them.
+/// Returns whether a setting has one of these values. A value that PostgreSQL could not read is none of them, unless any text but some is.
 pub(super) fn has(values: Values, value: &str) -> bool {
     let is_word = |words: &[&str]| words.contains(&value.trim_matches(SPACE).to_ascii_lowercase().as_str());
     let is_time = |least, most| milliseconds(value).is_some_and(|time: i64| (least..=most).contains(&time));
@@ -72,14 +74,30 @@ pub(super) fn has(values: Values, value: &str) -> bool {
         Values::Flag(flag) => boolean(value) == Some(flag),
         Values::OneOf(words) => is_word(words),
         Values::NoneOf(words) => !is_word(words),
+        Values::SomeClass => some_class_is_left(value),
         Values::AtLeast(least) => whole_number(value).is_some_and(|number| number >= least),
         Values::Milliseconds(least, most) => is_time(least, most),
         Values::ZeroOrMilliseconds(least, most) => is_time(0, 0) || is_time(least, most),
     }
 }
 
+/// Returns whether a class is left in a list in which `-` before a class takes the class away, and `-all` takes all away
+/// (`check_pgaudit_log` in `pgaudit.c`).
+fn some_class_is_left(list: &str) -> bool {
+    let mut left = BTreeSet::new();
+    for class in elements(list).map(str::to_ascii_lowercase) {
+        match class.strip_prefix('-') {
+            Some("all") => left.clear(),
+            Some(taken_away) => _ = left.remove(taken_away),
+            None if class.is_empty() || class == "none" => {}
+            None => _ = left.insert(class),
+        }
+    }
+    !left.is_empty()
+}
+
 /// Parses the value of a time that PostgreSQL counts in milliseconds, as `parse_int` in `guc.c` does; `None` if that would fail.
-pub(super) fn milliseconds(value: &str) -> Option<i64> {
+pub(in crate::seal) fn milliseconds(value: &str) -> Option<i64> {
     let value = value.trim_matches(SPACE);
     let digits = value.trim_start_matches(['+', '-']).to_ascii_lowercase();
     let is_hexadecimal = digits.starts_with("0x");
@@ -103,19 +121,17 @@ pub(super) fn milliseconds(value: &str) -> Option<i64> {
     milliseconds.is_finite().then_some(milliseconds.round_ties_even() as i64)
 }
 
+/// The units of PostgreSQL (`memory_unit_conversion_table` and `time_unit_conversion_table` in `guc.c`), and none.
+const UNITS: [&str; 12] = ["", "B", "kB", "MB", "GB", "TB", "us", "ms", "s", "min", "h", "d"];
+
 /// Returns whether a value is a switch, or a number with or without a unit, and so names nothing.
 pub(super) fn is_switch_or_number(value: &str) -> bool {
     let value = value.trim_matches(SPACE);
-    let unit = value.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
-    let is_number = value.starts_with(|c: char| c.is_ascii_digit() || c == '-')
-        && unit.len() <= 3
-        && unit.bytes().all(|byte| byte.is_ascii_alphabetic());
-    is_number || boolean(value).is_some()
-}
-
-/// Returns the mode of a file in a setting, such as `0640`.
-pub(super) fn mode(value: &str) -> Option<i64> {
-    whole_number(value)
+    let unsigned = value.strip_prefix(['+', '-']).unwrap_or(value);
+    let unit = unsigned.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number = unsigned.strip_suffix(unit).unwrap_or_default();
+    let is_number = number.starts_with(|c: char| c.is_ascii_digit()) && number.parse::<f64>().is_ok();
+    is_number && UNITS.contains(&unit.trim_start_matches(SPACE)) || boolean(value).is_some()
 }
 
 /// Returns what makes a connection string of a backup dangerous, whatever server it names: libpq would read or write files that the backup
@@ -165,6 +181,31 @@ pub(super) fn program(command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_number_with_a_unit_of_postgresql_names_nothing() {
+        for value in ["0", "-1", "+7", "1.5", "64kB", "1 GB", "10s", "5 min", "100us", "7d", "on", "f", " 3 "]
+        {
+            assert!(is_switch_or_number(value), "{value:?}");
+        }
+        for value in
+            ["-g", "-X", "-rf", "-Wl", "1x", "9so", "10.0.0.1", "--1", "-", "", "1kb", "kB", ".", "7.so"]
+        {
+            assert!(!is_switch_or_number(value), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_classes_is_empty_if_all_of_them_are_taken_away() {
+        for list in
+            ["", "none", "-all", "-ALL", "all, -all", "read, write, -all", "read, -read", "none, -ddl"]
+        {
+            assert!(!has(Values::SomeClass, list), "{list}");
+        }
+        for list in ["all", "read", "-all, read", "all, -read", "write, ddl"] {
+            assert!(has(Values::SomeClass, list), "{list}");
+        }
+    }
 
     #[test]
     fn a_time_is_read_as_postgresql_reads_it() {

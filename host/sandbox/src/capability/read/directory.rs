@@ -5,18 +5,22 @@ use std::path::{Path, PathBuf};
 use foundation::way::Way;
 use transfer::error::{Error, Kind};
 
+use crate::files::GuestPath;
+
 /// Resolves the symbolic links of `wanted`, an absolute path, and returns its real path; `None` if that path is not in one of the `granted`
-/// directories.
+/// directories. Before that, removes each `..` with the name before it, as in every path of a component. If the kernel resolved `..`, a
+/// component could learn whether a directory outside of its grants exists, by a path through that directory.
 ///
 /// # Errors
 /// `NotFound` if `wanted` does not exist and leads to a place in a granted directory, `Invalid` if it is not a directory; otherwise the
 /// error of the file system.
 pub(crate) fn find_granted_directory(wanted: &Path, granted: &[PathBuf]) -> Result<Option<PathBuf>, Error> {
+    let Some(wanted) = GuestPath::of(wanted).map(|path| path.to_host()) else { return Ok(None) };
     let covers = |real: &Path| granted.iter().any(|granted| real.starts_with(Way::of(granted).end));
     let real = match wanted.canonicalize() {
         Ok(real) => real,
         // A component must not learn whether a path outside of its grants exists, be it through a link in a granted directory.
-        Err(error) if covers(&Way::of(wanted).end) => {
+        Err(error) if covers(&Way::of(&wanted).end) => {
             return Err(Error::from(error).of(wanted.display()));
         }
         Err(_) => return Ok(None),
@@ -49,10 +53,16 @@ mod tests {
         let opened = |path: PathBuf| {
             find_granted_directory(&path, std::slice::from_ref(&granted)).map(|found| found.is_some())
         };
-        for inside in
-            [granted.clone(), granted.join("deep"), granted.join("deep/../deep"), place.path().join("in")]
-        {
-            assert_eq!(opened(inside.clone()), Ok(true), "{}", inside.display());
+        for inside in [
+            "granted",
+            "granted/deep",
+            "granted/deep/../deep",
+            "in",
+            "other/../granted",
+            // The answer does not depend on whether this directory exists.
+            "other/absent/../../granted",
+        ] {
+            assert_eq!(opened(place.path().join(inside)), Ok(true), "{inside}");
         }
         symlink(other.join("later"), granted.join("dangling")).unwrap();
         for outside in [

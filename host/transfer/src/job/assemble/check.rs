@@ -8,7 +8,7 @@ use crate::job::{Assembly, BlockDigests, Extent};
 const SMALLEST_BLOCK: u32 = 512;
 
 /// The longest digest of a block in bytes: XXH3 with 128 bits.
-pub(super) const LONGEST_DIGEST: u32 = 16;
+const LONGEST_DIGEST: u32 = 16;
 
 /// Checks the pieces and the digests of the blocks.
 ///
@@ -61,7 +61,7 @@ pub(super) fn pieces(assembly: &Assembly) -> Result<(), Error> {
 }
 
 /// Returns whether the extents together give every byte of a file of `size` bytes once.
-pub(crate) fn covers_each_byte_once(mut extents: Vec<Extent>, size: u64) -> bool {
+fn covers_each_byte_once(mut extents: Vec<Extent>, size: u64) -> bool {
     extents.sort_unstable_by_key(|extent| extent.at);
     let end = extents
         .iter()

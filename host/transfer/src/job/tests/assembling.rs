@@ -1,6 +1,7 @@
 use twox_hash::xxhash3_128::Hasher as Xxh3;
 
 use super::*;
+use crate::meter::Meter;
 
 /// Digests of blocks of 1000 bytes.
 const BLOCK: usize = 1000;
@@ -36,6 +37,14 @@ fn blocks(bytes: &[u8]) -> Option<BlockDigests> {
 }
 
 impl Scene {
+    /// Makes a job whose store counts its requests.
+    fn metered_job(&self) -> (Job, Meter) {
+        let (job, meter) = (self.plane.job(self.target(), true, Withheld::default()), Meter::default());
+        let store = Store::directory(self.store.path()).unwrap().with_meter(meter.clone());
+        assert_eq!(job.add_origin(store, Pipeline::default()).unwrap(), 0);
+        (job, meter)
+    }
+
     fn assemble(&self, job: &Job, item: Assembly) -> Result<Action, Error> {
         self.wait(job.assemble(item))?;
         self.ended(job).remove(0)
@@ -77,7 +86,7 @@ fn adjacent_pieces_need_one_request() {
     let bytes = noise(2, 100_000);
     let scene = Scene::new();
     scene.object("one", &bytes);
-    let job = scene.job();
+    let (job, meter) = scene.metered_job();
     let pieces = (0..100).map(|number| {
         let at = number * 1000;
         piece("one", Some((at, 1000)), 1000, &[(0, at, 1000)])
@@ -85,6 +94,25 @@ fn adjacent_pieces_need_one_request() {
     let pieces: Vec<_> = pieces.collect();
     assert_eq!(scene.assemble(&job, assembly("one", &bytes, pieces)), Ok(Action::Written));
     assert!(scene.read("one") == bytes);
+    assert_eq!(meter.requests(), 1);
+}
+
+#[test]
+fn pieces_that_alternate_between_objects_need_one_request_for_each_object() {
+    let bytes = noise(7, 100_000);
+    let scene = Scene::new();
+    let of_object =
+        |first: usize| -> Vec<u8> { bytes.chunks(1000).skip(first).step_by(2).flatten().copied().collect() };
+    scene.object("newer", &of_object(0));
+    scene.object("older", &of_object(1));
+    let pieces = (0..100_u64).map(|number| {
+        let object = if number % 2 == 0 { "newer" } else { "older" };
+        piece(object, Some((number / 2 * 1000, 1000)), 1000, &[(0, number * 1000, 1000)])
+    });
+    let (job, meter) = scene.metered_job();
+    assert_eq!(scene.assemble(&job, assembly("one", &bytes, pieces.collect())), Ok(Action::Written));
+    assert!(scene.read("one") == bytes);
+    assert_eq!(meter.requests(), 2);
 }
 
 #[test]
@@ -143,7 +171,11 @@ fn the_same_file_is_kept_and_only_differing_blocks_are_fetched() {
             fs::remove_file(scene.store.path().join("high")).unwrap();
         }
         let action = if what == "same" { Action::Kept } else { Action::Written };
-        assert_eq!(scene.assemble(&scene.job(), item(&bytes)), Ok(action), "{what}");
+        let job = scene.job();
+        let recorded = Recorded::of(&job);
+        assert_eq!(scene.assemble(&job, item(&bytes)), Ok(action), "{what}");
+        let moved = u64::from(needs_low) * 5000 + u64::from(needs_high) * 5500;
+        assert_eq!(recorded.moved(), [(moved, moved)], "{what}");
         assert!(scene.read("base/1") == bytes, "{what}");
     }
     // A file with another name is replaced, and the other name keeps its content.

@@ -87,6 +87,31 @@ fn take(left: &AtomicU64, count: u64) -> io::Result<()> {
     taken.map(drop).map_err(|_| Errno::NOSPC.into())
 }
 
+/// Records how many bytes were read and written for each item.
+#[derive(Default)]
+struct Recorded(Mutex<Vec<(u64, u64)>>);
+
+impl Observer for Recorded {
+    fn ended(&self, item: &EndedItem<'_>) {
+        self.0.lock().unwrap().push((item.bytes_read, item.bytes_written));
+    }
+
+    fn withdrawn(&self, _items: usize) {}
+}
+
+impl Recorded {
+    /// Records the items of this job.
+    fn of(job: &Job) -> Arc<Self> {
+        let recorded = Arc::new(Self::default());
+        job.observe(Arc::clone(&recorded) as Arc<dyn Observer>);
+        recorded
+    }
+
+    fn moved(&self) -> Vec<(u64, u64)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 impl Scene {
     fn new() -> Self {
         Self::with_workers(2)

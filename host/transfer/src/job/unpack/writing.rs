@@ -53,9 +53,10 @@ impl SmallFile {
     /// Returns the memory of the file without its bytes, which are in the ring's buffers.
     fn bytes(&self) -> u64 {
         let digest = self.file.digest.as_ref().map_or(0, |digest| digest.value.capacity());
-        let strings = self.file.path.as_os_str().len() + digest;
+        let link = self.file.link.as_ref().map_or(0, |link| link.file.as_os_str().len());
+        let strings = self.file.path.as_os_str().len() + digest + link;
         let vectors = 2 * size_of::<Self>() + self.pieces.capacity() * size_of::<Piece>();
-        (strings + vectors) as u64 + 3 * ALLOCATION_OVERHEAD
+        (strings + vectors) as u64 + 4 * ALLOCATION_OVERHEAD
     }
 }
 
@@ -204,7 +205,7 @@ impl<'a> Writing<'a> {
         let to = if skipped {
             To::Discard(job, digest.map(|digest| (Hasher::new(digest.algorithm), digest)))
         } else if let Some(link) = link {
-            To::Linked(Box::new(Linked::begin(worker, job, link, size, digest)?))
+            To::Linked(Box::new(Linked::begin(&mut worker.directories, job, link, size, digest)?))
         } else {
             let place = job.target().file(&path)?;
             let wanted = Wanted { size, digest, mode: job.target().modes.0 };
@@ -216,7 +217,7 @@ impl<'a> Writing<'a> {
     pub(super) fn write(&mut self, worker: &mut Worker, bytes: &[u8]) -> Result<(), Error> {
         match &mut self.to {
             To::File(output) => output.write(bytes),
-            To::Linked(linked) => linked.write(worker, bytes),
+            To::Linked(linked) => linked.write(&mut worker.directories, bytes),
             To::Discard(job, hasher) => {
                 if let Some((hasher, _)) = hasher {
                     hasher.update(bytes);

@@ -82,3 +82,30 @@ fn a_configuration_file_in_the_data_directory_is_not_the_operators_own() {
     check(&restored.places(), &restored.read().unwrap(), 15, &end, &mut findings).unwrap();
     assert!(findings.into_list().is_empty());
 }
+
+#[test]
+fn a_restored_file_that_the_server_does_not_read_overrides_nothing() {
+    let lines = "external_pid_file = 'promote'\nlog_directory = 'base'\nlog_filename = 'x/y'\nrecovery_target = 'immediate'\n\
+                 include_if_exists '/etc/x.conf'\n";
+    let restored = Restored::with(&[("postgresql.conf", lines)]);
+    let own = EndState { config_file: Some("/etc/own.conf".into()), ..end(false) };
+    let mut findings = Findings::default();
+    let overrides = check(&restored.places(), &restored.read().unwrap(), 15, &own, &mut findings).unwrap();
+    assert!(overrides.values.is_empty(), "{overrides:?}");
+    let list = findings.into_list();
+    assert_eq!(list.len(), 5, "{list:?}");
+    assert!(list[..4].iter().all(|finding| finding.message.contains("does not read this file")), "{list:?}");
+    // Patroni reads its own file although there is no postgresql.conf.
+    let restored = Restored::with(&[("postgresql.base.conf", "external_pid_file = 'promote'\n")]);
+    let (configuration, mut findings) = (restored.read().unwrap(), Findings::default());
+    let overrides =
+        check(&restored.places(), &configuration, 15, &EndState::default(), &mut findings).unwrap();
+    assert_eq!(overrides.values.get("external_pid_file"), Some(&""));
+}
+
+#[test]
+fn only_the_last_line_of_a_setting_can_weaken_the_operators_configuration() {
+    assert_eq!(judged_auto_conf("ssl = off\nssl = on\n", true, false).unwrap(), Vec::<String>::new());
+    let messages = judged_auto_conf("ssl = on\nssl = off\n", true, false).unwrap();
+    assert!(messages.len() == 1 && messages[0].contains("`ssl` is `off` (line 2)"), "{messages:?}");
+}

@@ -16,12 +16,19 @@ fn settings_that_patroni_writes_itself_are_not_warnings_without_configure_standb
     let main = "include 'postgresql.base.conf'\nprimary_conninfo = 'host=x'\nprimary_slot_name = 's'\n\
                 unix_socket_directories = '/run/x'\narchive_command = 'x'\n";
     let restored = Restored::with(&[("postgresql.conf", main), ("postgresql.base.conf", "")]);
-    for (end, warnings) in [(EndState::default(), 1), (end(false), 5)] {
+    // Patroni removes an override of `primary_*`, and does not always write its own value.
+    for (end, warnings, undone) in [(EndState::default(), 3, 2), (end(false), 5, 0)] {
         let mut findings = Findings::default();
-        check(&restored.places(), &restored.read().unwrap(), 15, &end, &mut findings).unwrap();
+        let overrides =
+            check(&restored.places(), &restored.read().unwrap(), 15, &end, &mut findings).unwrap();
+        assert_eq!(overrides.values.get("primary_slot_name"), Some(&""));
         let list = findings.into_list();
         let warned = list.iter().filter(|finding| finding.level == Level::Warn).count();
         assert_eq!((list.len(), warned), (5, warnings), "{list:?}");
+        let says = |finding: &&Finding| {
+            finding.level == Level::Warn && finding.message.contains("removes the override")
+        };
+        assert_eq!(list.iter().filter(says).count(), undone, "{list:?}");
     }
 }
 
