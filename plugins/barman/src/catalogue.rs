@@ -20,6 +20,9 @@ const MOST_OBJECTS: usize = 200_000;
 /// How the name of a `backup.info` in `meta` ends.
 const IN_META: &str = "-backup.info";
 
+/// The mark of a backup that Barman deletes (`DELETE_ANNOTATION` in barman/backup.py).
+const DELETED: &str = "delete_this";
+
 /// A backup with its `backup.info`.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -34,13 +37,44 @@ pub(crate) struct Entry {
 /// # Errors
 /// The error of the store, or why `backup.info` cannot be used.
 pub(crate) fn find(place: &Place, id: &str) -> Result<Option<Entry>, Failure> {
+    read(place, id)?.transpose().map_err(Failure::failed)
+}
+
+/// Reads the `backup.info` of the backup `id`; `None` if there is none, and an error within the result if it cannot be used.
+///
+/// # Errors
+/// The error of the store.
+pub(crate) fn read(place: &Place, id: &str) -> Result<Option<Result<Entry, String>>, Failure> {
     for key in [place.key(&format!("meta/{id}{IN_META}")), format!("{}/backup.info", place.backup(id))] {
         let contents = match place.bucket.get(&key, None, LIMIT) {
             Err(Error::NotFound(_)) => continue,
+            Err(Error::Limit(why)) => return Ok(Some(Err(why))),
             contents => contents?,
         };
-        let record = Record::parse(&contents).map_err(|why| place.failed(&key, why))?;
-        return Ok(Some(Entry { id: id.to_owned(), key, record }));
+        return Ok(Some(match Record::parse(&contents) {
+            Ok(record) => Ok(Entry { id: id.to_owned(), key, record }),
+            Err(why) => Err(format!("{} {why}", place.shown(&key))),
+        }));
+    }
+    Ok(None)
+}
+
+/// Returns why the backup `id` is not restored although its `backup.info` is there: Barman marks a backup before it deletes the first
+/// file, and deletes `backup.info` last (`delete_backup` in barman/backup.py, and annotations.py for the two places of the mark). `None`
+/// if there is no mark.
+///
+/// # Errors
+/// The error of the store.
+pub(crate) fn deletion(place: &Place, id: &str) -> Result<Option<String>, Failure> {
+    for key in
+        [place.key(&format!("meta/{id}-{DELETED}")), format!("{}/annotations/{DELETED}", place.backup(id))]
+    {
+        if place.bucket.find(&key)?.is_some() {
+            return Ok(Some(format!(
+                "{} marks the backup as one that barman began to delete, so that files may be missing",
+                place.shown(&key)
+            )));
+        }
     }
     Ok(None)
 }

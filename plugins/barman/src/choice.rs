@@ -30,6 +30,17 @@ pub(crate) fn choose(options: &Options) -> Result<(Entry, Backup), Failure> {
     }
 }
 
+/// Checks that Barman does not delete the backup `id`.
+///
+/// # Errors
+/// Fails if it does, or with the error of the store.
+pub(crate) fn check_kept(place: &Place, id: &str) -> Result<(), Failure> {
+    match catalogue::deletion(place, id)? {
+        None => Ok(()),
+        Some(why) => Err(Failure::failed(format!("{why}: choose another with `backup`"))),
+    }
+}
+
 /// Returns the backup of `entry` if its files are complete.
 ///
 /// A backup of status WAITING_FOR_WALS is accepted if the operator names it, as Barman does (`STATUS_COPY_DONE` in barman/infofile.py): its
@@ -50,6 +61,7 @@ fn accepted(place: &Place, entry: Entry) -> Result<(Entry, Backup), Failure> {
             )));
         }
     }
+    check_kept(place, &entry.id)?;
     let backup = entry.record.backup(&entry.id).map_err(|why| place.failed(&entry.key, why))?;
     Ok((entry, backup))
 }
@@ -63,12 +75,11 @@ fn each(place: &Place, visit: &mut dyn FnMut(Entry) -> Result<(), Failure>) -> R
     let ids = catalogue::ids(place)?;
     let mut count = 0;
     for id in &ids {
-        match catalogue::find(place, id) {
+        match catalogue::read(place, id)? {
             // A folder without `backup.info` is not a backup.
-            Ok(None) => continue,
-            Ok(Some(entry)) => visit(entry)?,
-            Err(Failure::Failed(why)) => log::warn!("skipped the backup {id}: {why}"),
-            Err(other) => return Err(other),
+            None => continue,
+            Some(Ok(entry)) => visit(entry)?,
+            Some(Err(why)) => log::warn!("skipped the backup {id}: {why}"),
         }
         count += 1;
     }
@@ -128,6 +139,7 @@ fn newest(place: &Place, until: Option<&Until>, timeline: Option<u32>) -> Result
     }
     let key = |backup: &Backup| (backup.timeline, backup.begin);
     fitting.sort_by(|(one, a), (other, b)| key(b).cmp(&key(a)).then_with(|| other.id.cmp(&one.id)));
+    fitting = kept(place, fitting, &mut others)?;
     let leading = fitting.iter().position(|(_, backup)| leads_to_the_source(backup)).unwrap_or(0);
     for (entry, _) in &fitting[..leading] {
         log::warn!(
@@ -150,6 +162,27 @@ fn newest(place: &Place, until: Option<&Until>, timeline: Option<u32>) -> Result
     Err(Failure::failed(format!(
         "none of the {count} backups in {place} has the status DONE{ended}{on}{such}: choose one by its ID with `backup`"
     )))
+}
+
+/// Removes the backups that Barman deletes from the beginning of `fitting`, in front of the first that is chosen, and describes them in
+/// `others`. Those after it are not looked at.
+fn kept(
+    place: &Place,
+    fitting: Vec<(Entry, Backup)>,
+    others: &mut Vec<String>,
+) -> Result<Vec<(Entry, Backup)>, Failure> {
+    let mut kept = Vec::with_capacity(fitting.len());
+    let mut is_chosen = false;
+    for (entry, backup) in fitting {
+        if !is_chosen && let Some(why) = catalogue::deletion(place, &entry.id)? {
+            log::warn!("skipped the backup {}: {why}", entry.id);
+            others.push(format!("{} is being deleted", entry.id));
+            continue;
+        }
+        is_chosen |= leads_to_the_source(&backup);
+        kept.push((entry, backup));
+    }
+    Ok(kept)
 }
 
 /// Returns whether the backup ended at or before the point `until`.

@@ -34,7 +34,8 @@ pub(crate) fn in_cloud(newest: &Link, id: &str) -> Failure {
 }
 
 /// Adds the files of the newest backup to the job, and then, from newer to older, those of each backup that it depends on. Waits for each
-/// backup. Returns the manifests of archives, which are compared when everything is restored.
+/// backup. Returns the manifests of archives, which are compared when everything is restored, and how many files the newest backup has if it
+/// is a tree.
 ///
 /// # Errors
 /// Fails if a backup does not fit its manifest, if a page is in none of the backups, or with the error of the host. The error names the
@@ -43,10 +44,10 @@ pub(crate) fn all(
     usable: &Usable,
     transfer: &mut Transfer<'_>,
     datadir: &Datadir,
-) -> Result<Vec<Archived>, Failure> {
+) -> Result<(Vec<Archived>, Option<u64>), Failure> {
     let newest = &usable.newest;
     let mut chain = Chain::new(IncrementFormat::Postgresql, PAGE)?;
-    let mut listed = Vec::new();
+    let (mut listed, mut files) = (Vec::new(), None);
     let older = usable.older.iter().map(|older| (&older.link, &older.contents, false));
     for (link, contents, is_newest) in std::iter::once((newest, &usable.contents, true)).chain(older) {
         cancelled()?;
@@ -60,7 +61,10 @@ pub(crate) fn all(
                 if is_newest {
                     items::directories(&link.backup, datadir)?;
                 }
-                tree(usable, link, manifest.as_ref(), transfer, &mut chain)?;
+                let found = tree(usable, link, manifest.as_ref(), transfer, &mut chain)?;
+                if is_newest {
+                    files = Some(found);
+                }
             }
             Contents::Server { archives, manifest } => {
                 let manifest = manifest.as_ref();
@@ -73,7 +77,7 @@ pub(crate) fn all(
     }
     let missing = chain.missing(NAMED)?;
     if missing.is_empty() {
-        return Ok(listed);
+        return Ok((listed, files));
     }
     let missing: Vec<_> = missing.iter().map(|name| name.escape_debug().to_string()).collect();
     Err(Failure::failed(format!(
@@ -83,20 +87,22 @@ pub(crate) fn all(
     )))
 }
 
-/// Adds the files of a plain tree to the job. The host reads no file of an older backup that is not needed.
+/// Adds the files of a plain tree to the job, and returns how many the tree has. The host reads no file of an older backup that is not needed.
 fn tree(
     usable: &Usable,
     link: &Link,
     manifest: Option<&Object>,
     transfer: &mut Transfer<'_>,
     chain: &mut Chain,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let origin = transfer.origin(None)?;
     let job = &mut transfer.job;
     let mut waiting: Vec<Fetch> = Vec::new();
-    items::of_tree(transfer.place, link, manifest, origin, &|oid| usable.restores(oid), &mut |item| {
-        waiting.push(item);
-        if waiting.len() < BATCH { Ok(()) } else { job.fetch_link(waiting.drain(..), chain) }
-    })?;
-    job.fetch_link(waiting, chain)
+    let files =
+        items::of_tree(transfer.place, link, manifest, origin, &|oid| usable.restores(oid), &mut |item| {
+            waiting.push(item);
+            if waiting.len() < BATCH { Ok(()) } else { job.fetch_link(waiting.drain(..), chain) }
+        })?;
+    job.fetch_link(waiting, chain)?;
+    Ok(files)
 }

@@ -7,14 +7,16 @@ use understudy::store::{Codec, Object};
 use understudy::transfer::{Job, Unless};
 use understudy::{Datadir, Failure, Plan, log, progress};
 
+use crate::catalogue;
 use crate::chain::Link;
 use crate::combine;
 use crate::contents::Contents;
+use crate::info::Backup;
 use crate::items;
 use crate::names::pipeline;
 use crate::options::{Options, Wanted};
 use crate::place::Place;
-use crate::plan::usable;
+use crate::plan::{self, usable};
 use crate::unpack;
 use crate::wal::{self, WalRoute};
 
@@ -45,13 +47,25 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
     datadir.write(BACKUP_LABEL, &mut &newest.label.text[..])?;
     let mut transfer = Transfer::new(place, newest)?;
     let mut listed = Vec::new();
+    let mut files = None;
     match &usable.contents {
-        _ if !usable.older.is_empty() => listed = combine::all(&usable, &mut transfer, datadir)?,
-        Contents::Tree { manifest } => tree(place, newest, manifest.as_ref(), &mut transfer, datadir)?,
+        _ if !usable.older.is_empty() => (listed, files) = combine::all(&usable, &mut transfer, datadir)?,
+        Contents::Tree { manifest } => {
+            files = Some(tree(place, newest, manifest.as_ref(), &mut transfer, datadir)?);
+        }
         Contents::Server { archives, manifest } => {
             listed.extend(unpack::all(newest, archives, manifest.as_ref(), &mut transfer)?);
         }
         Contents::Cloud(archives) => listed.extend(unpack::all(newest, archives, None, &mut transfer)?),
+    }
+    if let (Some(files), Some(planned)) = (files, plan.files) {
+        let with_wal = plan::written(files, segments.len() + histories.len());
+        if with_wal < planned {
+            return Err(Failure::retry_later(format!(
+                "{} is of a backup that had {planned} files with its WAL when the plan was made, and has {with_wal}: run again",
+                newest.shown
+            )));
+        }
     }
     datadir.create_dir(STATUS_FOLDER)?;
     for history in &histories {
@@ -68,8 +82,36 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
         listed.check_complete(place)?;
     }
     unpack::check_restored(&usable, place, datadir)?;
+    for link in std::iter::once(newest).chain(usable.older.iter().map(|older| &older.link)) {
+        check_unchanged(place, link)?;
+    }
     log::info!("restored {}", plan.backup);
     Ok(())
+}
+
+/// Checks that Barman has neither deleted nor replaced the backup while it was read.
+///
+/// # Errors
+/// [`Failure::RetryLater`] if it has; the errors of [`catalogue::find`].
+pub(crate) fn check_unchanged(place: &Place, link: &Link) -> Result<(), Failure> {
+    let Link { backup, shown, .. } = link;
+    let changed =
+        |what: &str| Err(Failure::retry_later(format!("{shown} {what} during the restore: run again")));
+    let Some(entry) = catalogue::find(place, &backup.id)? else {
+        return changed("was removed");
+    };
+    if catalogue::deletion(place, &backup.id)?.is_some() {
+        return changed("was marked as that of a backup that barman deletes");
+    }
+    let now = entry.record.backup(&backup.id).map_err(|why| place.failed(&entry.key, why))?;
+    // The status changes when WAL is archived, and the size may be computed again. The control file says of which cluster a tree is.
+    let now = Backup {
+        status: backup.status,
+        least_bytes: backup.least_bytes,
+        system_identifier: now.system_identifier.or(backup.system_identifier),
+        ..now
+    };
+    if now == *backup { Ok(()) } else { changed("was replaced") }
 }
 
 /// Returns the version as the file `PG_VERSION` has it.
@@ -77,14 +119,14 @@ pub(crate) fn version_file(link: &Link) -> Vec<u8> {
     format!("{}\n", link.backup.major).into_bytes()
 }
 
-/// Adds the files of a tree to the job.
+/// Adds the files of a tree to the job. Returns how many the tree has.
 fn tree(
     place: &Place,
     link: &Link,
     manifest: Option<&Object>,
     transfer: &mut Transfer<'_>,
     datadir: &Datadir,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     items::directories(&link.backup, datadir)?;
     let origin = transfer.origin(None)?;
     items::of_tree(place, link, manifest, origin, &|_| true, &mut |item| transfer.job.fetch(item))

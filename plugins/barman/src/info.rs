@@ -56,6 +56,9 @@ const TEXTS: [&str; 30] = [
     "xlog_segment_size",
 ];
 
+/// How many bytes the annotations of a backup may have. Barman writes words such as `full` and `delete`.
+const ANNOTATIONS: u64 = 1024;
+
 /// Words in the names of keys that would say how the bytes of a backup are stored. A key that is not known is passed over: newer versions of
 /// Barman add keys for their own reports, and a restore does not depend on the keys alone. The keys that it needs must be there; position,
 /// label, names of WAL, names of files and control file must agree with them; and an incremental backup has a label of its own. But bytes
@@ -105,6 +108,8 @@ pub(crate) struct Record {
     pub(crate) status: Status,
     /// The first of the keys that are not known.
     pub(crate) unknown: Vec<String>,
+    /// The length of the `backup.info` in bytes.
+    length: u64,
 }
 
 /// A backup whose files are complete.
@@ -136,6 +141,10 @@ pub(crate) struct Backup {
     pub(crate) is_snapshot: bool,
     /// The size of the cluster in bytes when the backup was taken.
     pub(crate) cluster_size: Option<u64>,
+    /// How many bytes the files below the folder of the backup have at least.
+    pub(crate) least_bytes: Option<u64>,
+    /// The configuration files outside the data directory, which Barman copies as well.
+    pub(crate) outside: Vec<String>,
 }
 
 impl Record {
@@ -187,7 +196,7 @@ impl Record {
                 .find(|status| status.text() == text)
                 .ok_or_else(|| format!("has the status `{}`, which Barman does not write", shown(text)))?,
         };
-        Ok(Self { texts, literals, status, unknown })
+        Ok(Self { texts, literals, status, unknown, length: contents.len() as u64 })
     }
 
     /// Returns the name that the operator gave the backup.
@@ -263,7 +272,26 @@ impl Record {
             is_snapshot: self.literals.contains_key("snapshots_info")
                 || self.texts.get("mode").is_some_and(|mode| mode.starts_with("snapshot")),
             cluster_size: self.get("cluster_size")?,
+            least_bytes: self.least_bytes()?,
+            outside: self.outside(),
         })
+    }
+
+    /// Returns how many bytes the files of the backup have at least. `size` is the sum of the sizes of all files below the folder of the
+    /// backup, linked ones as well, when the copy had ended (`_set_backup_sizes` in barman/backup.py). The folder of an older Barman had
+    /// `backup.info` and annotations, which a later Barman moves to `meta` (`LocalBackupInfo.save` in barman/infofile.py, and
+    /// barman/annotations.py).
+    fn least_bytes(&self) -> Result<Option<u64>, String> {
+        let moved = self.length.saturating_add(ANNOTATIONS);
+        Ok(self.get::<u64>("size")?.map(|size| size.saturating_sub(moved)))
+    }
+
+    /// Returns the configuration files outside the data directory (`get_external_config_files` in barman/infofile.py).
+    fn outside(&self) -> Vec<String> {
+        let Some(data) = self.texts.get("pgdata") else { return Vec::new() };
+        let files =
+            ["config_file", "hba_file", "ident_file"].into_iter().filter_map(|key| self.texts.get(key));
+        files.filter(|file| !file.starts_with(data.as_str())).cloned().collect()
     }
 
     fn get<T: std::str::FromStr>(&self, key: &'static str) -> Result<Option<T>, String> {

@@ -16,7 +16,7 @@ use crate::tree::{DIRECTORIES, walk};
 
 /// Calls `add` with an item for every file of the tree of `link` that is restored, except for those that are written first. The items have
 /// the names, sizes and digests of the stored files, so that a file of an incremental backup is `INCREMENTAL.NAME`. Files of tablespaces
-/// for which `is_restored` returns false have no item.
+/// for which `is_restored` returns false have no item. Returns how many files the tree has, with those without an item.
 ///
 /// # Errors
 /// Fails if the tree cannot be listed, has a file that does not belong there, or does not fit its manifest; the errors of `add`.
@@ -27,8 +27,9 @@ pub(crate) fn of_tree(
     origin: u32,
     is_restored: &dyn Fn(u32) -> bool,
     add: &mut dyn FnMut(Fetch) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let backup = &link.backup;
+    let mut files = 0_u64;
     let mut listed = match manifest {
         Some(object) => Some(manifest::plain(place, object, link, &version_file(link))?),
         None => None,
@@ -43,6 +44,7 @@ pub(crate) fn of_tree(
         );
     }
     walk(place, backup, &mut |name, object| {
+        files += 1;
         let digest = match &mut listed {
             Some(listed) => listed.digest_of(place, &name, object.size)?,
             None => None,
@@ -63,10 +65,12 @@ pub(crate) fn of_tree(
             unless: Unless::Always,
         })
     })?;
-    listed.map_or(Ok(()), |listed| listed.check_complete(place))
+    listed.map_or(Ok(()), |listed| listed.check_complete(place))?;
+    Ok(files)
 }
 
-/// Creates the directories that a listing does not have because they are empty.
+/// Creates the directories that a listing may not have because they are empty. The files of the tree are checked for tablespaces that are
+/// missing by [`walk`].
 ///
 /// # Errors
 /// Fails if a directory cannot be created.

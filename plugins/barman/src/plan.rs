@@ -9,7 +9,7 @@ use understudy::{Error, Failure, Plan, log};
 
 use crate::catalogue::{self, Entry};
 use crate::chain::{self, Link};
-use crate::choice::choose;
+use crate::choice::{check_kept, choose};
 use crate::combine;
 use crate::contents::{self, Contents};
 use crate::info::{Backup, Status};
@@ -17,7 +17,7 @@ use crate::label::Label;
 use crate::manifest;
 use crate::options::Options;
 use crate::place::Place;
-use crate::tree::walk;
+use crate::tree::{FIRST, check_links, walk};
 use crate::wal;
 
 /// A backup that can be restored.
@@ -62,13 +62,22 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
         let fetched = segments.len() as u64;
         let more = (fetched * route.size.bytes()).saturating_add(history as u64);
         bytes = bytes.map(|bytes| bytes.saturating_add(more));
-        // Each segment has a status file.
-        files = files.map(|files| files.saturating_add(2 * (fetched + histories.len() as u64)));
+        files = files.map(|files| files.saturating_add(of_wal(segments.len() + histories.len())));
         let until = if route.follows_source() { ", up to the newest that is archived" } else { "" };
         log::info!("WAL segments that come with the backup {}{until}: {fetched}", newest.backup.id);
     }
     (plan.bytes, plan.files) = (bytes, files);
     Ok(plan)
+}
+
+/// Returns how many files are written for this number of segments and histories: each has a status file.
+fn of_wal(count: usize) -> u64 {
+    (count as u64).saturating_mul(2)
+}
+
+/// Returns how many files are written for a tree with this number of files, and for this number of segments and histories.
+pub(crate) fn written(of_tree: u64, of_archive: usize) -> u64 {
+    (FIRST.len() as u64).saturating_add(of_tree).saturating_add(of_wal(of_archive))
 }
 
 /// Returns how many bytes and files will be written, without WAL. Reads the manifests, and lists the trees, of all backups. The bytes of a
@@ -79,13 +88,15 @@ fn counted(place: &Place, usable: &Usable) -> Result<(Option<u64>, Option<u64>),
     for Older { link, contents } in &usable.older {
         summary(place, link, contents)?;
         if matches!(contents, Contents::Tree { .. }) {
+            check_links(place, &link.backup)?;
             walk(place, &link.backup, &mut |_, _| Ok(()))?;
         }
     }
     let summary = summary(place, newest, &usable.contents)?;
     let (bytes, files) = match (&usable.contents, summary) {
         (Contents::Tree { .. }, _) => {
-            let (mut bytes, mut files) = (newest.label.text.len() as u64, 2_u64);
+            let (mut bytes, mut files) = (newest.label.text.len() as u64, written(0, 0));
+            check_links(place, &newest.backup)?;
             walk(place, &newest.backup, &mut |_, object| {
                 bytes = bytes.saturating_add(object.size);
                 files += 1;
@@ -208,6 +219,7 @@ fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>
         if own.parent.is_some() {
             return Err(combine::in_cloud(newest, &own.id));
         }
+        check_outside(newest)?;
     }
     let mut found = Vec::new();
     let parents = chain::parents(newest, &mut |id| {
@@ -223,6 +235,7 @@ fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>
                 ),
             ));
         }
+        check_kept(place, id)?;
         let backup = entry.record.backup(id).map_err(|why| place.failed(&entry.key, why))?;
         let (link, contents) = opened(place, &entry, backup)?;
         if matches!(contents, Contents::Cloud(_)) {
@@ -232,6 +245,26 @@ fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>
         Ok(Some(link))
     })?;
     Ok(parents.into_iter().zip(found).map(|(link, contents)| Older { link, contents }).collect())
+}
+
+/// Checks that no two configuration files get the same name in `data.tar`: barman-cloud adds those outside the data directory under their
+/// last names (`backup_copy` of `CloudBackupUploader` in barman/cloud.py). Whether the data directory has a file of that name as well is
+/// known only when the archive is unpacked.
+fn check_outside(newest: &Link) -> Result<(), Failure> {
+    let files = &newest.backup.outside;
+    let name = |file: &String| file.rsplit('/').next().unwrap_or_default().to_owned();
+    for (at, one) in files.iter().enumerate() {
+        if let Some(other) = files.iter().skip(at + 1).find(|other| name(other) == name(one)) {
+            return Err(Failure::failed(format!(
+                "{} names the configuration files {} and {}, which barman-cloud stores under one name: give them different names, \
+                 and take a new backup",
+                newest.shown,
+                one.escape_debug(),
+                other.escape_debug()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the version and the control file of a tree. Returns the system identifier.

@@ -1,11 +1,16 @@
 //! The files of a plain tree: which of them are restored, and where to.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
 use postgres_formats::names::{
     BACKUP_LABEL, BACKUP_MANIFEST, PG_TBLSPC, PG_VERSION, POSTMASTER_OPTS, POSTMASTER_PID, RECOVERY_SIGNAL,
     STANDBY_SIGNAL, TABLESPACE_MAP, TablespaceFolder, UNFINISHED_CONTROL_FILE, tablespace_oid,
 };
 use understudy::store::Object;
-use understudy::{Error, Failure, cancelled};
+use understudy::{AtPath, Error, Failure, cancelled};
 
 use crate::catalogue::cannot_list;
 use crate::info::Backup;
@@ -34,19 +39,15 @@ pub(crate) const LEFT_OUT: [&str; 8] = [
 /// The files that are written before all others, from what `backup.info` says.
 pub(crate) const FIRST: [&str; 2] = [PG_VERSION, BACKUP_LABEL];
 
-/// The directories of a data directory (`subdirs` in PostgreSQL's src/bin/initdb/initdb.c). A listing does not have empty directories, and a
-/// server does not start without some of these.
-pub(crate) const DIRECTORIES: [&str; 20] = [
-    "base",
-    "global",
+/// The directories of a data directory that may be empty (`subdirs` in PostgreSQL's src/bin/initdb/initdb.c). A listing does not have empty
+/// directories, and a server does not start without some of these. The others have files in every cluster: if a backup has none of them,
+/// the host finds that the directory is missing.
+pub(crate) const DIRECTORIES: [&str; 14] = [
     "pg_commit_ts",
     "pg_dynshmem",
     "pg_logical",
     "pg_logical/mappings",
     "pg_logical/snapshots",
-    "pg_multixact",
-    "pg_multixact/members",
-    "pg_multixact/offsets",
     "pg_notify",
     "pg_replslot",
     "pg_serial",
@@ -56,8 +57,10 @@ pub(crate) const DIRECTORIES: [&str; 20] = [
     "pg_subtrans",
     "pg_tblspc",
     "pg_twophase",
-    "pg_xact",
 ];
+
+/// How deep the folders of a tree may be nested. PostgreSQL's are five deep below the folder of a backup.
+pub(crate) const DEEPEST: usize = 64;
 
 /// Returns whether the file `name` of a data directory is neither restored nor compared with a manifest.
 pub(crate) fn is_left_out(name: &str) -> bool {
@@ -116,7 +119,8 @@ pub(crate) fn name_of(rest: &str, backup: &Backup) -> Result<Option<String>, Str
 /// Calls `visit` with the name in the data directory and the object of every file of the tree that is restored, except for [`FIRST`].
 ///
 /// # Errors
-/// Fails if the tree cannot be listed, or has a file that does not belong there; the errors of `visit`.
+/// Fails if the tree cannot be listed, has a file that does not belong there, has fewer bytes than when the backup ended, or has nothing of
+/// a tablespace; the errors of `visit`.
 pub(crate) fn walk(
     place: &Place,
     backup: &Backup,
@@ -132,6 +136,8 @@ fn walk_up_to(
     visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let folder = place.backup(&backup.id);
+    let (mut bytes, mut missing) = (0_u64, BTreeSet::new());
+    missing.extend(backup.tablespaces.iter().map(|tablespace| tablespace.oid));
     for (count, object) in (0..).zip(place.bucket.objects(&folder)) {
         cancelled()?;
         let object = match object {
@@ -144,12 +150,139 @@ fn walk_up_to(
         let Some(rest) = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')) else {
             continue;
         };
+        bytes = bytes.saturating_add(object.size);
+        if let Some(oid) = rest.split('/').next().and_then(tablespace_oid) {
+            missing.remove(&oid);
+        }
         let name = name_of(rest, backup).map_err(|why| place.failed(&object.key, why))?;
         if let Some(name) = name.filter(|name| !FIRST.contains(&name.as_str())) {
             visit(name, object)?;
         }
     }
+    if let Some(least) = backup.least_bytes.filter(|least| bytes < *least) {
+        return Err(place.failed(
+            &folder,
+            format!("has files of {bytes} bytes, and by its backup.info of at least {least}: {REMOVED}"),
+        ));
+    }
+    for oid in missing {
+        check_empty_tablespace(place, backup, oid)?;
+    }
     Ok(())
+}
+
+/// Why files of a backup may be missing, and what to do.
+const REMOVED: &str = "the backup was removed in part or not copied whole; choose another with `backup`";
+
+/// Checks that the tablespace `oid`, of which a tree has no file, is in the backup. A tablespace without tables has a folder and no file. In
+/// a store, which has no folders, only the size of the backup says that no file is missing.
+fn check_empty_tablespace(place: &Place, backup: &Backup, oid: u32) -> Result<(), Failure> {
+    let folder = format!("{}/{oid}", place.backup(&backup.id));
+    let is_there = match &place.path {
+        None => backup.least_bytes.is_some(),
+        Some(path) => {
+            let path = path.join("base").join(&backup.id).join(oid.to_string());
+            folder_of_version(&path, backup)?.is_some()
+        }
+    };
+    if is_there {
+        return Ok(());
+    }
+    Err(place.failed(
+        &folder,
+        format!("has no folder PG_{}_CATALOG of the tablespace {oid}: {REMOVED}", backup.major),
+    ))
+}
+
+/// Returns the folder of the version of a backup in the folder `path` of a tablespace; `None` if there is none.
+fn folder_of_version(path: &Path, backup: &Backup) -> Result<Option<String>, Failure> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        entries => entries.at(path)?,
+    };
+    for (count, entry) in entries.enumerate() {
+        cancelled()?;
+        let entry = entry.at(path)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let version = TablespaceFolder::parse(name.as_bytes()).and_then(|folder| folder.version.major());
+        if version == Some(backup.major) && entry.file_type().at(entry.path())?.is_dir() {
+            return Ok(Some(name));
+        }
+        if count == MOST_BESIDES {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// How many other entries the folder of a tablespace may have.
+const MOST_BESIDES: usize = 1000;
+
+/// Checks that the tree of `backup` in a directory of this machine has no symbolic links in place of files or folders. A listing passes over
+/// links in silence. Barman copies what links lead to (`-rLKpts` in barman/copy_controller.py); pg_basebackup makes links of tablespaces,
+/// whose files are in a folder of their own.
+///
+/// # Errors
+/// Fails at the first link, if the tree has too many files or is nested too deeply, or if it cannot be read.
+pub(crate) fn check_links(place: &Place, backup: &Backup) -> Result<(), Failure> {
+    match &place.path {
+        None => Ok(()),
+        Some(path) => {
+            let path = path.join("base").join(&backup.id);
+            Links { place, backup, left: MOST_FILES }.check(&path, "", 0)
+        }
+    }
+}
+
+/// The search for links.
+struct Links<'a> {
+    place: &'a Place,
+    backup: &'a Backup,
+    /// How many more entries may be looked at.
+    left: u64,
+}
+
+impl Links<'_> {
+    fn failed(&self, name: &str, what: impl std::fmt::Display) -> Failure {
+        let folder = self.place.backup(&self.backup.id);
+        self.place.failed(&format!("{folder}/{}", name.escape_debug()), what)
+    }
+
+    fn check(&mut self, path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
+        if depth > DEEPEST {
+            return Err(self.failed(name, format!("is more than {DEEPEST} folders deep")));
+        }
+        for entry in fs::read_dir(path).at(path)? {
+            cancelled()?;
+            let entry = entry.at(path)?;
+            let last = entry.file_name().to_string_lossy().into_owned();
+            let name = if name.is_empty() { last } else { format!("{name}/{last}") };
+            self.left = match self.left.checked_sub(1) {
+                Some(left) => left,
+                None => return Err(self.failed("", format!("has more than {MOST_FILES} files and folders"))),
+            };
+            let kind = entry.file_type().at(entry.path())?;
+            if kind.is_symlink() && !self.is_link(&name) {
+                return Err(self.failed(
+                    &name,
+                    "is a symbolic link, which Barman does not keep in a backup: what it leads to would be missing; put the file or \
+                     folder in its place, or choose another with `backup`",
+                ));
+            }
+            if kind.is_dir() {
+                self.check(&entry.path(), &name, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether `name` may be a link: that of a tablespace, or a folder whose content is not restored.
+    fn is_link(&self, name: &str) -> bool {
+        let Some(name) = name.strip_prefix("data/") else { return false };
+        let oid = name.strip_prefix("pg_tblspc/").and_then(tablespace_oid);
+        let is_known = |oid: u32| self.backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid);
+        oid.is_some_and(is_known) || EMPTIED.iter().any(|folder| folder.strip_suffix('/') == Some(name))
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::manifest::{self, Archived};
 use crate::names::{Holds, is_increment};
 use crate::place::Place;
 use crate::plan::Usable;
-use crate::tree::{FIRST, LEFT_OUT};
+use crate::tree::{EMPTIED, FIRST, LEFT_OUT};
 
 /// How many bytes the archive of the data directory may contain in addition to the files that the manifest lists, such as settings.
 const SLACK: u64 = 64 << 20;
@@ -28,11 +28,11 @@ const SLACK: u64 = 64 << 20;
 /// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;
 
-/// Files in an archive that are read and not written: those that are written first, and those that a restore leaves out. WAL comes from the
+/// Files in an archive that are read and not written: those that are written first, and those that a restore leaves out, as in a tree. WAL comes from the
 /// archive of the server (`PGDATA_EXCLUDE_LIST` in barman/postgres_plumbing.py; pg_basebackup runs with `--wal-method=none`).
 fn skipped() -> Vec<String> {
     let names = FIRST.iter().chain(LEFT_OUT.iter().filter(|name| !REFUSED.contains(name)));
-    names.chain(&["pg_wal/"]).map(|name| (*name).to_owned()).collect()
+    names.chain(&EMPTIED).map(|name| (*name).to_owned()).collect()
 }
 
 /// Names that an archive of the data directory must not contain: files that belong in the archive of a tablespace, and files of a running
@@ -233,9 +233,17 @@ mod tests {
             (data.origin, data.object.as_str(), data.path.as_str(), data.limit),
             (3, "main/base/x/data.tar", "", 7)
         );
-        for name in
-            ["PG_VERSION", "backup_label", TABLESPACE_MAP, "backup_manifest", "standby.signal", "pg_wal/"]
-        {
+        for name in [
+            "PG_VERSION",
+            "backup_label",
+            TABLESPACE_MAP,
+            "backup_manifest",
+            "standby.signal",
+            "pg_wal/",
+            "pg_xlog/",
+            "log/",
+            "pg_log/",
+        ] {
             assert!(data.skip.iter().any(|skipped| skipped == name), "{name}");
         }
         for name in ["pg_tblspc/", "postmaster.pid", "global/pg_control.understudy"] {

@@ -50,7 +50,8 @@ impl Bucket {
         &self.name
     }
 
-    /// Lists every object below the folder `prefix`, or all if `prefix` is empty, in the order of their keys. Requests one page at a time.
+    /// Lists every object whose key begins with the text `prefix`, or all if `prefix` is empty, in the order of their keys. To list the
+    /// objects of a folder alone, end `prefix` with `/`: `a` is also the beginning of `ab/c`. Requests one page at a time.
     pub fn objects<'a>(&'a self, prefix: &'a str) -> Objects<'a> {
         Objects { bucket: self, prefix, page: Vec::new().into_iter(), after: None, more: true }
     }
@@ -237,6 +238,12 @@ mod tests {
             let keys: Vec<_> = bucket.objects("").map(|object| object.unwrap().key).collect();
             assert_eq!((keys.len(), keys[0].as_str(), keys[2500].as_str()), (2501, "one/0000", "zero"));
             assert_eq!(bucket.objects("one").count(), 2500);
+            // A prefix is a text and not a folder.
+            for (prefix, count) in
+                [("one/", 2500), ("one/00", 100), ("zer", 1), ("zero", 1), ("zero/", 0), ("x/y", 0)]
+            {
+                assert_eq!(bucket.objects(prefix).count(), count, "{prefix}");
+            }
             assert_eq!(bucket.head("zero").unwrap().size, 10);
             assert!(bucket.find("one/9999").unwrap().is_none());
             let mut text = String::new();

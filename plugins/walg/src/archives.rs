@@ -6,12 +6,15 @@
 use std::collections::BTreeSet;
 
 use understudy::store::{Codec, Object};
-use understudy::{Error, Failure, cancelled};
+use understudy::{Error, Failure, cancelled, log};
 
 use crate::codec::{UNREAD, of_ending};
 use crate::files::MOST_ARCHIVES;
 use crate::place::Place;
 use crate::sentinel::Backup;
+
+/// How many archives that are not unpacked are named in the log.
+const MOST_NAMED: usize = 20;
 
 /// One archive.
 #[derive(Clone, Debug)]
@@ -149,6 +152,32 @@ impl Archives {
             )));
         }
         Ok(())
+    }
+
+    /// Drops the parts that the list of the backup's files does not name, and logs them, as WAL-G does (`shouldUnwrapTar` in
+    /// internal/databases/postgres/backup.go): they are left over from a backup of the same name that was not finished. A list without
+    /// archives says nothing.
+    pub(crate) fn keep_listed(&mut self, place: &Place, listed: &BTreeSet<String>) {
+        if listed.is_empty() {
+            return;
+        }
+        let mut left = 0_usize;
+        self.parts.retain(|archive| {
+            let is_listed = listed.contains(&archive.name);
+            if !is_listed {
+                left += 1;
+                if left <= MOST_NAMED {
+                    log::warn!(
+                        "skipped {}: the list of the backup's files does not name it",
+                        place.shown(&archive.object.key)
+                    );
+                }
+            }
+            is_listed
+        });
+        if left > MOST_NAMED {
+            log::warn!("skipped {} more archives that the list does not name", left - MOST_NAMED);
+        }
     }
 }
 

@@ -57,7 +57,8 @@ fn missing(place: &Place, name: &BackupName) -> Result<Failure, Failure> {
     let folder = place.backups(name.as_str());
     let has_objects = match place.bucket.objects(&folder).next() {
         None | Some(Err(understudy::Error::NotFound(_) | understudy::Error::Invalid(_))) => false,
-        Some(object) => object.map(|_| true)?,
+        // A listing also has the objects of backups whose names only begin so. Those of the folder come first.
+        Some(object) => object?.key.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('/')),
     };
     Ok(Failure::failed(if has_objects {
         format!("the backup {name} in {place} has no sentinel: it was not finished, or was removed in part")

@@ -3,7 +3,7 @@
 use postgres_formats::Lsn;
 use understudy::{Error, Failure, cancelled, log};
 
-use crate::metadata::Metadata;
+use crate::metadata::{Found, Metadata};
 use crate::name::BackupName;
 use crate::options::{Until, Wanted};
 use crate::place::Place;
@@ -57,12 +57,12 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
             let mut matching = Vec::new();
             for finished in &found {
                 cancelled()?;
-                if Metadata::load(place, &finished.name)?
-                    .is_some_and(|metadata| metadata.has_user_data(wanted))
+                if matches!(Metadata::load(place, &finished.name)?, Found::Metadata(metadata) if metadata.has_user_data(wanted))
                 {
                     matching.push(&finished.name);
                 }
             }
+            let wanted = shown(wanted);
             match matching.as_slice() {
                 [name] => Ok((*name).clone()),
                 [] => Err(Failure::failed(format!(
@@ -78,6 +78,16 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
     }
 }
 
+/// How many characters of user data a message has.
+const MOST_SHOWN: usize = 100;
+
+/// Returns user data for a message, shortened.
+fn shown(user_data: &serde_json::Value) -> String {
+    let text = user_data.to_string();
+    let beginning: String = text.chars().take(MOST_SHOWN).collect();
+    if beginning.len() < text.len() { format!("{beginning}...") } else { beginning }
+}
+
 /// Returns the last of the backups that finished at or before a time; `None` if there is none.
 fn before_time<'a>(
     place: &Place,
@@ -87,7 +97,12 @@ fn before_time<'a>(
     let mut best: Option<(i64, &BackupName)> = None;
     for finished in found {
         cancelled()?;
-        let at = match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finished()) {
+        let at = match Metadata::load(place, &finished.name)? {
+            Found::Damaged => continue,
+            Found::Metadata(metadata) => metadata.finished(),
+            Found::Nothing => None,
+        };
+        let at = match at {
             Some(at) => at,
             // WAL-G writes the sentinel when the backup has finished.
             None => finished.written.and_then(|written| i64::try_from(written).ok()).unwrap_or(i64::MAX),
@@ -107,7 +122,12 @@ fn before_lsn<'a>(
 ) -> Result<Option<&'a BackupName>, Failure> {
     for finished in found.iter().rev() {
         cancelled()?;
-        match Metadata::load(place, &finished.name)?.and_then(|metadata| metadata.finish()) {
+        let finish = match Metadata::load(place, &finished.name)? {
+            Found::Damaged => continue,
+            Found::Metadata(metadata) => metadata.finish(),
+            Found::Nothing => None,
+        };
+        match finish {
             Some(finish) if finish <= lsn => return Ok(Some(&finished.name)),
             Some(_) => {}
             None => log::warn!(

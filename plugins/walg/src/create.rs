@@ -27,8 +27,12 @@ use crate::wal::{self, WalRoute};
 const PAGE: u32 = RelationFiles::DEFAULT.page_size;
 
 /// Files in the archives that are not written. The component writes the first three, each from where it belongs: a data directory may have
-/// an old `backup_label`, and a remote backup has the control file twice. The host makes the links of `tablespace_map`.
-const SKIPPED: [&str; 4] = [PG_VERSION, BACKUP_LABEL, CONTROL_FILE, TABLESPACE_MAP];
+/// an old `backup_label`, and a remote backup has the control file twice. The host makes the links of `tablespace_map`. WAL comes from the
+/// archive; WAL-G excludes `pg_wal` (`ExcludedFilenames` in internal/databases/postgres/bundle.go).
+const SKIPPED: [&str; 5] = [PG_VERSION, BACKUP_LABEL, CONTROL_FILE, TABLESPACE_MAP, WAL];
+
+/// The folder of the write-ahead log.
+const WAL: &str = "pg_wal/";
 
 /// Files of a running server and of the host, which no archive may have. WAL-G excludes the former (`ExcludedFilenames` in
 /// internal/databases/postgres/bundle.go).
@@ -54,7 +58,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     };
     let mut chain = Chain::new(IncrementFormat::WalG, PAGE)?;
     let mut want = |path: String| if is_unpacked(&path) { Ok(chain.want(path)?) } else { Ok(()) };
-    let now = usable(place, &name, false, &mut want)?;
+    let now = usable(place, &name, &mut want)?;
     let planned = |plan: &Plan| (plan.system_identifier, plan.timeline, plan.start_lsn, plan.stop_lsn);
     if planned(&now.plan) != planned(plan) || now.plan.tablespaces != plan.tablespaces {
         return Err(Failure::retry_later(format!(
@@ -92,7 +96,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
 
 /// Returns whether the host writes the file `path`. The component writes the others, also if they did not change since the older backup.
 fn is_unpacked(path: &str) -> bool {
-    !SKIPPED.contains(&path)
+    !SKIPPED.contains(&path) && !path.starts_with(WAL)
 }
 
 /// Unpacks the archives of a backup and of the backups that it depends on, newest first. The archives of a backup must have ended before
@@ -221,7 +225,9 @@ mod tests {
 
     #[test]
     fn an_unchanged_file_that_the_component_writes_is_not_wanted_from_an_older_backup() {
-        for name in ["PG_VERSION", "backup_label", "tablespace_map", "global/pg_control"] {
+        for name in
+            ["PG_VERSION", "backup_label", "tablespace_map", "global/pg_control", "pg_wal/00000002.history"]
+        {
             assert!(!is_unpacked(name), "{name}");
         }
         for name in ["base/5/PG_VERSION", "base/5/1259", "postgresql.conf", "global/pg_filenode.map"] {

@@ -37,7 +37,7 @@ pub(crate) trait Contents {
 
 /// What a backup has of a file (`BackupFileDescription` in internal/backup_file_description.go).
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default, rename_all = "PascalCase")]
+#[serde(try_from = "Entry")]
 pub(crate) struct FileState {
     /// Whether the archives have only the pages that changed since the older backup.
     pub(crate) is_incremented: bool,
@@ -45,6 +45,36 @@ pub(crate) struct FileState {
     pub(crate) is_skipped: bool,
     /// The pages whose checksums were wrong when the backup was taken.
     pub(crate) corrupt_blocks: Option<CorruptBlocks>,
+}
+
+/// The entry of a file as the list has it. WAL-G writes the first three keys of every file.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Entry {
+    is_incremented: Option<bool>,
+    is_skipped: Option<bool>,
+    #[serde(rename = "MTime", deserialize_with = "is_there")]
+    has_time: bool,
+    corrupt_blocks: Option<CorruptBlocks>,
+}
+
+impl TryFrom<Entry> for FileState {
+    type Error = &'static str;
+
+    fn try_from(entry: Entry) -> Result<Self, Self::Error> {
+        let Entry { is_incremented, is_skipped, has_time, corrupt_blocks } = entry;
+        // Without this, an entry of another form would be a file that is in the archives as a whole.
+        if !has_time && is_incremented.is_none() && is_skipped.is_none() {
+            return Err("it has an entry of a file without IsIncremented, IsSkipped and MTime");
+        }
+        let (is_incremented, is_skipped) = (is_incremented.unwrap_or(false), is_skipped.unwrap_or(false));
+        Ok(Self { is_incremented, is_skipped, corrupt_blocks })
+    }
+}
+
+/// Reads and ignores a value.
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 /// The pages of a file with wrong checksums.
@@ -75,7 +105,7 @@ pub(crate) struct Fields {
     pub(crate) spec: Option<Spec>,
     pub(crate) old_spec: Option<Spec>,
     pub(crate) is_without_files: Option<bool>,
-    /// Whether the document has the list of the files.
+    /// Whether the document has a list of the files that is not empty.
     pub(crate) has_files: bool,
 }
 
@@ -172,7 +202,7 @@ fn value<'de, A: MapAccess<'de>, T: DeserializeOwned>(map: &mut A) -> Result<Opt
     map.next_value()
 }
 
-/// Reads `Files`: an object with an entry for each file. Returns whether it is not `null`.
+/// Reads `Files`: an object with an entry for each file. Returns whether it has one.
 struct Files<'a, 'b>(&'a Reading<'b>);
 
 impl<'de> DeserializeSeed<'de> for Files<'_, '_> {
@@ -195,11 +225,13 @@ impl<'de> Visitor<'de> for Files<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let mut has_files = false;
         while let Some(name) = map.next_key::<String>()? {
             let state = map.next_value()?;
             self.0.pass(|contents| contents.file(&name, state))?;
+            has_files = true;
         }
-        Ok(true)
+        Ok(has_files)
     }
 }
 

@@ -22,8 +22,8 @@ const LONGEST_PATH: usize = 4095;
 
 /// What is kept of a list.
 pub(crate) struct Listed<'a> {
-    /// Receives each file that is taken from an older backup as a whole.
-    skipped: &'a mut dyn FnMut(String) -> Result<(), Failure>,
+    /// Receives each file that is taken from an older backup, as a whole or in part.
+    wanted: &'a mut dyn FnMut(String) -> Result<(), Failure>,
     /// The archives that the list names.
     pub(crate) archives: BTreeSet<String>,
     /// How many files are taken from an older backup, as a whole or in part.
@@ -35,8 +35,8 @@ pub(crate) struct Listed<'a> {
 
 impl<'a> Listed<'a> {
     /// Makes an empty list.
-    pub(crate) fn new(skipped: &'a mut dyn FnMut(String) -> Result<(), Failure>) -> Self {
-        Self { skipped, archives: BTreeSet::new(), from_older: 0, damaged: Vec::new(), damaged_files: 0 }
+    pub(crate) fn new(wanted: &'a mut dyn FnMut(String) -> Result<(), Failure>) -> Self {
+        Self { wanted, archives: BTreeSet::new(), from_older: 0, damaged: Vec::new(), damaged_files: 0 }
     }
 
     /// Logs which files had damaged pages.
@@ -68,13 +68,9 @@ impl Contents for Listed<'_> {
                 "the list of the backup's files says of `{}` both that it has changed pages and that it has not changed",
                 name.escape_debug().take(200).collect::<String>()
             ))),
-            (false, true) => {
+            (true, false) | (false, true) => {
                 self.from_older += 1;
-                Ok(())
-            }
-            (true, false) => {
-                self.from_older += 1;
-                (self.skipped)(path_of(name)?)
+                (self.wanted)(path_of(name)?)
             }
         }
     }
@@ -93,8 +89,8 @@ impl Contents for Listed<'_> {
     }
 }
 
-/// Returns the path in the data directory of a file that WAL-G calls `name`. It writes a `/` before the path (`GetFileRelPath` in
-/// internal/bundle.go).
+/// Returns the path in the data directory of a file that WAL-G calls `name`. Before the path there
+/// is a `/` (`GetFileRelPath` in internal/bundle.go), and none in a remote backup (streaming_base_backup.go).
 fn path_of(name: &str) -> Result<String, Failure> {
     let path = name.strip_prefix('/').unwrap_or(name);
     let is_path = path.len() <= LONGEST_PATH
@@ -109,7 +105,8 @@ fn path_of(name: &str) -> Result<String, Failure> {
     )))
 }
 
-/// Reads the list of the files of `backup`, unless the sentinel had it. Returns whether there is a list.
+/// Reads the list of the files of `backup`, unless the sentinel had it. Returns whether there is a list with
+/// files.
 ///
 /// # Errors
 /// Fails if the list cannot be read, or if it is missing and WAL-G wrote one.
@@ -138,7 +135,7 @@ pub(crate) fn read(place: &Place, backup: &Backup, listed: &mut Listed<'_>) -> R
     if fields.start.is_some() || fields.pg_version.is_some() {
         return Err(Failure::failed(format!("{shown} is a sentinel and not a list of files")));
     }
-    Ok(true)
+    Ok(fields.has_files)
 }
 
 #[cfg(test)]
@@ -171,10 +168,11 @@ mod tests {
             "DatabasesByNames":{"postgres":{"oid":5,"tables":{"a":[1,{"x":null}]}}}}"#;
         let (read, skipped, archives, from_older) = list(text.as_bytes());
         assert_eq!(read, Ok(true));
-        assert_eq!(skipped, ["base/5/2619", "pg_tblspc/16384/PG_15_202209061/5/1"]);
+        assert_eq!(skipped, ["base/5/1259", "base/5/2619", "pg_tblspc/16384/PG_15_202209061/5/1"]);
         assert_eq!(archives.into_iter().collect::<Vec<_>>(), ["backup_label.tar.lz4", "part_001.tar.lz4"]);
         assert_eq!(from_older, 3);
         assert_eq!(list(&b"{}"[..]).0, Ok(false));
+        assert_eq!(list(&br#"{"Files":{}}"#[..]).0, Ok(false));
         assert_eq!(list(&br#"{"Files":null,"TarFileSets":null}"#[..]).0, Ok(false));
     }
 
@@ -189,6 +187,8 @@ mod tests {
             (skipped("a\\u0000b"), "not a file of a data directory"),
             (skipped(&"d/".repeat(2048)), "not a file of a data directory"),
             (r#"{"Files":{"/a":{"IsSkipped":true,"IsIncremented":true}}}"#.to_owned(), "both"),
+            (r#"{"Files":{"/a":{}}}"#.to_owned(), "an entry of a file without"),
+            (r#"{"Files":{"/a":{"isSkipped":true}}}"#.to_owned(), "an entry of a file without"),
             (r#"{"Files":{"/a":{"IsSkipped":1}}}"#.to_owned(), "not what WAL-G writes"),
             (r#"{"Files":[]}"#.to_owned(), "the list of the files"),
             (r#"{"TarFileSets":[]}"#.to_owned(), "the files of each archive"),
@@ -216,7 +216,7 @@ mod tests {
         fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
             if self.line.is_empty() && self.next <= self.most {
                 let line = match self.next {
-                    0 => "{\"Files\":{\"/first\":{}".to_owned(),
+                    0 => "{\"Files\":{\"/first\":{\"MTime\":null}".to_owned(),
                     last if last == self.most => "}}".to_owned(),
                     number => format!(
                         ",\"/base/5/{number}\":{{\"IsIncremented\":false,\"IsSkipped\":false,\"MTime\":\"2026-11-26T04:30:00Z\"}}"

@@ -37,11 +37,7 @@ pub(crate) struct Looked {
 /// Fails if a file is missing, cannot be read, or belongs to another backup.
 pub(crate) fn at(place: &Place, backup: &Backup, archives: &Archives) -> Result<Looked, Failure> {
     let control = Tar { place, archive: &archives.control };
-    control.check_signature()?;
-    let bytes = control.member(CONTROL_FILE, control_file::SIZE, MOST_MEMBERS)?;
-    let Some(bytes) = bytes.filter(|bytes| bytes.len() as u64 == control_file::SIZE) else {
-        return Err(control.failed(format!("has no {CONTROL_FILE} of {} bytes", control_file::SIZE)));
-    };
+    let bytes = control.control_file()?;
     let refused = |error| control.failed(format!("has a {CONTROL_FILE} that {error}"));
     let beginning = Beginning::parse(&bytes).map_err(refused)?;
     if backup.sentinel.parent.is_some() {
@@ -61,6 +57,27 @@ pub(crate) fn at(place: &Place, backup: &Backup, archives: &Archives) -> Result<
     });
     let label = label(place, backup, archives)?;
     Ok(Looked { label, control: bytes, system_identifier: beginning.system_identifier, segment_size })
+}
+
+/// Checks that the backup with these archives, on which a delta backup depends, is of the cluster `newest`, also if its sentinel does not
+/// name the cluster.
+///
+/// # Errors
+/// Fails if the control file is missing, cannot be read, or is of another cluster.
+pub(crate) fn check_cluster(place: &Place, archives: &Archives, newest: u64) -> Result<(), Failure> {
+    cancelled()?;
+    let control = Tar { place, archive: &archives.control };
+    let bytes = control.control_file()?;
+    let beginning = Beginning::parse(&bytes)
+        .map_err(|error| control.failed(format!("has a {CONTROL_FILE} that {error}")))?;
+    if beginning.system_identifier != newest {
+        return Err(control.failed(format!(
+            "is of the cluster {}, and the delta backup that depends on it is of the cluster {newest}: choose another with \
+             `backup`",
+            beginning.system_identifier
+        )));
+    }
+    Ok(())
 }
 
 /// Reads `backup_label` from its archive. In a remote backup it is the first member of the part with which the data directory begins.
@@ -110,6 +127,15 @@ struct Tar<'a> {
 }
 
 impl Tar<'_> {
+    /// Reads the control file, which is in the archive alone.
+    fn control_file(&self) -> Result<Vec<u8>, Failure> {
+        self.check_signature()?;
+        let bytes = self.member(CONTROL_FILE, control_file::SIZE, MOST_MEMBERS)?;
+        bytes
+            .filter(|bytes| bytes.len() as u64 == control_file::SIZE)
+            .ok_or_else(|| self.failed(format!("has no {CONTROL_FILE} of {} bytes", control_file::SIZE)))
+    }
+
     /// Reads the file `wanted`, which is among the first `most` files and directories; `None` if it is not.
     fn member(&self, wanted: &str, limit: u64, most: usize) -> Result<Option<Vec<u8>>, Failure> {
         let pipeline = self.place.pipeline(self.archive.codec);

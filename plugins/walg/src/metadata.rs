@@ -4,7 +4,7 @@
 use postgres_formats::Lsn;
 use serde::Deserialize;
 use serde_json::Value;
-use understudy::{Error, Failure};
+use understudy::{Error, Failure, log};
 
 use crate::name::BackupName;
 use crate::place::Place;
@@ -21,21 +21,38 @@ pub(crate) struct Metadata {
     user_data: Option<Value>,
 }
 
+/// What a storage has of the metadata of a backup.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Found {
+    Metadata(Metadata),
+    /// No metadata.
+    Nothing,
+    /// Metadata that WAL-G does not write, so that nothing is known of the backup.
+    Damaged,
+}
+
 impl Metadata {
-    /// Reads the metadata of the backup `name`; `None` if there is none.
+    /// Reads the metadata of the backup `name`. Logs a warning if they are damaged.
     ///
     /// # Errors
-    /// Fails if the metadata cannot be read or is damaged.
-    pub(crate) fn load(place: &Place, name: &BackupName) -> Result<Option<Self>, Failure> {
+    /// The error of the storage.
+    pub(crate) fn load(place: &Place, name: &BackupName) -> Result<Found, Failure> {
         let key = place.backups(&format!("{name}/metadata.json"));
-        let text = match place.bucket.get(&key, None, LIMIT) {
-            Err(Error::NotFound(_)) => return Ok(None),
-            text => text?,
+        let parsed = match place.bucket.get(&key, None, LIMIT) {
+            Err(Error::NotFound(_)) => return Ok(Found::Nothing),
+            Err(Error::Limit(_)) => Err(format!("it has more than {LIMIT} bytes")),
+            text => serde_json::from_slice(&text?).map_err(|error| error.to_string()),
         };
-        let shown = place.shown(&key);
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| Failure::failed(format!("{shown} is not what WAL-G writes: {error}")))
+        Ok(match parsed {
+            Ok(metadata) => Found::Metadata(metadata),
+            Err(error) => {
+                log::warn!(
+                    "skipped the backup {name}: {} is not what WAL-G writes: {error}",
+                    place.shown(&key)
+                );
+                Found::Damaged
+            }
+        })
     }
 
     /// Returns when the backup finished, in seconds since 1970; `None` if the metadata does not say it.

@@ -120,7 +120,8 @@ fn folder_of(request: &Request) -> Result<String, Failure> {
     let folder = text.trim_end_matches('/');
     if folder.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(Failure::failed(format!(
-            "`prefix = \"{text}\"` is not a folder below the directory or the store"
+            "`prefix = \"{}\"` is not a folder below the directory or the store",
+            text.escape_debug()
         )));
     }
     Ok(folder.to_owned())

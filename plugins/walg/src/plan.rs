@@ -27,34 +27,35 @@ pub(crate) struct Usable {
     pub(crate) plan: Plan,
 }
 
-/// Reads the backup `name` and the backups that it depends on. `skipped` receives each file that the backup takes from an older one as a
-/// whole. With `looks_at_all`, also reads the lists of the files of the older backups, and checks that their archives exist.
+/// Reads the backup `name` and the backups that it depends on, with the lists of their files. `wanted` receives each file that the backup
+/// takes from an older one, as a whole or in part.
 ///
 /// # Errors
 /// The error says why the backup cannot be restored.
 pub(crate) fn usable(
     place: &Place,
     name: &BackupName,
-    looks_at_all: bool,
-    skipped: &mut dyn FnMut(String) -> Result<(), Failure>,
+    wanted: &mut dyn FnMut(String) -> Result<(), Failure>,
 ) -> Result<Usable, Failure> {
-    let mut listed = Listed::new(skipped);
+    let mut listed = Listed::new(wanted);
     let backups = chain::load(place, name, &mut listed)?;
     let mut chain = Vec::with_capacity(backups.len());
     let mut of_newest = Some(&mut listed);
     for backup in backups {
         cancelled()?;
-        let archives = Archives::list(place, &backup)?;
+        let mut archives = Archives::list(place, &backup)?;
         if let Some(listed) = of_newest.take() {
             let has_list = files::read(place, &backup, listed)?;
             check_list(&backup, has_list, listed)?;
             archives.check(place, &backup, &listed.archives)?;
+            archives.keep_listed(place, &listed.archives);
             listed.warn(&backup);
-        } else if looks_at_all {
+        } else {
             let mut unused = |_: String| Ok(());
             let mut listed = Listed::new(&mut unused);
             files::read(place, &backup, &mut listed)?;
             archives.check(place, &backup, &listed.archives)?;
+            archives.keep_listed(place, &listed.archives);
         }
         chain.push((backup, archives));
     }
@@ -62,6 +63,9 @@ pub(crate) fn usable(
         return Err(Failure::failed(format!("the backup {name} was not read")));
     };
     let looked = look::at(place, newest, archives)?;
+    for (_, archives) in chain.iter().skip(1) {
+        look::check_cluster(place, archives, looked.system_identifier)?;
+    }
     for links in chain.windows(2) {
         if let [(child, _), (parent, _)] = links {
             check_timelines(place, child, parent, looked.system_identifier)?;
@@ -75,8 +79,8 @@ pub(crate) fn usable(
 fn check_list(backup: &Backup, has_list: bool, listed: &Listed<'_>) -> Result<(), Failure> {
     match (&backup.sentinel.parent, has_list) {
         (Some(_), false) => Err(backup.failed(format!(
-            "is of a delta backup without {}: nothing says which files come from the backup before it; choose another with \
-             `backup`",
+            "is of a delta backup whose {} is missing or lists no file: nothing says which files come from the backup before it; \
+             choose another with `backup`",
             files::FILES_METADATA
         ))),
         (None, _) if listed.from_older > 0 => Err(backup.failed(format!(
@@ -157,7 +161,7 @@ fn describe(backup: &Backup, looked: &Looked) -> Plan {
 pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     let place = &options.place;
     let name = choose(place, &options.wanted)?;
-    let Usable { chain, looked, mut plan } = usable(place, &name, true, &mut |_| Ok(()))?;
+    let Usable { chain, looked, mut plan } = usable(place, &name, &mut |_| Ok(()))?;
     let names: BTreeSet<&str> = chain.iter().skip(1).map(|(backup, _)| backup.name.as_str()).collect();
     if !names.is_empty() {
         log::info!("{name} is a delta backup and depends on {}", shown(&names));

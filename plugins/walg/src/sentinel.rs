@@ -49,7 +49,7 @@ pub(crate) struct Sentinel {
     pub(crate) tablespaces: Vec<Tablespace>,
     /// Whether WAL-G was told to write no list of the files.
     pub(crate) is_without_files: bool,
-    /// Whether the sentinel itself has the list of the files.
+    /// Whether the sentinel itself has the list of the files, and the list is not empty.
     pub(crate) has_files: bool,
 }
 

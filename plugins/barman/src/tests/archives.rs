@@ -81,6 +81,19 @@ fn archives_without_a_label_in_backup_info_are_refused() {
 }
 
 #[test]
+fn configuration_files_that_barman_cloud_stores_under_one_name_are_refused() {
+    let of = |hba: &str| {
+        let info = Info::new(ID).with("pgdata=/srv/data").with("config_file=/etc/one/pg.conf");
+        scene(&info.with(format!("hba_file={hba}")), &["data.tar", "16384.tar"])
+    };
+    let refused = of("/etc/two/pg.conf").refusal();
+    assert!(refused.contains("/etc/one/pg.conf and /etc/two/pg.conf"), "{refused}");
+    for other in ["/etc/two/pg_hba.conf", "/srv/data/pg.conf", "None"] {
+        assert!(of(other).plan().is_ok(), "{other}");
+    }
+}
+
+#[test]
 fn archives_within_archives_are_refused() {
     let refused = scene(&Info::new(ID).with("compression=gzip"), &["data.tar", "16384.tar"]).refusal();
     assert!(refused.contains("within other archives"), "{refused}");

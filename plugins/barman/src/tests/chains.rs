@@ -210,7 +210,7 @@ fn the_first_files_are_written_before_a_chain_is_combined() {
     assert_eq!(fs::read(scene.path("data/PG_VERSION")).unwrap(), b"17\n");
     // The label without the lines of an incremental backup, with which a server would not start.
     assert_eq!(fs::read_to_string(scene.path("data/backup_label")).unwrap(), Info::new(ID).label());
-    for folder in ["base", "pg_notify", "pg_tblspc", "pg_twophase"] {
+    for folder in ["pg_notify", "pg_tblspc", "pg_twophase"] {
         assert!(scene.path("data").join(folder).is_dir(), "{folder}");
     }
     assert!(scene.path("fast/PG_17_202406281").is_dir());
@@ -331,6 +331,35 @@ fn a_restored_chain_of_a_cluster_with_other_pages_is_refused() {
     );
     fs::create_dir_all(scene.path("fast/PG_17_202406281")).unwrap();
     assert_eq!(checked(control()), Ok(()));
+}
+
+#[test]
+fn a_tree_of_a_chain_that_lost_files_is_refused() {
+    for (id, info) in [(ID, child()), (PARENT, parent())] {
+        let scene = trees();
+        for of in [ID, PARENT] {
+            scene.remove(&format!("base/{of}/data/backup_manifest"));
+        }
+        let bytes = scene.bytes(id);
+        let with = |more: u64| {
+            let sized = info.clone().with(format!("size={}", bytes + more));
+            scene.info(&sized);
+            scene.plan()
+        };
+        assert!(with(0).is_ok(), "{id}");
+        let refused = with(1 << 20).unwrap_err().to_string();
+        assert!(refused.contains("removed in part") && refused.contains(id), "{refused}");
+    }
+}
+
+#[test]
+fn a_parent_that_barman_deletes_is_refused() {
+    for mark in [format!("meta/{PARENT}-delete_this"), format!("base/{PARENT}/annotations/delete_this")] {
+        let scene = trees();
+        scene.put(&mark, "delete");
+        let refused = refused(&scene);
+        assert!(refused.contains("began to delete") && refused.contains(&mark), "{refused}");
+    }
 }
 
 #[test]

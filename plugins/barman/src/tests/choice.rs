@@ -134,6 +134,24 @@ fn a_backup_info_that_cannot_be_read_is_skipped_and_refused_if_it_is_named() {
 }
 
 #[test]
+fn an_error_of_the_store_is_not_taken_for_a_damaged_backup() {
+    let scene = three();
+    // The store cannot say what the newest backup is, because a file is in the way.
+    scene.remove(&format!("meta/{THREE}-backup.info"));
+    let folder = scene.path(&format!("barman/main/base/{THREE}"));
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "").unwrap();
+    let plan = scene.plan_of(&scene.request()).0;
+    assert!(matches!(&plan, Err(Failure::Failed(why)) if why.contains(THREE)), "{plan:?}");
+    // A file that is too large is damaged.
+    fs::remove_file(&folder).unwrap();
+    scene.put(&format!("meta/{THREE}-backup.info"), vec![b'#'; crate::info::LIMIT as usize + 1]);
+    let (id, record) = chosen(&scene, &scene.request());
+    assert_eq!(id, TWO);
+    assert!(warns(&record, THREE), "{record:?}");
+}
+
+#[test]
 fn a_backup_from_which_a_standby_could_not_follow_the_source_is_skipped() {
     let scene = three();
     let source = Source {

@@ -38,6 +38,8 @@ pub(crate) fn backup(id: &str) -> Backup {
         parent: None,
         is_snapshot: false,
         cluster_size: None,
+        least_bytes: None,
+        outside: Vec::new(),
     }
 }
 
@@ -158,6 +160,20 @@ impl Scene {
         }
         self.put(&format!("base/{}/16384/PG_15_202209061/5/16385", info.id), vec![8; 500]);
         self.info(info)
+    }
+
+    /// Returns the sum of the sizes of the files of a backup.
+    pub(crate) fn bytes(&self, id: &str) -> u64 {
+        fn below(path: &std::path::Path) -> u64 {
+            let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
+            entries
+                .map(|entry| {
+                    let metadata = entry.metadata().unwrap();
+                    if metadata.is_dir() { below(&entry.path()) } else { metadata.len() }
+                })
+                .sum()
+        }
+        below(&self.path("barman/main/base").join(id))
     }
 
     /// Writes a segment with the first bytes of a WAL page.

@@ -81,6 +81,163 @@ fn an_empty_tablespace_has_its_folder() {
 }
 
 #[test]
+fn a_tablespace_that_is_not_in_the_backup_is_missed() {
+    let scene = scene();
+    // In a store, an empty tablespace looks like one that was removed. The size of the whole backup tells them apart.
+    scene.remove(&format!("base/{ID}/16384/PG_15_202209061/5/16385"));
+    let in_store = || scene.refusal_of(&scene.request_to_store());
+    assert!(in_store().contains("no folder PG_15_CATALOG of the tablespace 16384"));
+    scene.info(&Info::new(ID).with(format!("size={}", scene.bytes(ID))));
+    assert_eq!(scene.plan_of(&scene.request_to_store()).0.map(|plan| plan.backup), Ok(ID.to_owned()));
+    assert!(scene.plan().is_ok());
+    for folder in ["16384/PG_15_202209061", "16384"] {
+        fs::remove_dir_all(scene.path(&format!("barman/main/base/{ID}/{folder}"))).unwrap();
+        let refused = scene.refusal();
+        assert!(refused.contains("tablespace 16384") && refused.contains("removed in part"), "{refused}");
+    }
+}
+
+#[test]
+fn a_tree_that_has_less_than_backup_info_says_is_refused() {
+    let scene = scene();
+    scene.info(&Info::new(ID).with(format!("size={}", scene.bytes(ID))));
+    for request in [scene.request(), scene.request_to_store()] {
+        assert!(scene.plan_of(&request).0.is_ok());
+    }
+    // Files that came later, such as a manifest, do not matter.
+    scene.put(&format!("base/{ID}/data/more"), [7; 5000]);
+    assert!(scene.plan().is_ok());
+    scene.remove(&format!("base/{ID}/data/more"));
+    scene.remove(&format!("base/{ID}/data/base/5/1259"));
+    for request in [scene.request(), scene.request_to_store()] {
+        let refused = scene.refusal_of(&request);
+        assert!(refused.contains("removed in part") && refused.contains(ID), "{refused}");
+    }
+}
+
+/// The size counts a `backup.info` that an older Barman kept in the folder, and that a later one moved.
+#[test]
+fn a_backup_info_that_was_moved_is_not_missed() {
+    let scene = scene();
+    let bytes = scene.bytes(ID);
+    let info = Info::new(ID).with(format!("size={bytes}"));
+    scene.old_info(&info);
+    let info = Info::new(ID).with(format!("size={}", scene.bytes(ID)));
+    scene.remove(&format!("base/{ID}/backup.info")).info(&info);
+    assert!(scene.plan().is_ok());
+}
+
+#[test]
+fn a_backup_that_barman_deletes_is_not_restored() {
+    for mark in [format!("meta/{ID}-delete_this"), format!("base/{ID}/annotations/delete_this")] {
+        let scene = scene();
+        scene.put(&mark, "delete");
+        for request in [scene.request(), scene.request_to_store()] {
+            let refused = scene.refusal_of(&request.with("backup", ID));
+            assert!(refused.contains("began to delete") && refused.contains(&mark), "{refused}");
+        }
+        assert!(scene.refusal().contains("is being deleted"));
+        // Another backup is chosen instead.
+        scene.tree(&Info::new("20261125T043406").at(0x0020_0028, 1));
+        let (plan, record) = scene.plan_of(&scene.request());
+        assert_eq!(plan.unwrap().backup, "20261125T043406");
+        let warned = |(level, line): &(Level, String)| *level == Level::Warn && line.contains(&mark);
+        assert!(record.log.iter().any(warned), "{record:?}");
+    }
+}
+
+#[test]
+fn a_backup_that_loses_files_after_the_plan_is_not_restored() {
+    let scene = scene();
+    let request = scene.request();
+    let (result, _) = scene.host().run(|| {
+        let plan = Barman::plan(&request)?;
+        scene.remove(&format!("base/{ID}/data/base/5/1259"));
+        Barman::create(&request, &plan)
+    });
+    assert!(
+        matches!(&result, Err(Failure::RetryLater(why)) if why.contains("when the plan was made")),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn a_backup_that_is_removed_or_changed_during_the_restore_is_noticed() {
+    type Change = fn(&Scene);
+    let changes: [(Change, &str); 3] = [
+        (|scene| _ = scene.remove(&format!("meta/{ID}-backup.info")), "was removed"),
+        (|scene| _ = scene.info(&Info::new(ID).at(0x0060_0028, 1)), "was replaced"),
+        (|scene| _ = scene.put(&format!("meta/{ID}-delete_this"), "delete"), "deletes"),
+    ];
+    let check = |change: Change| {
+        let scene = scene();
+        let (checked, _) = scene.host().run(|| {
+            let options = crate::options::Options::of(&scene.request())?;
+            let usable = crate::plan::usable(&options)?;
+            change(&scene);
+            crate::create::check_unchanged(&options.place, &usable.newest)
+        });
+        checked
+    };
+    for (change, what) in changes {
+        let checked = check(change);
+        assert!(matches!(&checked, Err(Failure::RetryLater(why)) if why.contains(what)), "{checked:?}");
+    }
+    // What Barman may change of a backup that it keeps.
+    assert_eq!(
+        check(|scene| _ = scene.info(&Info::new(ID).with("deduplicated_size=5").with("size=10"))),
+        Ok(())
+    );
+}
+
+#[test]
+fn a_symbolic_link_in_place_of_a_file_or_folder_is_refused() {
+    use std::os::unix::fs::symlink;
+    let scene = scene();
+    let tree = scene.path(&format!("barman/main/base/{ID}"));
+    // Links of tablespaces, and folders whose content is not restored.
+    fs::create_dir_all(tree.join("data/pg_tblspc")).unwrap();
+    symlink("../../16384", tree.join("data/pg_tblspc/16384")).unwrap();
+    fs::remove_dir_all(tree.join("data/pg_wal")).unwrap();
+    symlink("/old/pg_wal", tree.join("data/pg_wal")).unwrap();
+    assert!(scene.plan().is_ok());
+    for name in [
+        "data/base/5/2619",
+        "data/pg_xact",
+        "data/pg_tblspc/16385",
+        "16384/PG_15_202209061/6",
+        "data/base/log",
+    ] {
+        symlink("/somewhere", tree.join(name)).unwrap();
+        let refused = scene.refusal();
+        assert!(refused.contains(&format!("{name} is a symbolic link")), "{refused}");
+        fs::remove_file(tree.join(name)).unwrap();
+    }
+    assert!(scene.plan().is_ok());
+}
+
+#[test]
+fn folders_are_nested_no_deeper_than_the_limit() {
+    let scene = scene();
+    // `data` is the first folder below that of the backup.
+    let nested = |depth: usize| format!("barman/main/base/{ID}/data{}", "/d".repeat(depth - 1));
+    fs::create_dir_all(scene.path(&nested(crate::tree::DEEPEST))).unwrap();
+    assert!(scene.plan().is_ok());
+    fs::create_dir_all(scene.path(&nested(crate::tree::DEEPEST + 1))).unwrap();
+    assert!(scene.refusal().contains("more than 64 folders deep"));
+}
+
+/// Directories that have files in every cluster are not made up, so that the host misses them.
+#[test]
+fn only_directories_that_may_be_empty_are_created() {
+    let scene = scene();
+    assert_eq!(scene.create_of(&scene.request()).0, Ok(()));
+    for name in ["pg_xact", "pg_multixact", "pg_multixact/members", "pg_multixact/offsets"] {
+        assert!(!scene.path("data").join(name).exists(), "{name}");
+    }
+}
+
+#[test]
 fn a_manifest_must_fit_every_file() {
     let covered = || COVERED.iter().copied().chain(["pg_tblspc/16384/PG_15_202209061/5/16385"]);
     let all: Vec<_> = covered().collect();

@@ -149,7 +149,10 @@ pub(crate) fn scan(
     after: Option<&str>,
 ) -> Result<(Vec<Object>, Option<String>), Error> {
     let mut objects = Vec::new();
-    collect(&bucket.root, prefix, &mut objects)?;
+    // Like a real store, compares the beginning of the key, which may end within a name.
+    let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+    collect(&bucket.root, folder, &mut objects)?;
+    objects.retain(|object| object.key.starts_with(prefix));
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     objects.retain(|object| after.is_none_or(|after| object.key.as_str() > after));
     let more = objects.len() > PAGE;

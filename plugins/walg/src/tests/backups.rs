@@ -66,8 +66,99 @@ fn a_backup_is_chosen_by_its_name_its_time_or_its_user_data() {
     scene.written_at(FULL, 1_900_000_000);
     let request = scene.request().with("target-time", "2030-12-31 00:00:00+00");
     assert_eq!(scene.plan_of(&request).0.unwrap().backup, FULL);
-    scene.put_in(DELTA, "metadata.json", b"{");
-    assert!(scene.refusal_of(&request).contains("metadata.json is not what WAL-G writes"));
+}
+
+#[test]
+fn damaged_metadata_of_a_backup_do_not_hide_the_other_backups() {
+    for (option, value, name) in [
+        ("target-time", "2030-12-31 00:00:00+00", FULL),
+        ("target-user-data", "{\"day\": 2}", FULL),
+        ("target-lsn", "FF/0", FULL),
+    ] {
+        for damaged in [b"{".to_vec(), vec![b' '; (1 << 20) + 1]] {
+            let scene = Scene::new();
+            for backup in [DELTA, SECOND] {
+                scene.put_in(backup, "metadata.json", &damaged);
+            }
+            let (plan, record) = scene.plan_of(&scene.request().with(option, value));
+            assert_eq!(plan.unwrap().backup, name, "{option}");
+            let warned = |(level, line): &(Level, String)| {
+                *level == Level::Warn && line.contains(DELTA) && line.contains("not what WAL-G writes")
+            };
+            assert!(record.log.iter().any(warned), "{:?}", record.log);
+        }
+    }
+}
+
+#[test]
+fn a_message_has_only_the_beginning_of_long_user_data() {
+    let scene = Scene::new();
+    let long = format!("\"{}\"", "x".repeat(10_000));
+    let refusal = scene.refusal_of(&scene.request().with("target-user-data", long.as_str()));
+    assert!(refusal.contains("xxx...") && refusal.len() < 1000, "{refusal}");
+}
+
+#[test]
+fn a_name_with_which_only_other_names_begin_is_no_backup() {
+    let scene = Scene::new();
+    let offset = format!("{FULL}_00000028");
+    scene.put_in(&offset, "tar_partitions/part_001.tar", b"x");
+    for key in [
+        "files_metadata.json",
+        "metadata.json",
+        "tar_partitions/part_001.tar",
+        "tar_partitions/pg_control.tar",
+        "tar_partitions/backup_label.tar",
+    ] {
+        scene.remove(&format!("basebackups_005/{FULL}/{key}"));
+    }
+    scene.remove(&sentinel_of(FULL));
+    let refusal = scene.refusal_of(&scene.request().with("backup", FULL));
+    assert!(refusal.contains("there is no backup"), "{refusal}");
+}
+
+/// A push that failed leaves archives, with which a later push of the same name is mixed.
+#[test]
+fn an_archive_that_the_list_does_not_name_is_not_unpacked() {
+    let scene = Scene::new();
+    for name in [SECOND, FULL] {
+        scene.put_in(name, "tar_partitions/part_007.tar", b"x");
+    }
+    let mut parts: Vec<Vec<String>> = Vec::new();
+    let (_, record) = scene.host().run(|| {
+        let place = crate::options::Options::of(&scene.request())?.place;
+        let name = crate::name::BackupName::parse(SECOND).unwrap();
+        let usable = crate::plan::usable(&place, &name, &mut |_| Ok(()))?;
+        parts = usable
+            .chain
+            .iter()
+            .map(|(_, archives)| archives.parts.iter().map(|part| part.name.clone()).collect())
+            .collect();
+        Ok::<_, Failure>(())
+    });
+    assert_eq!(parts, [["part_001.tar"]; 3].map(|names| names.map(str::to_owned).to_vec()));
+    for name in [SECOND, FULL] {
+        let warned = |(level, line): &(Level, String)| {
+            *level == Level::Warn && line.contains(name) && line.contains("part_007.tar")
+        };
+        assert!(record.log.iter().any(warned), "{:?}", record.log);
+    }
+}
+
+#[test]
+fn the_changed_and_the_unchanged_files_of_a_delta_backup_are_wanted_from_older_ones() {
+    let scene = Scene::new();
+    let mut wanted = Vec::new();
+    let (_, _) = scene.host().run(|| {
+        let place = crate::options::Options::of(&scene.request())?.place;
+        let name = crate::name::BackupName::parse(SECOND).unwrap();
+        crate::plan::usable(&place, &name, &mut |path| {
+            wanted.push(path);
+            Ok(())
+        })
+        .map(drop)
+    });
+    assert_eq!(wanted, ["base/5/1259", "base/5/2619"]);
 }
 
 #[test]
@@ -152,7 +243,14 @@ fn a_list_of_files_that_is_missing_is_an_error_unless_there_never_was_one() {
     changed["FilesMetadataDisabled"] = json!(true);
     scene.put_sentinel(DELTA, &changed);
     let refusal = scene.refusal_of(&scene.request().with("backup", DELTA));
-    assert!(refusal.contains("delta backup without files_metadata.json"), "{refusal}");
+    assert!(refusal.contains("delta backup whose files_metadata.json is missing"), "{refusal}");
+
+    scene.put_sentinel(DELTA, &sentinel(0x0400_0028, Some((FULL, 0x0200_0028, 1))));
+    for text in ["{}", "{\"Files\":{}}", "{\"Files\":null}", "{\"files\":{\"/a\":{\"IsSkipped\":true}}}"] {
+        scene.put_in(DELTA, "files_metadata.json", text.as_bytes());
+        let refusal = scene.refusal_of(&scene.request().with("backup", DELTA));
+        assert!(refusal.contains("lists no file"), "{text}: {refusal}");
+    }
 
     let mut old = sentinel(0x0200_0028, None);
     old.as_object_mut().unwrap().remove("Version");

@@ -75,6 +75,20 @@ fn a_delta_backup_of_a_cluster_with_other_pages_or_segments_is_refused() {
 }
 
 #[test]
+fn a_parent_of_another_cluster_is_refused_also_if_its_sentinel_names_none() {
+    let scene = Scene::new();
+    let mut old = sentinel(0x0200_0028, None);
+    old.as_object_mut().unwrap().remove("SystemIdentifier");
+    scene.put_sentinel(FULL, &old);
+    scene.written_at(FULL, 1);
+    assert_eq!(scene.plan().unwrap().backup, SECOND);
+    let tar = archive(&[file("/global/pg_control", &ControlFile::in_production(1).bytes)]);
+    scene.put_in(FULL, "tar_partitions/pg_control.tar", &tar);
+    let refusal = scene.refusal();
+    assert!(refusal.contains("is of the cluster 1") && refusal.contains(FULL), "{refusal}");
+}
+
+#[test]
 fn a_missing_parent_is_named() {
     let scene = Scene::new();
     scene.remove(&sentinel_of(FULL));
