@@ -13,7 +13,7 @@ use super::orphans;
 use crate::state::process::{self, Process};
 
 /// How many processes are read before `gives_up` is asked again.
-const READ_AT_ONCE: usize = 64;
+const READ_AT_ONCE: usize = 8;
 
 /// How long processes are read for a signal. While processes start and end faster than they can be read, reading them has no end.
 const READ_WITHIN: Duration = Duration::from_secs(1);

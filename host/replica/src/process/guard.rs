@@ -215,14 +215,13 @@ impl<'a> Guard<'a> {
             if let Some(status) = reaped.status {
                 return Ok(Seen::Ended(status));
             }
-            if counted.is_due() {
-                if let Some(seen) = self.count(program, counted)? {
-                    return Ok(seen);
-                }
-                // The program may have ended meanwhile.
-                continue;
+            let must_count = counted.is_due();
+            if must_count && let Some(seen) = self.count(program, counted)? {
+                return Ok(seen);
             }
-            let pause = if reaped.more { Some(Duration::ZERO) } else { counted.pause() };
+            // The program may have ended during the count. The host and signals are obeyed in any case: while processes start and end all the
+            // time, there is always something to reap and to count.
+            let pause = if must_count || reaped.more { Some(Duration::ZERO) } else { counted.pause() };
             let woken = self.wait(pause, None, true)?;
             if woken.host || woken.signal {
                 return Ok(Seen::MustEnd);
