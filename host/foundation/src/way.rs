@@ -76,7 +76,8 @@ pub struct Changeable {
     pub by: ChangeableBy,
 }
 
-/// The users who may change something. The mode is given if both apply, because it admits more users than the owner, whom the caller may trust.
+/// The users who may change something. If both apply, this is the mode: it admits more users than
+/// the owner, whom the caller may trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeableBy {
     /// Only its owner, who is not trusted.

@@ -4,46 +4,46 @@
 /// How many characters of the error are reported.
 const CHARACTERS: usize = 1000;
 
-/// The line before the call stack of an exception in Python.
-const TRACEBACK: &str = "Traceback (most recent call last)";
+/// What a component of componentize-py says when it panics because of an exception, whose text it has printed before.
+const OF_PYTHON: &str = "Python function threw an unexpected exception";
 
 /// Texts that mark a line of output as the message of an error.
-const ERRORS: [&str; 3] = [TRACEBACK, "rror:", "xception"];
+const ERRORS: [&str; 3] = ["Traceback (most recent call last)", "rror:", "xception"];
 
 /// Returns the error that ended a component, from its last lines on standard error. `None` if the lines contain no error.
 ///
-/// Rust writes `thread '..' panicked at FILE:LINE:COLUMN:`, the message on the next lines, and then a note. Python and most other
-/// languages write the line that names the error last. A component of componentize-py panics after the line with the exception, and the
-/// message of that panic does not name the exception.
+/// Rust writes `thread '..' panicked at FILE:LINE:COLUMN:`, the message on the next lines, and then a note. Python and many other languages
+/// write the line that names the error last. componentize-py panics after that line, and StarlingMonkey (JavaScript) writes the message, the
+/// line `Stack:` and the calls.
 pub(crate) fn find(lines: &[String]) -> Option<String> {
     let is_note = |line: &&String| line.trim_start().starts_with("note: ");
-    let panicked = lines.iter().rposition(|line| line.contains("panicked at "));
-    let before_panic = &lines[..panicked.unwrap_or_default()];
-    let lines = match before_panic.iter().any(|line| line.contains(TRACEBACK)) {
-        true => before_panic,
-        false => lines,
+    let last = |lines: &[String]| {
+        let last = lines.iter().rev().find(|line| !is_note(line) && !line.trim().is_empty());
+        last.map(|line| format!("the method ended with: {}", line.trim()))
     };
-    let panicked = panicked.filter(|at| *at < lines.len());
-    let word = match panicked {
-        Some(at) => {
+    let panicked = lines.iter().rposition(|line| line.contains("panicked at "));
+    let stack = lines.iter().rposition(|line| line.trim() == "Stack:");
+    let word = match (panicked, stack) {
+        (Some(at), _) if lines[at..].iter().any(|line| line.contains(OF_PYTHON)) => last(&lines[..at]),
+        (Some(at), _) => {
             let place = lines[at].rsplit("panicked at ").next().unwrap_or_default().trim_end_matches(':');
             let said = lines[at + 1..]
                 .iter()
                 .take_while(|line| !is_note(line) && !line.starts_with("stack backtrace"));
             let said = said.map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-            match said.is_empty() {
+            Some(match said.is_empty() {
                 true => format!("the method panicked: {place}"),
                 false => format!("the method panicked: {said} ({place})"),
-            }
+            })
         }
-        None => {
+        (None, Some(at)) => last(&lines[..at]),
+        (None, None) => {
             let names_an_error = |line: &String| ERRORS.iter().any(|word| line.contains(word));
             lines.iter().any(names_an_error).then_some(())?;
-            let last = lines.iter().rev().find(|line| !is_note(line) && !line.trim().is_empty())?;
-            format!("the method ended with: {}", last.trim())
+            last(lines)
         }
     };
-    Some(crate::text::printable(&word, CHARACTERS))
+    Some(crate::text::printable(&word?, CHARACTERS))
 }
 
 #[cfg(test)]
@@ -70,6 +70,12 @@ mod tests {
             "{text}\nthread '<unnamed>' (1) panicked at runtime/src/lib.rs:1293:21:\nPython function threw an unexpected exception\n"
         );
         assert_eq!(of_text(&panicked), of_text(text));
+        // Only the newest lines are kept, so the beginning of a long traceback is not there.
+        assert_eq!(of_text(panicked.split_once('\n').unwrap().1), of_text(text));
+        let of_rust = format!("{text}\nthread 'main' panicked at src/lib.rs:5:9:\nno backup\n");
+        assert_eq!(of_text(&of_rust).as_deref(), Some("the method panicked: no backup (src/lib.rs:5:9)"));
+        let of_javascript = "no manifest\nStack:\n  call@app.js:3:7\n  createReplica@app.js:9:1\n";
+        assert_eq!(of_text(of_javascript).as_deref(), Some("the method ended with: no manifest"));
         assert_eq!(of_text(""), None);
         assert_eq!(of_text("copied 3 files"), None);
         assert!(

@@ -164,8 +164,8 @@ fn newest(place: &Place, until: Option<&Until>, timeline: Option<u32>) -> Result
     )))
 }
 
-/// Removes the backups that Barman deletes from the beginning of `fitting`, in front of the first that is chosen, and describes them in
-/// `others`. Those after it are not looked at.
+/// Skips the backups that Barman deletes, up to the first one that can be chosen, and describes them in `others`. Those after it are not
+/// looked at.
 fn kept(
     place: &Place,
     fitting: Vec<(Entry, Backup)>,

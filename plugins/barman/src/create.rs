@@ -62,7 +62,7 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
         let with_wal = plan::written(files, segments.len() + histories.len());
         if with_wal < planned {
             return Err(Failure::retry_later(format!(
-                "{} is of a backup that had {planned} files with its WAL when the plan was made, and has {with_wal}: run again",
+                "{} is of a backup that had {planned} files and files of WAL when it was planned, and now has {with_wal}: run again",
                 newest.shown
             )));
         }
@@ -92,16 +92,21 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
 /// Checks that Barman has neither deleted nor replaced the backup while it was read.
 ///
 /// # Errors
-/// [`Failure::RetryLater`] if it has; the errors of [`catalogue::find`].
+/// [`Failure::Failed`] if it was deleted, [`Failure::RetryLater`] if it was replaced; the errors of [`catalogue::find`].
 pub(crate) fn check_unchanged(place: &Place, link: &Link) -> Result<(), Failure> {
     let Link { backup, shown, .. } = link;
+    let gone = |what: &str| {
+        Err(Failure::failed(format!(
+            "{shown} {what} during the restore, so that files may be missing: choose another with `backup`, or run again without it"
+        )))
+    };
     let changed =
         |what: &str| Err(Failure::retry_later(format!("{shown} {what} during the restore: run again")));
     let Some(entry) = catalogue::find(place, &backup.id)? else {
-        return changed("was removed");
+        return gone("was removed");
     };
     if catalogue::deletion(place, &backup.id)?.is_some() {
-        return changed("was marked as that of a backup that barman deletes");
+        return gone("was marked as that of a backup that barman deletes");
     }
     let now = entry.record.backup(&backup.id).map_err(|why| place.failed(&entry.key, why))?;
     // The status changes when WAL is archived, and the size may be computed again. The control file says of which cluster a tree is.

@@ -143,7 +143,9 @@ pub(crate) struct Backup {
     pub(crate) cluster_size: Option<u64>,
     /// How many bytes the files below the folder of the backup have at least.
     pub(crate) least_bytes: Option<u64>,
-    /// The configuration files outside the data directory, which Barman copies as well.
+    /// Whether Barman copied the files by rsync, so that a manifest was added later (`barman generate-manifest`).
+    pub(crate) is_by_rsync: bool,
+    /// The configuration files outside the data directory that Barman surely copies as well.
     pub(crate) outside: Vec<String>,
 }
 
@@ -273,6 +275,7 @@ impl Record {
                 || self.texts.get("mode").is_some_and(|mode| mode.starts_with("snapshot")),
             cluster_size: self.get("cluster_size")?,
             least_bytes: self.least_bytes()?,
+            is_by_rsync: self.texts.get("mode").is_some_and(|mode| mode.contains("rsync")),
             outside: self.outside(),
         })
     }
@@ -286,11 +289,11 @@ impl Record {
         Ok(self.get::<u64>("size")?.map(|size| size.saturating_sub(moved)))
     }
 
-    /// Returns the configuration files outside the data directory (`get_external_config_files` in barman/infofile.py).
+    /// Returns the configuration files outside the data directory (`get_external_config_files` in barman/infofile.py), without `ident_file`,
+    /// which is copied only if it exists.
     fn outside(&self) -> Vec<String> {
         let Some(data) = self.texts.get("pgdata") else { return Vec::new() };
-        let files =
-            ["config_file", "hba_file", "ident_file"].into_iter().filter_map(|key| self.texts.get(key));
+        let files = ["config_file", "hba_file"].into_iter().filter_map(|key| self.texts.get(key));
         files.filter(|file| !file.starts_with(data.as_str())).cloned().collect()
     }
 

@@ -136,7 +136,8 @@ fn walk_up_to(
     visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let folder = place.backup(&backup.id);
-    let (mut bytes, mut missing) = (0_u64, BTreeSet::new());
+    let mut bytes = 0_u64;
+    let (mut missing, mut copied) = (BTreeSet::new(), BTreeSet::new());
     missing.extend(backup.tablespaces.iter().map(|tablespace| tablespace.oid));
     for (count, object) in (0..).zip(place.bucket.objects(&folder)) {
         cancelled()?;
@@ -150,7 +151,13 @@ fn walk_up_to(
         let Some(rest) = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')) else {
             continue;
         };
-        bytes = bytes.saturating_add(object.size);
+        if let Some(below) = rest.strip_prefix("data/pg_tblspc/") {
+            // `size` does not count what a link leads to. A copy that followed links has the files here as well.
+            copied.extend(below.split('/').next().and_then(tablespace_oid));
+        } else if !(backup.is_by_rsync && rest == "data/backup_manifest") {
+            // `size` does not count a manifest that `barman generate-manifest` adds.
+            bytes = bytes.saturating_add(object.size);
+        }
         if let Some(oid) = rest.split('/').next().and_then(tablespace_oid) {
             missing.remove(&oid);
         }
@@ -166,6 +173,12 @@ fn walk_up_to(
         ));
     }
     for oid in missing {
+        if copied.contains(&oid) {
+            return Err(place.failed(
+                &format!("{folder}/{oid}"),
+                format!("has no files, and data/pg_tblspc/{oid} has some: {REMOVED}"),
+            ));
+        }
         check_empty_tablespace(place, backup, oid)?;
     }
     Ok(())
@@ -261,6 +274,9 @@ impl Links<'_> {
                 Some(left) => left,
                 None => return Err(self.failed("", format!("has more than {MOST_FILES} files and folders"))),
             };
+            if !is_of_a_restore(&name) {
+                continue;
+            }
             let kind = entry.file_type().at(entry.path())?;
             if kind.is_symlink() && !self.is_link(&name) {
                 return Err(self.failed(
@@ -276,12 +292,20 @@ impl Links<'_> {
         Ok(())
     }
 
-    /// Returns whether `name` may be a link: that of a tablespace, or a folder whose content is not restored.
+    /// Returns whether `name` may be a link: that of a tablespace.
     fn is_link(&self, name: &str) -> bool {
-        let Some(name) = name.strip_prefix("data/") else { return false };
-        let oid = name.strip_prefix("pg_tblspc/").and_then(tablespace_oid);
-        let is_known = |oid: u32| self.backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid);
-        oid.is_some_and(is_known) || EMPTIED.iter().any(|folder| folder.strip_suffix('/') == Some(name))
+        let oid = name.strip_prefix("data/pg_tblspc/").and_then(tablespace_oid);
+        oid.is_some_and(|oid| self.backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid))
+    }
+}
+
+/// Returns whether a restore reads the file or folder `name` in the folder of a backup, or something below it.
+fn is_of_a_restore(name: &str) -> bool {
+    match name.strip_prefix("data/") {
+        Some(name) => {
+            !LEFT_OUT.contains(&name) && EMPTIED.iter().all(|folder| folder.strip_suffix('/') != Some(name))
+        }
+        None => name == "data" || name.split('/').next().and_then(tablespace_oid).is_some(),
     }
 }
 

@@ -349,7 +349,7 @@ impl Chain {
         Ok(Self { inner: data::Chain::begin(format, page_size)?, waiting: Vec::new() })
     }
 
-    /// Adds a file that the newest backup takes from an older backup without containing any page of it. The host gets the files in
+    /// Adds a file that the newest backup takes from an older backup, as a whole or in part. The host gets the files in
     /// batches of 4096.
     ///
     /// # Errors

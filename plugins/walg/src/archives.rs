@@ -154,12 +154,23 @@ impl Archives {
         Ok(())
     }
 
-    /// Drops the parts that the list of the backup's files does not name, and logs them, as WAL-G does (`shouldUnwrapTar` in
-    /// internal/databases/postgres/backup.go): they are left over from a backup of the same name that was not finished. A list without
-    /// archives says nothing.
-    pub(crate) fn keep_listed(&mut self, place: &Place, listed: &BTreeSet<String>) {
-        if listed.is_empty() {
-            return;
+    /// Drops the parts that the list of the backup's files does not name, and logs them, as WAL-G does with `--skip-redundant-tars`
+    /// (`shouldUnwrapTar` in internal/databases/postgres/backup.go): they are empty, or left over from a backup of the same name that was not
+    /// finished. A list without archives says nothing.
+    ///
+    /// # Errors
+    /// Fails if the list names archives, but none of the parts.
+    pub(crate) fn keep_listed(&mut self, place: &Place, listed: &BTreeSet<String>) -> Result<(), Failure> {
+        if listed.is_empty() || self.parts.is_empty() {
+            return Ok(());
+        }
+        if let [first, ..] = &self.parts[..]
+            && !self.parts.iter().any(|archive| listed.contains(&archive.name))
+        {
+            return Err(Failure::failed(format!(
+                "the list of the backup's files names none of its archives, such as {}: the list is not that of the backup",
+                place.shown(&first.object.key)
+            )));
         }
         let mut left = 0_usize;
         self.parts.retain(|archive| {
@@ -178,6 +189,7 @@ impl Archives {
         if left > MOST_NAMED {
             log::warn!("skipped {} more archives that the list does not name", left - MOST_NAMED);
         }
+        Ok(())
     }
 }
 

@@ -48,14 +48,14 @@ pub(crate) fn usable(
             let has_list = files::read(place, &backup, listed)?;
             check_list(&backup, has_list, listed)?;
             archives.check(place, &backup, &listed.archives)?;
-            archives.keep_listed(place, &listed.archives);
+            archives.keep_listed(place, &listed.archives)?;
             listed.warn(&backup);
         } else {
             let mut unused = |_: String| Ok(());
             let mut listed = Listed::new(&mut unused);
             files::read(place, &backup, &mut listed)?;
             archives.check(place, &backup, &listed.archives)?;
-            archives.keep_listed(place, &listed.archives);
+            archives.keep_listed(place, &listed.archives)?;
         }
         chain.push((backup, archives));
     }

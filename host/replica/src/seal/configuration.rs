@@ -26,10 +26,13 @@ pub(super) const AUTO: RelativePath = RelativePath::literal(names::POSTGRESQL_AU
 /// includes `postgresql.base.conf`, which Patroni keeps if it exists (`write_postgresql_conf`), and Patroni copies `*.backup` to files that
 /// are missing (`restore_configuration_files`, both in `patroni/postgresql/config.py`).
 const OF_PATRONI: [RelativePath; 3] = [
-    RelativePath::literal("postgresql.base.conf"),
+    BASE,
     RelativePath::literal("postgresql.base.conf.backup"),
     RelativePath::literal("postgresql.conf.backup"),
 ];
+
+/// The configuration that Patroni found when it first started the server.
+const BASE: RelativePath = RelativePath::literal("postgresql.base.conf");
 
 /// The longest file that is read, in bytes.
 pub(super) const LONGEST: u64 = 1 << 20;
@@ -76,6 +79,8 @@ pub(super) struct Configuration {
     pub(super) of_patroni: usize,
     /// Whether there is a `postgresql.conf`; otherwise the configuration is elsewhere, as on Debian.
     pub(super) has_main: bool,
+    /// Whether there is a `postgresql.base.conf`: then Patroni does not keep the restored `postgresql.conf`, and writes it anew.
+    pub(super) has_base: bool,
 }
 
 impl Configuration {
@@ -105,6 +110,7 @@ pub(super) fn read(places: &Places<'_>) -> Result<Configuration, Problem> {
     reader.of_patroni = true;
     for file in OF_PATRONI {
         if places.top.find(&file).during(CHECK)?.is_some_and(|metadata| metadata.kind != Kind::Directory) {
+            reader.configuration.has_base |= file == BASE;
             reader.read(&file, 0)?;
         }
     }

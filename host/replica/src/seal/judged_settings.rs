@@ -1,9 +1,9 @@
 //! Judges the restored settings, which may make the server run, load, write or read something. They are not trusted, because they come with
 //! the backup. Each mention of a setting is judged by the setting's class in the table of settings, even if a later mention overrides it,
 //! because the later mention may be removed. Settings that can end recovery, damage the replica or make it follow another server are
-//! overridden or refused under every policy. Settings that run or load something, or lead out of the data directory, are reported, or
+//! overridden or refused under every policy, unless the server surely does not read the file: then they are reported. Settings that run or load something, or lead out of the data directory, are reported, or
 //! refused with `config = "refuse-commands"`. Other settings of interest are only reported. A mention that a later line of the same file overrides is
-//! not reported, except in postgresql.auto.conf. Secrets are not shown: a report shows only the program of a command.
+//! not reported. Secrets are not shown: a report shows only the program of a command.
 
 mod judge;
 mod logs;
@@ -55,20 +55,25 @@ enum Verdict {
     Refused(String),
 }
 
-/// The end of a finding about a setting that Patroni writes itself.
-const BY_PATRONI: &str = ". Patroni, if it starts PostgreSQL here, writes this itself";
+/// The settings of `postgresql.conf` that Patroni writes itself, in addition to the include of `postgresql.base.conf`
+/// (`write_postgresql_conf` in `patroni/postgresql/config.py`).
+const WRITTEN_BY_PATRONI: [&str; 3] = ["primary_conninfo", "primary_slot_name", "unix_socket_directories"];
 
-/// Returns whether Patroni writes this line of `postgresql.conf` anew when it starts PostgreSQL (`write_postgresql_conf` in
-/// `patroni/postgresql/config.py`).
-fn is_written_by_patroni(entry: &Entry) -> bool {
-    entry.file == MAIN
-        && (entry.name == "unix_socket_directories"
+/// The end of a finding about such a setting.
+pub(super) const BY_PATRONI: &str = ". Patroni, if it starts PostgreSQL here, writes this file anew";
+
+/// Returns whether Patroni has written this line and drops it when it starts PostgreSQL: it writes `postgresql.conf` anew, and keeps the old
+/// one only if there is no `postgresql.base.conf`.
+fn is_written_by_patroni(entry: &Entry, configuration: &Configuration) -> bool {
+    configuration.has_base
+        && entry.file == MAIN
+        && (WRITTEN_BY_PATRONI.contains(&entry.name.as_str())
             || entry.name == "include" && entry.value == "postgresql.base.conf")
 }
 
-/// Returns what Patroni does with the override of a setting, if it starts PostgreSQL; `None` if it leaves the override. Patroni removes
-/// the settings of a standby from postgresql.auto.conf (`_sanitize_auto_conf` in `patroni/postgresql/config.py`), reads the restored
-/// postgresql.conf as postgresql.base.conf, and does not always write its own values (`build_recovery_params`).
+/// Returns what Patroni does with the override of a setting in a file that Patroni keeps, if it starts PostgreSQL; `None` if it leaves the
+/// override. Patroni removes the settings of a standby from postgresql.auto.conf (`_sanitize_auto_conf` in
+/// `patroni/postgresql/config.py`), and does not always write its own values (`build_recovery_params`).
 fn undone_by_patroni(name: &str) -> Option<&'static str> {
     match name {
         "primary_conninfo" => Some(
@@ -100,7 +105,7 @@ pub(super) fn check(
         if !is_used {
             return;
         }
-        if by_patroni && is_written_by_patroni(entry) {
+        if by_patroni && is_written_by_patroni(entry, configuration) {
             findings.add_info(CHECK, format!("{message}{BY_PATRONI}"));
         } else {
             findings.add(CHECK, message);
@@ -124,10 +129,12 @@ pub(super) fn check(
                 return Err(refused(&format!("{place}: {hazard}")));
             }
             Verdict::Overridden { values, why, hazard } => {
-                let undone = undone_by_patroni(&entry.name).filter(|_| by_patroni && entry.file != AUTO);
-                let why = [Some(why), hazard.as_deref(), undone];
-                let why: Vec<_> = why.into_iter().flatten().collect();
-                overrides.add(entry, &values, &why.join("; "), findings);
+                let is_dropped = by_patroni && is_written_by_patroni(entry, configuration);
+                let is_undone = by_patroni && !is_dropped && entry.file != AUTO;
+                let undone = undone_by_patroni(&entry.name).filter(|_| is_undone);
+                let is_info = is_dropped && hazard.is_none();
+                let why: Vec<_> = [Some(why), hazard.as_deref(), undone].into_iter().flatten().collect();
+                overrides.add(entry, &values, &why.join("; "), is_info, findings);
             }
             Verdict::Refused(why) => return Err(Problem::new(CHECK, format!("{place}: {why}"))),
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::configuration::{AUTO, Entry};
 use super::guc::{self, Class};
-use super::judged_settings::{LOG_DIRECTORY, LOG_FILENAME, displayed};
+use super::judged_settings::{BY_PATRONI, LOG_DIRECTORY, LOG_FILENAME, displayed};
 use super::problem::Findings;
 
 use crate::Rule;
@@ -22,12 +22,14 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
-    /// Removes a mention of a setting, or overrides it with `values`, which are empty if the seal sets the setting anyway.
+    /// Removes a mention of a setting, or overrides it with `values`, which are empty if the seal sets the setting anyway. `is_dropped`
+    /// says whether Patroni, if it starts the server, drops the line.
     pub(super) fn add(
         &mut self,
         entry: &Entry,
         values: &[(&'static str, &'static str)],
         why: &str,
+        is_dropped: bool,
         findings: &mut Findings,
     ) {
         let (name, value, place) = (&entry.name, displayed(&entry.name, &entry.value), entry.place());
@@ -40,7 +42,10 @@ impl Overrides {
         let harmless = values.iter().find(|(of, _)| of == name);
         let with = harmless.map_or(String::new(), |(_, value)| format!(" with `{value}`"));
         let message = format!("{place} sets `{name}` to `{value}`, which {AUTO} now overrides{with}: {why}");
-        findings.add(CHECK, message);
+        match is_dropped {
+            true => findings.add_info(CHECK, format!("{message}{BY_PATRONI}")),
+            false => findings.add(CHECK, message),
+        }
     }
 
     /// Overrides every setting that could end recovery or write a file, because an included file that was not read may set it.

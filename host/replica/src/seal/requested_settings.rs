@@ -82,7 +82,7 @@ fn digits(text: &str) -> Option<i64> {
 fn plain_milliseconds(text: &str) -> Option<i64> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
     digits(text.strip_suffix(unit)?)?;
-    unit.bytes().all(|byte| byte.is_ascii_lowercase()).then(|| milliseconds(text)).flatten()
+    matches!(unit, "" | "us" | "ms" | "s" | "min" | "h" | "d").then(|| milliseconds(text)).flatten()
 }
 
 /// Why a method may not request a setting.

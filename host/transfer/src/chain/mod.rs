@@ -195,7 +195,7 @@ impl Chain {
         Ok(Self { format, page_size, memory: memory.clone(), inner: Mutex::new(inner) })
     }
 
-    /// Adds files that the newest backup takes from an older backup without containing any page of them.
+    /// Adds files that the newest backup takes from an older backup, as a whole or in part.
     ///
     /// # Errors
     /// `Invalid` if a path leaves the data directory; `Limit` if too little memory is left.

@@ -175,12 +175,13 @@ impl ErrorResponse {
             408 | 425 | 429 | 500..=599 => {
                 (Kind::Transient, format!("the store fails temporarily ({status})"))
             }
-            400 if self.region.is_some() => {
-                let message =
-                    format!("the store rejects the request ({status}); {}", self.with_place("set `region`"));
-                (Kind::Invalid, message)
+            400 => {
+                let region = self.region.as_ref();
+                let region =
+                    region.map(|region| format!("; its bucket is in region = \"{region}\": check `region`"));
+                let region = region.unwrap_or_default();
+                (Kind::Invalid, format!("the store rejects the request ({status}){region}"))
             }
-            400 => (Kind::Invalid, format!("the store rejects the request ({status})")),
             _ => (Kind::Failed, format!("the store sends an unexpected response ({status})")),
         }
     }

@@ -261,6 +261,9 @@ fn a_list_of_files_that_is_missing_is_an_error_unless_there_never_was_one() {
     old["TarFileSets"] = json!({"part_001.tar": [], "part_002.tar": []});
     scene.put_sentinel(FULL, &old);
     assert!(scene.refusal_of(&request).contains("lacks `part_002.tar`"));
+    old["TarFileSets"] = json!({"backup_label.tar": []});
+    scene.put_sentinel(FULL, &old);
+    assert!(scene.refusal_of(&request).contains("names none of its archives"));
     old["Files"]["/base/5/2619"]["IsSkipped"] = json!(true);
     old["TarFileSets"] = json!({"part_001.tar": []});
     scene.put_sentinel(FULL, &old);

@@ -9,6 +9,7 @@ use super::super::guc::{self, Class, Known, Setting};
 use super::super::places::Places;
 use super::super::problem::shown;
 use super::super::required_settings::whole_number;
+use super::super::server::reads;
 use super::logs::{
     AUDIT_DIRECTORY, AUDIT_FILENAME, LOG_DIRECTORY, LOG_FILENAME, destination_of_logs, is_directory,
     is_file_name,
@@ -46,7 +47,8 @@ pub(super) struct Judge<'a> {
     pub(super) major: u32,
     /// See [`is_elsewhere`].
     is_elsewhere: bool,
-    /// Whether the server reads no restored file but postgresql.auto.conf. Patroni would also read the files that are only for Patroni.
+    /// Whether the server surely reads no restored file but postgresql.auto.conf. Patroni, if it may start the server, would also read the
+    /// files that are only for Patroni, and make one of them the main file.
     reads_only_auto: bool,
     /// Whether the seal writes its own `primary_conninfo`.
     configures_standby: bool,
@@ -62,6 +64,8 @@ impl<'a> Judge<'a> {
         end: &EndState,
     ) -> Self {
         let is_elsewhere = is_elsewhere(places, configuration, end);
+        let is_restored = |file: &Path| destination(places, None, file) != Destination::Outside;
+        let reads_restored = |file: &Path| reads(file, &is_restored);
         let leads_out = |entry: &Entry| {
             is_directory(&entry.name)
                 && destination_of_logs(places, &entry.value) == Some(Destination::Outside)
@@ -71,7 +75,9 @@ impl<'a> Judge<'a> {
             major,
             is_elsewhere,
             reads_only_auto: is_elsewhere
-                && (end.configure_standby.is_some() || configuration.of_patroni == 0),
+                && (end.configure_standby.is_some() || configuration.of_patroni == 0)
+                && !configuration.entries.iter().any(|entry| entry.file == AUTO && entry.is_include())
+                && !end.config_file.as_deref().is_some_and(reads_restored),
             configures_standby: end.configure_standby.is_some(),
             logs_outside: is_elsewhere || configuration.entries.iter().any(leads_out),
         }
@@ -83,7 +89,7 @@ impl<'a> Judge<'a> {
         match self.judge(entry) {
             Verdict::Overridden { why, hazard: None, .. } if self.is_unread(entry) => {
                 Verdict::Reported(format!(
-                    "`{}` is `{}`: {why}; the server does not read this file, but the configuration outside the data directory",
+                    "`{}` is `{}`: {why}; the server does not read this file: it reads the configuration outside the data directory",
                     entry.name,
                     displayed(&entry.name, &entry.value)
                 ))

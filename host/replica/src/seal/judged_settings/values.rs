@@ -66,7 +66,8 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Returns whether a setting has one of these values. A value that PostgreSQL could not read is none of them, unless any text but some is.
+/// Returns whether a setting has one of these values. A value that PostgreSQL cannot read is not one of them, except
+/// with `NoneOf` and `SomeClass`, which accept any other word.
 pub(super) fn has(values: Values, value: &str) -> bool {
     let is_word = |words: &[&str]| words.contains(&value.trim_matches(SPACE).to_ascii_lowercase().as_str());
     let is_time = |least, most| milliseconds(value).is_some_and(|time: i64| (least..=most).contains(&time));

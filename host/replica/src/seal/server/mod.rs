@@ -29,7 +29,7 @@ use super::configuration::Configuration;
 use super::places::Places;
 use super::problem::{Findings, Problem, shown};
 
-pub(super) use self::own_file::{FutureReplica, check as check_own_file};
+pub(super) use self::own_file::{FutureReplica, check as check_own_file, reads};
 use crate::{Directories, Rule};
 
 /// The rule that all these checks report.

@@ -38,7 +38,8 @@ pub(in crate::seal) struct FutureReplica<'a> {
 /// Fails with what the server refuses. With `configure_standby`, also fails with what a starting server would miss.
 pub(in crate::seal) fn check(future: &FutureReplica<'_>, findings: &mut Findings) -> Result<(), Problem> {
     let Some(file) = &future.end.config_file else { return Ok(()) };
-    if future.reads_restored_files(file, &mut Vec::new(), 0) {
+    let directories = future.directories;
+    if reads(file, &|path| place_around(directories, &directories.datadir, path).is_some()) {
         return Ok(());
     }
     let scratch = match tempfile::Builder::new().prefix("understudy-").tempdir() {
@@ -94,20 +95,31 @@ fn data_directory(server: &Server<'_>, directories: &Directories) -> Result<(), 
     Err(super::another_directory(&named))
 }
 
-impl FutureReplica<'_> {
-    /// Returns whether a configuration file, or one that it includes, lies in a directory that is still to be filled.
-    fn reads_restored_files(&self, file: &Path, read: &mut Vec<PathBuf>, depth: usize) -> bool {
-        if place_around(self.directories, &self.directories.datadir, file).is_some() {
+/// Returns whether `is_restored` is true of a configuration file or of one that it includes. Also returns true if it includes so many files, or
+/// so deeply, that not all of them are known.
+pub(in crate::seal) fn reads(file: &Path, is_restored: &dyn Fn(&Path) -> bool) -> bool {
+    Includes { is_restored, read: Vec::new() }.lead_to_restored(file, 0)
+}
+
+/// The search for a restored file among the files that a configuration file includes.
+struct Includes<'a> {
+    is_restored: &'a dyn Fn(&Path) -> bool,
+    /// The files that were read.
+    read: Vec<PathBuf>,
+}
+
+impl Includes<'_> {
+    fn lead_to_restored(&mut self, file: &Path, depth: usize) -> bool {
+        if (self.is_restored)(file) {
             return true;
         }
-        if read.iter().any(|read| read == file) {
+        if self.read.iter().any(|read| read == file) {
             return false;
         }
-        // The files beyond these limits are not known, and may be restored files.
-        if depth > DEPTH || read.len() >= MOST_FILES {
+        if depth > DEPTH || self.read.len() >= MOST_FILES {
             return true;
         }
-        read.push(file.to_owned());
+        self.read.push(file.to_owned());
         let Ok(bytes) = crate::regular_file::beginning(file, LONGEST) else { return false };
         let mut includes = lines(&bytes).filter_map(|(_, line)| match parse_line(line) {
             Line::Setting { name, value } if name.starts_with("include") => Some((name, value)),
@@ -117,10 +129,10 @@ impl FutureReplica<'_> {
         includes.any(|(name, value)| {
             let path = from.join(value);
             match name.as_str() {
-                "include" | "include_if_exists" => self.reads_restored_files(&path, read, depth + 1),
+                "include" | "include_if_exists" => self.lead_to_restored(&path, depth + 1),
                 "include_dir" => {
-                    place_around(self.directories, &self.directories.datadir, &path).is_some()
-                        || files_of(&path).iter().any(|file| self.reads_restored_files(file, read, depth + 1))
+                    (self.is_restored)(&path)
+                        || files_of(&path).iter().any(|file| self.lead_to_restored(file, depth + 1))
                 }
                 _ => false,
             }
@@ -165,14 +177,7 @@ mod tests {
             wal: Some(path("wal")),
             tablespaces: crate::TablespaceMap::default(),
         };
-        let (end, cancel) = (EndState::default(), CancellationToken::new());
-        let future = FutureReplica {
-            directories: &directories,
-            bin_dir: Path::new("/nonexistent"),
-            major: 15,
-            end: &end,
-            cancel: &cancel,
-        };
+        let is_restored = |file: &Path| place_around(&directories, &directories.datadir, file).is_some();
         let datadir = directories.datadir.display();
         for (text, included, restored) in [
             ("port = 1\n".to_owned(), String::new(), false),
@@ -187,9 +192,8 @@ mod tests {
         ] {
             fs::write(path("own.conf"), &text).unwrap();
             fs::write(path("conf.d/1.conf"), &included).unwrap();
-            let reads = future.reads_restored_files(&path("own.conf"), &mut Vec::new(), 0);
-            assert_eq!(reads, restored, "{text}{included}");
+            assert_eq!(reads(&path("own.conf"), &is_restored), restored, "{text}{included}");
         }
-        assert!(future.reads_restored_files(&path("data/postgresql.conf"), &mut Vec::new(), 0));
+        assert!(reads(&path("data/postgresql.conf"), &is_restored));
     }
 }

@@ -104,6 +104,26 @@ fn a_restored_file_that_the_server_does_not_read_overrides_nothing() {
 }
 
 #[test]
+fn a_restored_file_that_another_file_includes_is_read_by_the_server() {
+    let writes = ("x.conf", "external_pid_file = 'promote'\n");
+    let is_overridden = |files: &[(&str, &str)], own: &str| {
+        let (restored, operators) = (Restored::with(files), tempfile::tempdir().unwrap());
+        let own_file = operators.path().join("own.conf");
+        std::fs::write(&own_file, own.replace("DATADIR", restored.place.path().to_str().unwrap())).unwrap();
+        let end = EndState { config_file: Some(own_file), ..end(true) };
+        let (configuration, mut findings) = (restored.read().unwrap(), Findings::default());
+        let overrides = check(&restored.places(), &configuration, 15, &end, &mut findings).unwrap();
+        overrides.values.get("external_pid_file") == Some(&"")
+    };
+    assert!(is_overridden(&[("postgresql.auto.conf", "include 'x.conf'\n"), writes], "port = 1\n"));
+    let main = ("postgresql.conf", writes.1);
+    assert!(!is_overridden(&[main], "port = 1\n"));
+    for own in ["include 'DATADIR/postgresql.conf'\n", "include_dir 'DATADIR'\n"] {
+        assert!(is_overridden(&[main], own), "{own}");
+    }
+}
+
+#[test]
 fn only_the_last_line_of_a_setting_can_weaken_the_operators_configuration() {
     assert_eq!(judged_auto_conf("ssl = off\nssl = on\n", true, false).unwrap(), Vec::<String>::new());
     let messages = judged_auto_conf("ssl = on\nssl = off\n", true, false).unwrap();

@@ -15,16 +15,28 @@ fn a_password_in_primary_conninfo_is_never_shown() {
 fn settings_that_patroni_writes_itself_are_not_warnings_without_configure_standby() {
     let main = "include 'postgresql.base.conf'\nprimary_conninfo = 'host=x'\nprimary_slot_name = 's'\n\
                 unix_socket_directories = '/run/x'\narchive_command = 'x'\n";
-    let restored = Restored::with(&[("postgresql.conf", main), ("postgresql.base.conf", "")]);
-    // Patroni removes an override of `primary_*`, and does not always write its own value.
-    for (end, warnings, undone) in [(EndState::default(), 3, 2), (end(false), 5, 0)] {
+    // Patroni writes postgresql.conf anew. If it has no postgresql.base.conf, it keeps the restored file under that name, removes the override
+    // of `primary_*`, and does not always write its own value.
+    let base = ("postgresql.base.conf", "");
+    let cases = [
+        (vec![("postgresql.conf", main), base], EndState::default(), 1, 0),
+        (vec![("postgresql.conf", main), base], end(false), 5, 0),
+        (
+            vec![("postgresql.conf", &main["include 'postgresql.base.conf'\n".len()..])],
+            EndState::default(),
+            4,
+            2,
+        ),
+    ];
+    for (files, end, warnings, undone) in cases {
+        let restored = Restored::with(&files);
         let mut findings = Findings::default();
         let overrides =
             check(&restored.places(), &restored.read().unwrap(), 15, &end, &mut findings).unwrap();
         assert_eq!(overrides.values.get("primary_slot_name"), Some(&""));
         let list = findings.into_list();
         let warned = list.iter().filter(|finding| finding.level == Level::Warn).count();
-        assert_eq!((list.len(), warned), (5, warnings), "{list:?}");
+        assert_eq!((list.len(), warned), (3 + files.len(), warnings), "{list:?}");
         let says = |finding: &&Finding| {
             finding.level == Level::Warn && finding.message.contains("removes the override")
         };
