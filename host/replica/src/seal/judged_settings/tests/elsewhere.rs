@@ -110,7 +110,7 @@ fn a_restored_file_that_another_file_includes_is_read_by_the_server() {
         let (restored, operators) = (Restored::with(files), tempfile::tempdir().unwrap());
         let own_file = operators.path().join("own.conf");
         std::fs::write(&own_file, own.replace("DATADIR", restored.place.path().to_str().unwrap())).unwrap();
-        let end = EndState { config_file: Some(own_file), ..end(true) };
+        let end = EndState { config_file: Some(own_file), ..end(false) };
         let (configuration, mut findings) = (restored.read().unwrap(), Findings::default());
         let overrides = check(&restored.places(), &configuration, 15, &end, &mut findings).unwrap();
         overrides.values.get("external_pid_file") == Some(&"")
