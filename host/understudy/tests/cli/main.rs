@@ -382,6 +382,9 @@ fn rule_30_root_becomes_the_configured_user_before_any_file_is_created() {
         assert_eq!((metadata.uid(), metadata.gid()), (user.uid.as_raw(), user.gid.as_raw()), "{created}");
         assert_eq!(metadata.mode() & 0o077, 0, "{created}");
     }
+    // The directory is of the configured user, and only that user may own it besides root.
+    std::os::unix::fs::chown(directory.0.path(), Some(0), None).unwrap();
+    std::os::unix::fs::chown(directory.path("u.toml"), Some(0), None).unwrap();
     let text = std::fs::read_to_string(directory.path("u.toml")).unwrap();
     for (name, says) in [("root", "is root itself"), ("no-such-user", "`user` below [replica] names no user")]
     {
