@@ -1,13 +1,13 @@
 //! Chooses the backup that the options name.
 
+use restore::target::{Target, Until, seconds_of};
 use restore::timelines::Timelines;
 use understudy::{Failure, log, source};
 
 use crate::catalogue::{self, Entry};
 use crate::info::{Backup, Status};
-use crate::options::{Options, Until, Wanted};
+use crate::options::{Options, Wanted};
 use crate::place::Place;
-use crate::time::seconds_of;
 
 /// How many backups that cannot be chosen are described in a failure.
 const NAMED: usize = 3;
@@ -26,7 +26,7 @@ pub(crate) fn choose(options: &Options) -> Result<(Entry, Backup), Failure> {
             }
         },
         Wanted::Name(name) => named(place, name),
-        Wanted::Newest { until, timeline } => newest(place, until.as_ref(), *timeline),
+        Wanted::Newest(target) => newest(place, target),
     }
 }
 
@@ -113,7 +113,7 @@ fn named(place: &Place, name: &str) -> Result<(Entry, Backup), Failure> {
     }
 }
 
-fn newest(place: &Place, until: Option<&Until>, timeline: Option<u32>) -> Result<(Entry, Backup), Failure> {
+fn newest(place: &Place, target: &Target) -> Result<(Entry, Backup), Failure> {
     let mut fitting = Vec::new();
     let mut others = Vec::new();
     let count = each(place, &mut |entry| {
@@ -129,7 +129,8 @@ fn newest(place: &Place, until: Option<&Until>, timeline: Option<u32>) -> Result
                 return Ok(());
             }
         };
-        if timeline.is_none_or(|timeline| timeline == backup.timeline) && ended_by(&entry, &backup, until) {
+        let is_on = target.timeline.is_none_or(|timeline| timeline == backup.timeline);
+        if is_on && ended_by(&entry, &backup, target.until.as_ref()) {
             fitting.push((entry, backup));
         }
         Ok(())
@@ -151,16 +152,10 @@ fn newest(place: &Place, until: Option<&Until>, timeline: Option<u32>) -> Result
     if leading < fitting.len() {
         return Ok(fitting.swap_remove(leading));
     }
-    let ended = match until {
-        None => String::new(),
-        Some(Until::Time { text, .. }) => format!(" that ended at or before {text}"),
-        Some(Until::Lsn(lsn)) => format!(" that ended at or before {lsn}"),
-    };
-    let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));
     others.truncate(NAMED);
     let such = if others.is_empty() { String::new() } else { format!(" ({})", others.join("; ")) };
     Err(Failure::failed(format!(
-        "none of the {count} backups in {place} has the status DONE{ended}{on}{such}: choose one by its ID with `backup`"
+        "none of the {count} backups in {place} has the status DONE{target}{such}: choose one by its ID with `backup`"
     )))
 }
 

@@ -24,7 +24,6 @@ mod names;
 mod options;
 mod place;
 mod plan;
-mod time;
 mod tree;
 mod unpack;
 mod wal;

@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 
+use restore::target::{Target, Until};
 use restore::timelines::Timelines;
 use understudy::store::Pipeline;
 use understudy::{Failure, cancelled, log, source};
 
 use crate::info::{Backup, BackupInfo, Cluster};
 use crate::manifest::{Contents, Head, Manifest};
-use crate::options::{Options, Until, Wanted};
+use crate::options::{Options, Wanted};
 use crate::repository::{Loaded, Repository, TextKey, Wrapping};
 
 /// A backup that was found, with its manifest.
@@ -145,9 +146,7 @@ impl Candidates {
                 Some(backup) => vec![backup.clone()],
                 None => return Err(not_listed(&repository, label)?),
             },
-            Wanted::Newest { until, timeline } => {
-                newest_first(&repository, &info, until.as_ref(), *timeline, rule)?
-            }
+            Wanted::Newest(target) => newest_first(&repository, &info, target, rule)?,
         };
         let (repository, info) = (Rc::new(repository), Rc::new(info));
         Ok((!backups.is_empty()).then_some(Self { repository, info, backups }))
@@ -248,8 +247,7 @@ fn combined(mut failures: Vec<Failure>) -> Failure {
 fn newest_first(
     repository: &Repository,
     info: &BackupInfo,
-    until: Option<&Until>,
-    timeline: Option<u32>,
+    target: &Target,
     rule: Rule,
 ) -> Result<Vec<Backup>, Failure> {
     let shown = repository.shown(&format!("{}/backup.info", repository.backup("")));
@@ -257,14 +255,14 @@ fn newest_first(
         return Err(Failure::not_applicable(format!("{shown} lists no backup")));
     }
     let fits = |backup: &&Backup| {
-        let in_time = match until {
+        let in_time = match &target.until {
             None => true,
             Some(Until::Time { seconds, .. }) => {
                 i64::try_from(backup.stopped).is_ok_and(|stopped| stopped <= *seconds)
             }
             Some(Until::Lsn(lsn)) => backup.stop_lsn.is_some_and(|stop| stop <= *lsn),
         };
-        in_time && timeline.is_none_or(|timeline| backup.timeline == Some(timeline))
+        in_time && target.timeline.is_none_or(|timeline| backup.timeline == Some(timeline))
     };
     let (timelines, cluster) = (Timelines::of_source(), source::system_identifier());
     let leads_to_the_source = |backup: &&Backup| {
@@ -279,15 +277,9 @@ fn newest_first(
     let mut fitting: Vec<&Backup> = info.backups.iter().filter(fits).collect();
     fitting.sort_by(|one, other| (other.stopped, &other.label).cmp(&(one.stopped, &one.label)));
     let Some(newest) = fitting.first().copied() else {
-        let ended = match until {
-            None => String::new(),
-            Some(Until::Time { text, .. }) => format!(" that ended at or before {text}"),
-            Some(Until::Lsn(lsn)) => format!(" that ended at or before {lsn}"),
-        };
-        let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));
         let (count, oldest) = (info.backups.len(), &info.backups[0].label);
         return Err(Failure::failed(format!(
-            "{shown} lists {count} backups, the first {oldest}, and none{ended}{on}: choose another with `backup`"
+            "{shown} lists {count} backups, the first {oldest}, and none{target}: choose another with `backup`"
         )));
     };
     if rule == Rule::LeadsToTheSource {

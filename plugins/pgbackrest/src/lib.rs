@@ -22,7 +22,6 @@ mod names;
 mod options;
 mod plan;
 mod repository;
-mod time;
 mod wal;
 
 use understudy::{

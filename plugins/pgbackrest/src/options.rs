@@ -1,11 +1,10 @@
 //! Reads the operator's options.
 
-use postgres_formats::Lsn;
+use restore::target::Target;
 use restore::wal::Wal;
 use understudy::{Failure, Request};
 
 use crate::label::{check_stanza, is_label};
-use crate::time::seconds_of;
 
 /// The default store.
 pub(crate) const REPOSITORY: &str = "repo";
@@ -31,26 +30,7 @@ pub(crate) enum Wanted {
     /// The backup with this label.
     Label(String),
     /// The newest matching backup.
-    Newest {
-        /// The point at or before which the backup must have ended; `None` for any point.
-        until: Option<Until>,
-        /// The timeline on which the backup must have ended; `None` for any timeline.
-        timeline: Option<u32>,
-    },
-}
-
-/// When a backup must have ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Until {
-    /// At or before a time.
-    Time {
-        /// Seconds since 1970.
-        seconds: i64,
-        /// The time as the operator wrote it.
-        text: String,
-    },
-    /// At or before an LSN.
-    Lsn(Lsn),
+    Newest(Target),
 }
 
 impl Options {
@@ -83,54 +63,14 @@ impl Options {
 
 fn wanted(request: &Request) -> Result<Wanted, Failure> {
     let label = request.get::<String>("backup")?;
-    let time = request.get::<String>("target-time")?;
-    let lsn = request.get::<String>("target-lsn")?;
-    let timeline = request.get::<i64>("target-timeline")?;
-    let targets = [
-        ("target-time", time.is_some()),
-        ("target-lsn", lsn.is_some()),
-        ("target-timeline", timeline.is_some()),
-    ];
-    if let Some(label) = label {
-        if let Some((other, _)) = targets.into_iter().find(|(_, is_set)| *is_set) {
-            return Err(Failure::failed(format!(
-                "the options `backup` and `{other}` both choose a backup: set one of them"
-            )));
-        }
-        if !is_label(&label) {
-            return Err(Failure::failed(format!(
-                "`backup = \"{}\"` is not a label of pgBackRest such as 20261126-043406F or \
-                 20261126-043406F_20261126-050000I",
-                label.escape_debug()
-            )));
-        }
-        return Ok(Wanted::Label(label));
+    let target = Target::of(request)?;
+    let Some(label) = label else { return Ok(Wanted::Newest(target)) };
+    target.check_unset("backup")?;
+    if !is_label(&label) {
+        return Err(Failure::failed(format!(
+            "`backup = \"{}\"` is not a label of pgBackRest such as 20261126-043406F or 20261126-043406F_20261126-050000I",
+            label.escape_debug()
+        )));
     }
-    let until = match (time, lsn) {
-        (None, None) => None,
-        (Some(_), Some(_)) => {
-            return Err(Failure::failed(
-                "the options `target-time` and `target-lsn` both say when the backup must have ended: set one of them",
-            ));
-        }
-        (Some(text), None) => {
-            let seconds = seconds_of(&text).ok_or_else(|| {
-                Failure::failed(format!(
-                    "`target-time = \"{}\"` is not a time with a zone such as 2026-11-26 04:30:00+00 or 2026-11-26T04:30:00Z",
-                    text.escape_debug()
-                ))
-            })?;
-            Some(Until::Time { seconds, text })
-        }
-        (None, Some(lsn)) => Some(Until::Lsn(
-            lsn.parse().map_err(|error| Failure::failed(format!("the option `target-lsn`: {error}")))?,
-        )),
-    };
-    let timeline = match timeline {
-        None => None,
-        Some(number) => Some(u32::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| {
-            Failure::failed(format!("`target-timeline = {number}` is not a timeline: timelines count from 1"))
-        })?),
-    };
-    Ok(Wanted::Newest { until, timeline })
+    Ok(Wanted::Label(label))
 }

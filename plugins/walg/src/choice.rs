@@ -1,11 +1,12 @@
 //! Chooses the backup to restore.
 
 use postgres_formats::Lsn;
+use restore::target::Until;
 use understudy::{Error, Failure, cancelled, log};
 
 use crate::metadata::{Found, Metadata};
 use crate::name::BackupName;
-use crate::options::{Until, Wanted};
+use crate::options::Wanted;
 use crate::place::Place;
 use crate::sentinel::SUFFIX;
 
@@ -31,24 +32,19 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
     }
     match wanted {
         Wanted::Named(name) => Ok(name.clone()),
-        Wanted::Newest { until, timeline } => {
-            let fits =
-                |finished: &&Finished| timeline.is_none_or(|timeline| finished.name.timeline() == timeline);
+        Wanted::Newest(target) => {
+            let fits = |finished: &&Finished| {
+                target.timeline.is_none_or(|timeline| finished.name.timeline() == timeline)
+            };
             let fitting: Vec<_> = found.iter().filter(fits).collect();
-            let newest = match until {
+            let newest = match &target.until {
                 None => fitting.last().map(|finished| &finished.name),
                 Some(Until::Time { seconds, .. }) => before_time(place, &fitting, *seconds)?,
                 Some(Until::Lsn(lsn)) => before_lsn(place, &fitting, *lsn)?,
             };
             newest.cloned().ok_or_else(|| {
-                let finished = match until {
-                    None => String::new(),
-                    Some(Until::Time { text, .. }) => format!(" that finished at or before {text}"),
-                    Some(Until::Lsn(lsn)) => format!(" that finished at or before {lsn}"),
-                };
-                let on = timeline.map_or_else(String::new, |timeline| format!(" on the timeline {timeline}"));
                 Failure::failed(format!(
-                    "{place} holds {} finished backups, and none{finished}{on}: choose another with `backup`",
+                    "{place} holds {} finished backups, and none{target}: choose another with `backup`",
                     found.len()
                 ))
             })

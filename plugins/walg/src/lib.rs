@@ -22,7 +22,6 @@ mod place;
 mod plan;
 mod sentinel;
 mod spec;
-mod time;
 mod tokens;
 mod wal;
 

@@ -2,13 +2,13 @@
 //! internal/databases/postgres/backup_sentinel_dto.go). It is neither compressed nor encrypted.
 
 use postgres_formats::Lsn;
+use restore::target::seconds_of;
 use serde::Deserialize;
 use serde_json::Value;
 use understudy::{Error, Failure, log};
 
 use crate::name::BackupName;
 use crate::place::Place;
-use crate::time::seconds_of;
 
 /// The largest permitted metadata, in bytes. User data of any size may be in it.
 const LIMIT: u32 = 1 << 20;

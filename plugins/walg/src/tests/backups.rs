@@ -46,10 +46,10 @@ fn a_backup_is_chosen_by_its_name_its_time_or_its_user_data() {
     }
     for (option, value, what) in [
         ("backup", "base_000000010000000000000009", "there is no backup base_000000010000000000000009"),
-        ("target-time", "2026-11-01T00:00:00Z", "none that finished at or before 2026-11-01T00:00:00Z"),
+        ("target-time", "2026-11-01T00:00:00Z", "none that ended at or before 2026-11-01T00:00:00Z"),
         ("target-user-data", "{\"day\": 5}", "none with the user data"),
         ("target-user-data", "null", "none with the user data"),
-        ("target-lsn", "0/2000127", "none that finished at or before 0/2000127"),
+        ("target-lsn", "0/2000127", "none that ended at or before 0/2000127"),
     ] {
         let refusal = scene.refusal_of(&scene.request().with(option, value));
         assert!(refusal.contains(what), "{refusal}");
@@ -59,7 +59,7 @@ fn a_backup_is_chosen_by_its_name_its_time_or_its_user_data() {
     assert_eq!(scene.plan_of(&both).0.unwrap().backup, FULL);
     assert!(scene.refusal_of(&scene.request().with("target-timeline", 2)).contains("none on the timeline 2"));
     scene.put_in(FULL, "metadata.json", b"{\"user_data\": {\"day\": 4}}");
-    assert!(scene.refusal_of(&both).contains("none that finished at or before 0/3000000 on the timeline 1"));
+    assert!(scene.refusal_of(&both).contains("none that ended at or before 0/3000000 on the timeline 1"));
     let refusal = scene.refusal_of(&scene.request().with("target-user-data", "{\"day\": 4}"));
     assert!(refusal.contains("2 backups") && refusal.contains(FULL) && refusal.contains(DELTA), "{refusal}");
     // Without a time in the metadata, the time at which the sentinel was written counts.

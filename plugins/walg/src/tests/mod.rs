@@ -58,7 +58,7 @@ fn an_invalid_option_is_named() {
         (with("target-user-data", "1").with("target-time", "2026-11-26 04:30:00Z"), "set one of them"),
         (with("target-lsn", "0/3000000").with("target-time", "2026-11-26 04:30:00Z"), "set one of them"),
         (with("backup", FULL).with("target-timeline", 1), "`backup` and `target-timeline`"),
-        (with("target-lsn", "3000000"), "`target-lsn`"),
+        (with("target-lsn", "3000000"), "is not an LSN"),
         (with("prefix", "pg").with("target-timeline", 0), "timelines count from 1"),
         (with("libsodium-key-transform", "rot13"), "none of none, hex, base64"),
         (with("wal", "some"), "none of none, consistent, latest"),
