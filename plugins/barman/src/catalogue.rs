@@ -46,7 +46,7 @@ pub(crate) fn find(place: &Place, id: &str) -> Result<Option<Entry>, Failure> {
 /// The error of the store.
 pub(crate) fn read(place: &Place, id: &str) -> Result<Option<Result<Entry, String>>, Failure> {
     for key in [place.key(&format!("meta/{id}{IN_META}")), format!("{}/backup.info", place.backup(id))] {
-        let contents = match place.bucket.get(&key, None, LIMIT) {
+        let contents = match place.at.bucket.get(&key, None, LIMIT) {
             Err(Error::NotFound(_)) => continue,
             Err(Error::Limit(why)) => return Ok(Some(Err(why))),
             contents => contents?,
@@ -69,7 +69,7 @@ pub(crate) fn deletion(place: &Place, id: &str) -> Result<Option<String>, Failur
     for key in
         [place.key(&format!("meta/{id}-{DELETED}")), format!("{}/annotations/{DELETED}", place.backup(id))]
     {
-        if place.bucket.find(&key)?.is_some() {
+        if place.at.bucket.find(&key)?.is_some() {
             return Ok(Some(format!(
                 "{} marks the backup as one that barman began to delete, so that files may be missing",
                 place.shown(&key)
@@ -97,7 +97,7 @@ pub(crate) fn ids(place: &Place) -> Result<BTreeSet<String>, Failure> {
             }
             Ok(())
         };
-        match &place.path {
+        match place.at.directory() {
             Some(path) => names_in(&path.join(folder), &mut add)?,
             None => names_below(place, &place.key(folder), MOST_OBJECTS, &mut add)?,
         }
@@ -128,7 +128,7 @@ fn names_below(
     most: usize,
     add: &mut dyn FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    for (count, object) in place.bucket.objects(prefix).enumerate() {
+    for (count, object) in place.at.bucket.objects(prefix).enumerate() {
         cancelled()?;
         let object = match object {
             Err(Error::NotFound(_)) if count == 0 => return Ok(()),

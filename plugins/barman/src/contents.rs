@@ -38,16 +38,16 @@ pub(crate) enum Contents {
 pub(crate) fn find(place: &Place, backup: &Backup) -> Result<Contents, Failure> {
     let folder = place.backup(&backup.id);
     let data = format!("{folder}/data");
-    let manifest = || place.bucket.find(&format!("{data}/{BACKUP_MANIFEST}"));
+    let manifest = || place.at.bucket.find(&format!("{data}/{BACKUP_MANIFEST}"));
     if let Some(encryption) = &backup.encryption {
         return Err(encrypted(place, &folder, encryption));
     }
     // The files of a tree may be many, so they are not listed for this.
-    if place.bucket.find(&format!("{data}/{PG_VERSION}"))?.is_some() {
+    if place.at.bucket.find(&format!("{data}/{PG_VERSION}"))?.is_some() {
         return Ok(Contents::Tree { manifest: manifest()? });
     }
     let (mut server, mut cloud, mut count) = (Archives::default(), Archives::default(), 0);
-    for object in place.bucket.objects(&folder) {
+    for object in place.at.bucket.objects(&folder) {
         cancelled()?;
         let object = match object {
             Err(Error::NotFound(_)) if count == 0 => break,

@@ -155,7 +155,7 @@ impl<'a> Transfer<'a> {
 
     fn below(place: &'a Place, folder: String) -> Result<Self, Failure> {
         let job = Job::new();
-        let origin = job.origin(&place.bucket, None)?;
+        let origin = job.origin(&place.at.bucket, None)?;
         let wal = WalFiles::new(origin, folder.clone(), None, Unless::Always);
         Ok(Self { place, folder, job, origins: vec![(None, origin)], wal })
     }
@@ -165,7 +165,7 @@ impl<'a> Transfer<'a> {
         if let Some((_, origin)) = self.origins.iter().find(|(known, _)| *known == codec) {
             return Ok(*origin);
         }
-        let origin = self.job.origin(&self.place.bucket, pipeline(codec).as_ref())?;
+        let origin = self.job.origin(&self.place.at.bucket, pipeline(codec).as_ref())?;
         self.origins.push((codec, origin));
         Ok(origin)
     }

@@ -295,7 +295,7 @@ fn read(
     if object.size > LIMIT {
         return Err(place.failed(&object.key, ManifestError::TooLarge));
     }
-    let stream = UntilCancelled::new(place.bucket.read(&object.key, None, None)?);
+    let stream = UntilCancelled::new(place.at.bucket.read(&object.key, None, None)?);
     let sha256 = HostHasher(Hasher::new(Algorithm::Sha256));
     pgdata::manifest::read(stream, sha256, |file| Ok(each(file)?)).map_err(|error| match error {
         ManifestError::Io(error) => match error.downcast::<Failure>() {

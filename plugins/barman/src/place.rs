@@ -2,19 +2,14 @@
 //! or `store`, `prefix` and `server` name it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-use understudy::store::Bucket;
-use understudy::{Error, Failure, Request, is_granted};
+use restore::folder::{self, Folder, below};
+use understudy::{Failure, Request};
 
 /// The folder of a server in a granted directory or store.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) bucket: Bucket,
-    /// The folder in the bucket, without a `/` at either end.
-    root: String,
-    /// The folder as a path, if it is in a directory of this machine.
-    pub(crate) path: Option<PathBuf>,
+    pub(crate) at: Folder,
     /// The name of the server.
     pub(crate) server: String,
 }
@@ -33,38 +28,13 @@ impl Place {
                 server.escape_debug()
             )));
         }
-        let (name, is_local) = match (request.get::<String>("directory")?, request.get::<String>("store")?) {
-            (Some(directory), None) => (directory, true),
-            (None, Some(store)) => (store, false),
-            _ => {
-                return Err(Failure::failed("set one of the options `directory` and `store`, and not both"));
-            }
-        };
-        let root = below(&prefix(request)?, &server);
-        // `Bucket::open` tells a directory, which has an absolute path, from a store, which has a name.
-        if is_local && !is_granted(&name) {
-            return Err(Failure::failed(format!(
-                "{name} is not granted: add it to `grants.read` of this method, as an absolute path without `..`"
-            )));
-        }
-        if !is_local && name.starts_with('/') {
-            return Err(Failure::failed(format!(
-                "`store = \"{name}\"` is a path: write it as `directory`, or the name of a store"
-            )));
-        }
-        let bucket = match Bucket::open(&name) {
-            Err(Error::NotFound(_)) if is_local => {
-                return Err(Failure::not_applicable(format!("there is no directory {name}")));
-            }
-            opened => opened?,
-        };
-        let path = is_local.then(|| Path::new(&name).join(&root));
-        Ok(Self { bucket, root, path, server })
+        let at = Folder::open(request, below(&prefix(request)?, &server))?;
+        Ok(Self { at, server })
     }
 
     /// Returns the key of the object or folder `name` in the folder of the server.
     pub(crate) fn key(&self, name: &str) -> String {
-        below(&self.root, name)
+        self.at.key(name)
     }
 
     /// Returns the folder of the backup `id`.
@@ -74,12 +44,7 @@ impl Place {
 
     /// Names the object `key` in a message.
     pub(crate) fn shown(&self, key: &str) -> String {
-        let name = self.bucket.name();
-        if self.path.is_some() {
-            format!("{}/{key}", name.trim_end_matches('/'))
-        } else {
-            format!("{name}:{key}")
-        }
+        self.at.shown(key)
     }
 
     /// Returns a failure that names the object `key`.
@@ -90,16 +55,7 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown(&self.root))
-    }
-}
-
-/// Returns the path of `name` below `folder`.
-fn below(folder: &str, name: &str) -> String {
-    match (folder, name) {
-        ("", name) => name.to_owned(),
-        (folder, "") => folder.to_owned(),
-        (folder, name) => format!("{folder}/{name}"),
+        self.at.fmt(f)
     }
 }
 
@@ -107,13 +63,6 @@ fn below(folder: &str, name: &str) -> String {
 fn prefix(request: &Request) -> Result<String, Failure> {
     let Some(text) = request.get::<String>("prefix")? else { return Ok(String::new()) };
     // The path in barman-cloud's URL may begin with a `/`, which Barman removes.
-    let folder = text.trim_matches('/');
-    let is_folder = !folder.split('/').any(|part| matches!(part, "" | "." | ".."));
-    if is_folder {
-        return Ok(folder.to_owned());
-    }
-    Err(Failure::failed(format!(
-        "`prefix = \"{}\"` is not a folder below the directory or the store",
-        text.escape_debug()
-    )))
+    let request = Request::default().with("prefix", text.trim_start_matches('/'));
+    Ok(folder::option(&request, "prefix")?.unwrap_or_default())
 }

@@ -309,7 +309,7 @@ fn check_tree(place: &Place, backup: &Backup) -> Result<u64, Failure> {
 
 /// Reads a file of at most `limit` bytes; `None` if there is no such file.
 fn small(place: &Place, key: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
-    match place.bucket.get(key, None, u32::try_from(limit).unwrap_or(u32::MAX)) {
+    match place.at.bucket.get(key, None, u32::try_from(limit).unwrap_or(u32::MAX)) {
         Err(Error::NotFound(_)) => Ok(None),
         contents => Ok(Some(contents?)),
     }

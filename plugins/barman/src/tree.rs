@@ -139,7 +139,7 @@ fn walk_up_to(
     let mut bytes = 0_u64;
     let (mut missing, mut copied) = (BTreeSet::new(), BTreeSet::new());
     missing.extend(backup.tablespaces.iter().map(|tablespace| tablespace.oid));
-    for (count, object) in (0..).zip(place.bucket.objects(&folder)) {
+    for (count, object) in (0..).zip(place.at.bucket.objects(&folder)) {
         cancelled()?;
         let object = match object {
             Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, &folder, &what)),
@@ -191,7 +191,7 @@ const REMOVED: &str = "the backup was removed in part or not copied whole; choos
 /// a store, which has no folders, only the size of the backup says that no file is missing.
 fn check_empty_tablespace(place: &Place, backup: &Backup, oid: u32) -> Result<(), Failure> {
     let folder = format!("{}/{oid}", place.backup(&backup.id));
-    let is_there = match &place.path {
+    let is_there = match place.at.directory() {
         None => backup.least_bytes.is_some(),
         Some(path) => {
             let path = path.join("base").join(&backup.id).join(oid.to_string());
@@ -238,7 +238,7 @@ const MOST_BESIDES: usize = 1000;
 /// # Errors
 /// Fails at the first link, if the tree has too many files or is nested too deeply, or if it cannot be read.
 pub(crate) fn check_links(place: &Place, backup: &Backup) -> Result<(), Failure> {
-    match &place.path {
+    match place.at.directory() {
         None => Ok(()),
         Some(path) => {
             let path = path.join("base").join(&backup.id);

@@ -62,7 +62,7 @@ impl ServerArchive<'_> {
     fn list(&self, folder: &str) -> Result<BTreeMap<String, Vec<Object>>, Failure> {
         let (prefix, mut segments) =
             (self.place.key(&format!("wals/{folder}")), BTreeMap::<_, Vec<_>>::new());
-        for (count, object) in self.place.bucket.objects(&prefix).enumerate() {
+        for (count, object) in self.place.at.bucket.objects(&prefix).enumerate() {
             cancelled()?;
             let object = match object {
                 Err(Error::NotFound(_)) if count == 0 => break,
@@ -102,6 +102,7 @@ impl ServerArchive<'_> {
         let mut beginning = Vec::new();
         let range = Range { offset: 0, length: MAGIC_LENGTH.min(object.size) };
         self.place
+            .at
             .bucket
             .read(key, Some(range), None)?
             .take(MAGIC_LENGTH)
@@ -134,7 +135,7 @@ impl ServerArchive<'_> {
 
     /// Reads a history file, which may be compressed without an ending. `None` if there is none.
     fn history(&self, key: &str, codec: Option<Codec>) -> Result<Option<Vec<u8>>, Failure> {
-        let bucket = &self.place.bucket;
+        let bucket = &self.place.at.bucket;
         if bucket.find(key)?.is_none() {
             return Ok(None);
         }
@@ -200,7 +201,7 @@ impl Archive for ServerArchive<'_> {
     }
 
     fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure> {
-        Ok(job.origin(&self.place.bucket, pipeline(codec).as_ref())?)
+        Ok(job.origin(&self.place.at.bucket, pipeline(codec).as_ref())?)
     }
 }
 

@@ -51,12 +51,12 @@ impl ArchiveObject {
     /// Opens the archive at its first member. Only the parts that are used are read from a plain archive.
     pub(crate) fn look_at(&self, place: &Place) -> Result<Archive, Failure> {
         if self.codec.is_some() {
-            let stream = place.bucket.read(&self.object.key, None, self.pipeline().as_ref())?;
+            let stream = place.at.bucket.read(&self.object.key, None, self.pipeline().as_ref())?;
             return Ok(Archive::boxed(Stream(UntilCancelled::new(stream))));
         }
-        let window = if place.is_local { LOCAL_WINDOW } else { REMOTE_WINDOW };
+        let window = if place.at.is_local { LOCAL_WINDOW } else { REMOTE_WINDOW };
         // The archive opens its own bucket, because the archive may outlive `place`.
-        let bucket = understudy::store::Bucket::open(place.bucket.name())?;
+        let bucket = understudy::store::Bucket::open(place.at.bucket.name())?;
         let key = self.object.key.clone();
         let read_at = move |offset: u64, length: u64| {
             understudy::cancelled()?;
@@ -73,7 +73,7 @@ impl ArchiveObject {
         let length = self.object.size.min(most);
         let range = Range { offset: self.object.size - length, length };
         let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut place.bucket.read(&self.object.key, Some(range), None)?, &mut bytes)?;
+        io::Read::read_to_end(&mut place.at.bucket.read(&self.object.key, Some(range), None)?, &mut bytes)?;
         Ok(bytes)
     }
 

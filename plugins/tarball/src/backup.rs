@@ -130,7 +130,7 @@ impl<E: Into<Failure>> From<E> for Listing {
 /// Lists the folders of `place` with their archives. The place itself has the empty name.
 fn list(place: &Place, search: Search) -> Result<BTreeMap<String, Result<Folder, Failure>>, Listing> {
     let mut folders: BTreeMap<String, Result<Folder, Failure>> = BTreeMap::new();
-    for (count, object) in place.bucket.objects(&place.folder).enumerate() {
+    for (count, object) in place.at.bucket.objects(&place.at.path).enumerate() {
         cancelled()?;
         let object = match object {
             Ok(object) => object,
@@ -144,7 +144,7 @@ fn list(place: &Place, search: Search) -> Result<BTreeMap<String, Result<Folder,
                 Failure::failed(format!("{place} holds more than {MOST_OBJECTS} objects: {advice}")).into()
             );
         }
-        let own = match place.folder.as_str() {
+        let own = match place.at.path.as_str() {
             "" => Some(object.key.as_str()),
             folder => object.key.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
         };
@@ -175,7 +175,7 @@ fn find_by_name(place: &Place) -> Result<Option<Backup>, Failure> {
             folder.add(place, &name, archive.object)?;
         }
     }
-    folder.manifest = place.bucket.find(&place.key("", BACKUP_MANIFEST))?;
+    folder.manifest = place.at.bucket.find(&place.key("", BACKUP_MANIFEST))?;
     Ok(folder.backup("").map(|backup| Backup { is_listed: false, ..backup }))
 }
 
@@ -183,7 +183,7 @@ fn find_by_name(place: &Place) -> Result<Option<Backup>, Failure> {
 fn find_archive(place: &Place, folder: &str, stem: &str) -> Result<Option<(String, ArchiveObject)>, Failure> {
     for (name, codec) in names_of(stem) {
         cancelled()?;
-        if let Some(object) = place.bucket.find(&place.key(folder, &name))? {
+        if let Some(object) = place.at.bucket.find(&place.key(folder, &name))? {
             return Ok(Some((name, ArchiveObject { object, codec })));
         }
     }
@@ -277,7 +277,7 @@ impl Backup {
             cancelled()?;
             let found = match &mut listed {
                 Some(listed) => listed.remove(&object.key),
-                None => place.bucket.find(&object.key)?,
+                None => place.at.bucket.find(&object.key)?,
             };
             match found {
                 Some(found) => *object = found,
@@ -292,7 +292,7 @@ impl Backup {
         let folder = place.key(&self.folder, "");
         let own: BTreeSet<&str> = self.objects().map(|object| object.key.as_str()).collect();
         let mut listed = BTreeMap::new();
-        for (count, object) in place.bucket.objects(&folder).enumerate() {
+        for (count, object) in place.at.bucket.objects(&folder).enumerate() {
             cancelled()?;
             let object = match object {
                 Err(Error::NotFound(_)) if count == 0 => break,

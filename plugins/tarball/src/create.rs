@@ -191,7 +191,7 @@ impl Unpacking {
         let ending = archive.ending();
         let origin = match self.origins.get(ending) {
             Some(origin) => *origin,
-            None => self.job.origin(&place.bucket, archive.pipeline().as_ref())?,
+            None => self.job.origin(&place.at.bucket, archive.pipeline().as_ref())?,
         };
         self.origins.insert(ending, origin);
         // The files of a plain archive cannot be larger than the archive.

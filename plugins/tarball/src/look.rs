@@ -85,7 +85,7 @@ impl Looking<'_> {
     fn members(&mut self, wanted: Wanted) -> Result<(), Failure> {
         let mut archive = self.file.look_at(self.place)?;
         let mut first = true;
-        let enough = match (self.file.codec, self.place.is_local) {
+        let enough = match (self.file.codec, self.place.at.is_local) {
             (Some(_), _) => usize::MAX,
             (None, true) => ENOUGH_LOCALLY,
             (None, false) => ENOUGH_REMOTELY,

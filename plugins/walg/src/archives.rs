@@ -78,7 +78,7 @@ impl Archives {
     pub(crate) fn list(place: &Place, backup: &Backup) -> Result<Self, Failure> {
         let folder = place.backups(&format!("{}/tar_partitions", backup.name));
         let (mut control, mut label, mut parts, mut stored) = (None, None, Vec::new(), 0_u64);
-        for (count, object) in place.bucket.objects(&folder).enumerate() {
+        for (count, object) in place.at.bucket.objects(&folder).enumerate() {
             cancelled()?;
             let object = match object {
                 Err(Error::NotFound(_)) if count == 0 => break,

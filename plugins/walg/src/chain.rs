@@ -55,7 +55,7 @@ pub(crate) fn load(
 /// Returns the failure for a backup without a sentinel.
 fn missing(place: &Place, name: &BackupName) -> Result<Failure, Failure> {
     let folder = place.backups(name.as_str());
-    let has_objects = match place.bucket.objects(&folder).next() {
+    let has_objects = match place.at.bucket.objects(&folder).next() {
         None | Some(Err(understudy::Error::NotFound(_) | understudy::Error::Invalid(_))) => false,
         // A listing also has the objects of backups whose names only begin so. Those of the folder come first.
         Some(object) => object?.key.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('/')),

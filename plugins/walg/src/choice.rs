@@ -147,7 +147,7 @@ struct Finished {
 fn finished(place: &Place) -> Result<Vec<Finished>, Failure> {
     let folder = place.backups("");
     let mut found = Vec::new();
-    for (count, object) in place.bucket.objects(&folder).enumerate() {
+    for (count, object) in place.at.bucket.objects(&folder).enumerate() {
         cancelled()?;
         let object = match object {
             Err(Error::NotFound(_)) if count == 0 => break,

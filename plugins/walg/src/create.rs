@@ -164,7 +164,7 @@ impl<'a> Unpacking<'a> {
             Some(origin) => *origin,
             None => {
                 let pipeline = self.place.pipeline(archive.codec);
-                let origin = self.job.origin(&self.place.bucket, pipeline.as_ref())?;
+                let origin = self.job.origin(&self.place.at.bucket, pipeline.as_ref())?;
                 self.origins.insert(name, origin);
                 origin
             }
@@ -188,7 +188,7 @@ fn name_of(codec: Option<Codec>) -> &'static str {
 /// Makes a job for files of `pg_wal`.
 fn wal_job(place: &Place, name: &BackupName) -> Result<(Job, WalFiles), Failure> {
     let job = Job::new();
-    let origin = job.origin(&place.bucket, None)?;
+    let origin = job.origin(&place.at.bucket, None)?;
     let files = WalFiles::new(origin, place.backups(name.as_str()), None, Unless::Always);
     Ok((job, files))
 }

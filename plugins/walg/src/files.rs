@@ -120,7 +120,7 @@ pub(crate) fn read(place: &Place, backup: &Backup, listed: &mut Listed<'_>) -> R
     }
     let key = place.backups(&format!("{}/{FILES_METADATA}", backup.name));
     let shown = place.shown(&key);
-    let stream = match place.bucket.read(&key, None, None) {
+    let stream = match place.at.bucket.read(&key, None, None) {
         // WAL-G wrote no list before the sentinel had a version (`GetSentinelAndFilesMetadata`).
         Err(Error::NotFound(_)) if sentinel.version < 2 => return Ok(false),
         Err(Error::NotFound(_)) => {

@@ -139,7 +139,7 @@ impl Tar<'_> {
     /// Reads the file `wanted`, which is among the first `most` files and directories; `None` if it is not.
     fn member(&self, wanted: &str, limit: u64, most: usize) -> Result<Option<Vec<u8>>, Failure> {
         let pipeline = self.place.pipeline(self.archive.codec);
-        let stream = self.place.bucket.read(&self.archive.object.key, None, pipeline.as_ref());
+        let stream = self.place.at.bucket.read(&self.archive.object.key, None, pipeline.as_ref());
         let stream = stream.map_err(|error| match error {
             Error::NotFound(_) => self.failed("is missing: the backup was removed or replaced"),
             error => error.into(),
@@ -169,7 +169,7 @@ impl Tar<'_> {
         let range = Range { offset: 0, length: SIGNATURE.min(self.archive.object.size) };
         let mut beginning = Vec::new();
         if range.length > 0 {
-            let stream = self.place.bucket.read(&self.archive.object.key, Some(range), None)?;
+            let stream = self.place.at.bucket.read(&self.archive.object.key, Some(range), None)?;
             stream.take(SIGNATURE).read_to_end(&mut beginning)?;
         }
         match cipher_of(&beginning, self.archive) {

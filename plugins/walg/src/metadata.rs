@@ -38,7 +38,7 @@ impl Metadata {
     /// The error of the storage.
     pub(crate) fn load(place: &Place, name: &BackupName) -> Result<Found, Failure> {
         let key = place.backups(&format!("{name}/metadata.json"));
-        let parsed = match place.bucket.get(&key, None, LIMIT) {
+        let parsed = match place.at.bucket.get(&key, None, LIMIT) {
             Err(Error::NotFound(_)) => return Ok(Found::Nothing),
             Err(Error::Limit(_)) => Err(format!("it has more than {LIMIT} bytes")),
             text => serde_json::from_slice(&text?).map_err(|error| error.to_string()),

@@ -77,7 +77,7 @@ impl Backup {
         contents: &mut dyn Contents,
     ) -> Result<Option<Self>, Failure> {
         let key = place.backups(&format!("{name}{SUFFIX}"));
-        let stream = match place.bucket.read(&key, None, None) {
+        let stream = match place.at.bucket.read(&key, None, None) {
             Err(Error::NotFound(_)) => return Ok(None),
             stream => stream?,
         };

@@ -61,14 +61,14 @@ impl<'a> WalFolder<'a> {
             cancelled()?;
             let Some((ending, codec)) = ENDINGS.get(at) else { continue };
             let key = self.place.wal(&format!("{name}{ending}"));
-            if self.place.bucket.find(&key)?.is_some() {
+            if self.place.at.bucket.find(&key)?.is_some() {
                 self.last.set(at);
                 self.is_opened.set(true);
                 return Ok(Some((key, *codec)));
             }
         }
         let unread = self.place.wal(&format!("{name}{UNREAD}"));
-        if self.place.bucket.find(&unread)?.is_some() {
+        if self.place.at.bucket.find(&unread)?.is_some() {
             let shown = self.place.shown(&unread);
             return Err(Failure::failed(format!(
                 "{shown} is compressed with lzo, which is not read: set `wal = \"none\"` to restore without WAL"
@@ -93,7 +93,7 @@ impl Archive for WalFolder<'_> {
 
     fn histories(&self, timeline: u32) -> Result<Vec<Vec<u8>>, Failure> {
         let Some((key, codec)) = self.look_up(&history_name(timeline))? else { return Ok(Vec::new()) };
-        match self.place.bucket.get(&key, self.place.pipeline(codec).as_ref(), history::LIMIT) {
+        match self.place.at.bucket.get(&key, self.place.pipeline(codec).as_ref(), history::LIMIT) {
             Err(Error::NotFound(_)) => Ok(Vec::new()),
             text => Ok(vec![text?]),
         }
@@ -115,6 +115,6 @@ impl Archive for WalFolder<'_> {
     }
 
     fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure> {
-        Ok(job.origin(&self.place.bucket, self.place.pipeline(codec).as_ref())?)
+        Ok(job.origin(&self.place.at.bucket, self.place.pipeline(codec).as_ref())?)
     }
 }

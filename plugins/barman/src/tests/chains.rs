@@ -120,7 +120,7 @@ fn items_of(scene: &Scene) -> Result<[Vec<Fetch>; 2], Failure> {
         let place = &options.place;
         let origin = Job::new().origin(&Bucket::open(scene.path("barman").to_str().unwrap())?, None)?;
         let of = |id: &str, link| {
-            let object = place.bucket.find(&format!("{}/data/backup_manifest", place.backup(id)))?;
+            let object = place.at.bucket.find(&format!("{}/data/backup_manifest", place.backup(id)))?;
             let mut items = Vec::new();
             items::of_tree(place, link, object.as_ref(), origin, &|oid| usable.restores(oid), &mut |item| {
                 items.push(item);
