@@ -1,15 +1,14 @@
 //! Reads `backup_manifest`. Its files are compared by the host: those of archives by a listing, those of a tree by the digest of each fetch.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use pgdata::checksum::{Algorithm as Listed, Digesting};
-use pgdata::manifest::{File, Index, IndexError, LIMIT, ManifestError, Summary};
+use pgdata::manifest::{File, Index, IndexError, Summary};
 use postgres_formats::names::{BACKUP_LABEL, PG_TBLSPC, PG_VERSION, POSTGRESQL_AUTO_CONF, tablespace_oid};
-use understudy::digests::{Algorithm, Digest, Hasher};
+use restore::manifest::{digest, read};
+use understudy::Failure;
+use understudy::digests::{Digest, Hasher};
 use understudy::store::Object;
 use understudy::transfer::{self, Listing};
-use understudy::{Failure, UntilCancelled};
 
 use crate::chain::Link;
 use crate::names::is_increment;
@@ -28,7 +27,7 @@ const COUNTED: u32 = 1000;
 /// Fails if the manifest cannot be read, is damaged, or belongs to another backup.
 pub(crate) fn summary(place: &Place, object: &Object, link: &Link) -> Result<Summary, Failure> {
     let is_full = link.backup.parent.is_none();
-    let summary = read(place, object, &mut |file| match is_full && is_increment(&file.path) {
+    let summary = read(&place.at, object, &mut |file| match is_full && is_increment(&file.path) {
         true => Err(place.failed(
             &object.key,
             format!(
@@ -69,7 +68,7 @@ struct First {
 impl First {
     fn note(&mut self, file: &File) {
         if [PG_VERSION, BACKUP_LABEL].contains(&file.path.as_str()) {
-            let digest = file.checksum.clone().map(|(algorithm, value)| digest(algorithm, value));
+            let digest = file.checksum.clone().map(digest);
             self.listed.push((file.path.clone(), file.size, digest));
         }
     }
@@ -124,7 +123,7 @@ pub(crate) fn archived(
     };
     let tolerated: Vec<_> = EMPTIED.iter().chain(&LEFT_OUT).chain(&[POSTGRESQL_AUTO_CONF]).copied().collect();
     listing.tolerate(&tolerated).map_err(refused)?;
-    let summary = read(place, object, &mut |file| {
+    let summary = read(&place.at, object, &mut |file| {
         first.note(&file);
         let bytes = match tablespace_of(&file.path) {
             Some(oid) if !is_restored(oid) => return Ok(()),
@@ -135,7 +134,7 @@ pub(crate) fn archived(
         if is_left_out(&file.path) || file.path == POSTGRESQL_AUTO_CONF {
             return Ok(());
         }
-        let digest = file.checksum.map(|(algorithm, value)| digest(algorithm, value));
+        let digest = file.checksum.map(digest);
         listing.add(transfer::Listed { path: file.path, size: file.size, digest }).map_err(refused)
     })?;
     check(place, object, link, &summary)?;
@@ -176,7 +175,7 @@ pub(crate) struct Plain {
 pub(crate) fn plain(place: &Place, object: &Object, link: &Link, version: &[u8]) -> Result<Plain, Failure> {
     let (mut index, mut first, mut has_tablespaces) = (Index::default(), First::default(), false);
     let refused = |error: IndexError| place.failed(&object.key, format!("cannot be used: {error}"));
-    let summary = read(place, object, &mut |file| {
+    let summary = read(&place.at, object, &mut |file| {
         first.note(&file);
         has_tablespaces |= tablespace_of(&file.path).is_some();
         index.add(&file).map_err(refused)
@@ -223,7 +222,7 @@ impl Plain {
                 format!("lists `{name}` with {listed} bytes, but the file has {size}"),
             ));
         }
-        Ok(entry.checksum.map(|(algorithm, value)| digest(algorithm, value.to_vec())))
+        Ok(entry.checksum.map(|(algorithm, value)| digest((algorithm, value.to_vec()))))
     }
 
     /// Checks that every listed file was in the tree.
@@ -261,50 +260,4 @@ fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
 pub(crate) fn tablespace_of(path: &str) -> Option<u32> {
     let rest = path.strip_prefix(PG_TBLSPC)?.strip_prefix('/')?;
     rest.split('/').next().and_then(tablespace_oid)
-}
-
-fn digest(algorithm: Listed, value: Vec<u8>) -> Digest {
-    let algorithm = match algorithm {
-        Listed::Crc32c => Algorithm::Crc32c,
-        Listed::Sha224 => Algorithm::Sha224,
-        Listed::Sha256 => Algorithm::Sha256,
-        Listed::Sha384 => Algorithm::Sha384,
-        Listed::Sha512 => Algorithm::Sha512,
-    };
-    Digest { algorithm, value }
-}
-
-/// A hasher in the host, which is many times as fast as a hasher in the component.
-struct HostHasher(Hasher);
-
-impl Digesting for HostHasher {
-    fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    fn finish(self) -> Vec<u8> {
-        self.0.finish()
-    }
-}
-
-fn read(
-    place: &Place,
-    object: &Object,
-    each: &mut dyn FnMut(File) -> Result<(), Failure>,
-) -> Result<Summary, Failure> {
-    if object.size > LIMIT {
-        return Err(place.failed(&object.key, ManifestError::TooLarge));
-    }
-    let stream = UntilCancelled::new(place.at.bucket.read(&object.key, None, None)?);
-    let sha256 = HostHasher(Hasher::new(Algorithm::Sha256));
-    pgdata::manifest::read(stream, sha256, |file| Ok(each(file)?)).map_err(|error| match error {
-        ManifestError::Io(error) => match error.downcast::<Failure>() {
-            Ok(failure) => failure,
-            Err(error) => place.failed(
-                &object.key,
-                format!("cannot be read: {}", Failure::from(io::Error::from(error.kind()))),
-            ),
-        },
-        error => place.failed(&object.key, error),
-    })
 }

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod folder;
+pub mod manifest;
 pub mod target;
 pub mod timelines;
 pub mod transfer;

@@ -1,16 +1,15 @@
 //! Reads a backup's manifest as a stream, and passes its files to the host as the listing that the host compares with while it unpacks.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use pgdata::checksum::{Algorithm as Listed, Digesting};
-use pgdata::manifest::{File, LIMIT, ManifestError, Summary};
+use pgdata::manifest::{File, Summary};
 use postgres_formats::backup_label::Start;
 use postgres_formats::names::{POSTGRESQL_AUTO_CONF, RECOVERY_SIGNAL, STANDBY_SIGNAL};
-use understudy::digests::{Algorithm, Digest, Hasher};
+use restore::manifest::{digest, read};
+use understudy::digests::{Digest, Hasher};
 use understudy::store::Object;
 use understudy::transfer::Listing;
-use understudy::{Failure, UntilCancelled, transfer};
+use understudy::{Failure, transfer};
 
 use crate::backup::Backup;
 use crate::names::{VERSION, is_whole};
@@ -58,10 +57,11 @@ pub(crate) fn overview(
     label: &Start,
 ) -> Result<Overview, Failure> {
     let mut lacks_checksums = false;
-    let summary = read(place, object, |file| {
+    let summary = read(&place.at, object, &mut |file| {
         lacks_checksums |= file.checksum.is_none();
         if label.incremental_from.is_none() {
-            is_whole(&file.path).map_err(Failure::failed)?;
+            is_whole(&file.path)
+                .map_err(|why| Failure::failed(format!("{}: {why}", place.shown(&object.key))))?;
         }
         Ok(())
     })?;
@@ -94,7 +94,7 @@ pub(crate) fn listing(
     };
     listing.tolerate(&NOT_COMPARED).map_err(refused)?;
     listing.tolerate(&[VERSION]).map_err(refused)?;
-    let summary = read(place, object, |file| {
+    let summary = read(&place.at, object, &mut |file| {
         let File { path, size, checksum } = file;
         let tablespace =
             path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split('/').next()?.parse().ok());
@@ -109,14 +109,14 @@ pub(crate) fn listing(
         if is_not_compared(&path) {
             return Ok(());
         }
-        let digest = checksum.map(|(algorithm, value)| Digest { algorithm: algorithm_of(algorithm), value });
+        let digest = checksum.map(digest);
         if path == VERSION {
             if version.replace((size, digest)).is_some() {
-                return Err(Failure::failed(format!("{shown}: lists {VERSION} twice")).into());
+                return Err(Failure::failed(format!("{shown}: lists {VERSION} twice")));
             }
             return Ok(());
         }
-        Ok(listing.add(transfer::Listed { path, size, digest }).map_err(refused)?)
+        listing.add(transfer::Listed { path, size, digest }).map_err(refused)
     })?;
     Ok(Manifest { summary, listing, version, base_bytes, tablespace_bytes })
 }
@@ -169,47 +169,4 @@ impl Manifest {
 
 fn is_not_compared(path: &str) -> bool {
     NOT_COMPARED.iter().any(|name| if name.ends_with('/') { path.starts_with(name) } else { path == *name })
-}
-
-fn algorithm_of(listed: Listed) -> Algorithm {
-    match listed {
-        Listed::Crc32c => Algorithm::Crc32c,
-        Listed::Sha224 => Algorithm::Sha224,
-        Listed::Sha256 => Algorithm::Sha256,
-        Listed::Sha384 => Algorithm::Sha384,
-        Listed::Sha512 => Algorithm::Sha512,
-    }
-}
-
-/// A hasher in the host, which is many times as fast as a hasher in the component.
-struct HostHasher(Hasher);
-
-impl Digesting for HostHasher {
-    fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    fn finish(self) -> Vec<u8> {
-        self.0.finish()
-    }
-}
-
-fn read(
-    place: &Place,
-    object: &Object,
-    each: impl FnMut(File) -> io::Result<()>,
-) -> Result<Summary, Failure> {
-    let shown = place.shown(&object.key);
-    if object.size > LIMIT {
-        return Err(Failure::failed(format!("{shown} {}", ManifestError::TooLarge)));
-    }
-    let stream = UntilCancelled::new(place.at.bucket.read(&object.key, None, None)?);
-    let sha256 = HostHasher(Hasher::new(Algorithm::Sha256));
-    pgdata::manifest::read(stream, sha256, each).map_err(|error| match error {
-        ManifestError::Io(error) => match Failure::from(error) {
-            Failure::Failed(why) => Failure::failed(format!("{shown}: {why}")),
-            other => other,
-        },
-        error => Failure::failed(format!("{shown} {error}")),
-    })
 }
