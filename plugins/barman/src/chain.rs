@@ -3,7 +3,7 @@
 
 use understudy::{Failure, cancelled};
 
-use crate::info::{Backup, Status};
+use crate::info::Backup;
 use crate::label::Label;
 
 /// The largest permitted number of backups in a chain.
@@ -52,9 +52,6 @@ pub(crate) fn parents(
 /// Checks that `child` is based on `parent`.
 fn fits(child: &Link, parent: &Link) -> Result<(), String> {
     let (one, other) = (&child.backup, &parent.backup);
-    if other.status != Status::Done {
-        return Err(format!("the parent has the status {}", other.status.text()));
-    }
     if one.system_identifier != other.system_identifier {
         return Err("the parent is of another cluster".to_owned());
     }
@@ -128,7 +125,6 @@ mod tests {
             let failure = parents_of(&link(2), change).unwrap_err().to_string();
             assert!(failure.contains(what) && failure.contains("20261126T000001"), "{failure}");
         };
-        refused("status WAITING_FOR_WALS", &|link| link.backup.status = Status::WaitingForWals);
         refused("another cluster", &|link| link.backup.system_identifier = Some(7));
         refused("PostgreSQL 15, and the parent of 16", &|link| link.backup.major = 16);
         refused("another size", &|link| {

@@ -109,9 +109,8 @@ pub(crate) fn check_unchanged(place: &Place, link: &Link) -> Result<(), Failure>
         return gone("was marked as that of a backup that barman deletes");
     }
     let now = entry.record.backup(&backup.id).map_err(|why| place.failed(&entry.key, why))?;
-    // The status changes when WAL is archived, and the size may be computed again. The control file says of which cluster a tree is.
+    // The size may be computed again. The control file says of which cluster a tree is.
     let now = Backup {
-        status: backup.status,
         least_bytes: backup.least_bytes,
         system_identifier: now.system_identifier.or(backup.system_identifier),
         ..now

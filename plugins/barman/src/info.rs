@@ -116,7 +116,6 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Backup {
     pub(crate) id: String,
-    pub(crate) status: Status,
     /// The major version of the server.
     pub(crate) major: u32,
     pub(crate) system_identifier: Option<u64>,
@@ -258,7 +257,6 @@ impl Record {
         }
         Ok(Backup {
             id: id.to_owned(),
-            status: self.status,
             major: version / 10_000,
             system_identifier: self.get("systemid")?,
             timeline,

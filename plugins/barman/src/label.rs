@@ -4,14 +4,9 @@
 //! Only the label of an exclusive backup is not there: it is a file of the data directory.
 
 use postgres_formats::Lsn;
-use postgres_formats::backup_label::{BackupLabel, LIMIT, Method};
+use postgres_formats::backup_label::{BackupLabel, LIMIT, Method, without_increment};
 
 use crate::info::Backup;
-
-/// The lines that PostgreSQL 17 adds for an incremental backup. A server refuses to start from a label with them (`read_backup_label` in
-/// PostgreSQL's xlogrecovery.c), and pg_combinebackup removes them (`write_backup_label` in its write_label.c).
-const INCREMENTAL_FROM_LSN: &str = "INCREMENTAL FROM LSN: ";
-const INCREMENTAL_FROM_TLI: &str = "INCREMENTAL FROM TLI: ";
 
 /// The label of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,15 +39,7 @@ impl Label {
         if label.method == Method::Rewind {
             return Err("has a backup_label that pg_rewind wrote".to_owned());
         }
-        let value_of = |key: &str| {
-            let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(key.as_bytes()));
-            line.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
-        };
-        let parent = start.incremental_from.map(|lsn| (lsn, value_of(INCREMENTAL_FROM_TLI)));
-        let is_kept = |line: &&[u8]| {
-            ![INCREMENTAL_FROM_LSN, INCREMENTAL_FROM_TLI].iter().any(|key| line.starts_with(key.as_bytes()))
-        };
-        let kept = text.split_inclusive(|byte| *byte == b'\n').filter(is_kept).flatten().copied().collect();
+        let parent = start.incremental_from.map(|lsn| (lsn, start.incremental_from_timeline));
         match (parent, &backup.parent) {
             (Some((lsn, _)), None) => Err(format!(
                 "has a backup_label of an incremental backup from {lsn}, and no `parent_backup_id`: its parent is not known"
@@ -60,7 +47,7 @@ impl Label {
             (None, Some(parent)) => Err(format!(
                 "has a backup_label without `INCREMENTAL FROM LSN`, although its parent is {parent}"
             )),
-            _ => Ok(Self { original: text.to_vec(), text: kept, parent }),
+            _ => Ok(Self { original: text.to_vec(), text: without_increment(text), parent }),
         }
     }
 }

@@ -224,8 +224,7 @@ fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>
     let mut found = Vec::new();
     let parents = chain::parents(newest, &mut |id| {
         let Some(entry) = catalogue::find(place, id)? else { return Ok(None) };
-        let status = entry.record.status;
-        if !matches!(status, Status::Done | Status::WaitingForWals) {
+        if entry.record.status != Status::Done {
             return Err(place.failed(
                 &entry.key,
                 format!(

@@ -195,7 +195,7 @@ fn check_empty_tablespace(place: &Place, backup: &Backup, oid: u32) -> Result<()
         None => backup.least_bytes.is_some(),
         Some(path) => {
             let path = path.join("base").join(&backup.id).join(oid.to_string());
-            folder_of_version(&path, backup)?.is_some()
+            has_folder_of_version(&path, backup)?
         }
     };
     if is_there {
@@ -207,10 +207,10 @@ fn check_empty_tablespace(place: &Place, backup: &Backup, oid: u32) -> Result<()
     ))
 }
 
-/// Returns the folder of the version of a backup in the folder `path` of a tablespace; `None` if there is none.
-fn folder_of_version(path: &Path, backup: &Backup) -> Result<Option<String>, Failure> {
+/// Returns whether the folder `path` of a tablespace has the folder of the version of a backup.
+fn has_folder_of_version(path: &Path, backup: &Backup) -> Result<bool, Failure> {
     let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         entries => entries.at(path)?,
     };
     for (count, entry) in entries.enumerate() {
@@ -219,13 +219,13 @@ fn folder_of_version(path: &Path, backup: &Backup) -> Result<Option<String>, Fai
         let name = entry.file_name().to_string_lossy().into_owned();
         let version = TablespaceFolder::parse(name.as_bytes()).and_then(|folder| folder.version.major());
         if version == Some(backup.major) && entry.file_type().at(entry.path())?.is_dir() {
-            return Ok(Some(name));
+            return Ok(true);
         }
         if count == MOST_BESIDES {
             break;
         }
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// How many other entries the folder of a tablespace may have.

@@ -18,6 +18,14 @@ pub fn cancelled() -> Result<(), Failure> {
     if is_cancelled() { Err(Failure::Cancelled) } else { Ok(()) }
 }
 
+/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a cancelled read may fail with another error.
+///
+/// # Errors
+/// The failure of `result`, or [`Failure::Cancelled`].
+pub fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+    result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
+}
+
 /// How many bytes are read between two checks for cancellation.
 const STEP: usize = 1 << 20;
 

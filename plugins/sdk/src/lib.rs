@@ -121,7 +121,7 @@ mod host;
 #[cfg(not(target_family = "wasm"))]
 use native as host;
 
-pub use cancellation::{UntilCancelled, cancelled, is_cancelled};
+pub use cancellation::{UntilCancelled, cancelled, is_cancelled, or_cancelled};
 pub use datadir::{DataFile, Datadir, Signal, UNFINISHED_CONTROL_FILE, recovery_setting, signal_file};
 pub use describe::{Description, Kind, Need, NeedKind, OptionSpec};
 #[doc(hidden)]

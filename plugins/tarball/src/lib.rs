@@ -22,7 +22,7 @@ mod plan;
 mod wal;
 
 use understudy::{
-    Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
+    Datadir, Description, Failure, Method, Need, NeedKind, OptionSpec, Plan, Request, or_cancelled,
 };
 
 use place::Place;
@@ -55,11 +55,6 @@ impl Method for Tarball {
         let datadir = Datadir::of(request)?;
         or_cancelled(Place::of(request).and_then(|place| create::all(&place, plan, &datadir)))
     }
-}
-
-/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a cancelled read may fail with another error.
-fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
-    result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
 }
 
 understudy::export!(Tarball);

@@ -4,17 +4,16 @@ use std::collections::BTreeSet;
 
 use understudy::{Failure, cancelled};
 
-use crate::document::{Contents, FileState};
 use crate::files::Listed;
 use crate::name::BackupName;
 use crate::place::Place;
-use crate::sentinel::Backup;
+use crate::sentinel::{Backup, Parent};
 
 /// The longest permitted chain. WAL-G makes a full backup after WALG_DELTA_MAX_STEPS delta backups.
 pub(crate) const MOST_BACKUPS: usize = 1000;
 
-/// Reads the sentinels of the backup `name` and of every backup that it depends on, newest first. Passes the list of the files of the
-/// backup `name` to `listed`, if the sentinel has it.
+/// Reads the sentinels of the backup `name` and of every backup that it depends on, newest first, each with the archives that its sentinel
+/// names. Passes the list of the files of the backup `name` to `listed`, if the sentinel has it.
 ///
 /// # Errors
 /// Fails if a backup is missing, or does not belong to the chain.
@@ -22,13 +21,13 @@ pub(crate) fn load(
     place: &Place,
     name: &BackupName,
     listed: &mut Listed<'_>,
-) -> Result<Vec<Backup>, Failure> {
+) -> Result<Vec<(Backup, BTreeSet<String>)>, Failure> {
     let Some(newest) = Backup::load(place, name, listed)? else {
         return Err(missing(place, name)?);
     };
-    let mut chain = vec![newest];
+    let mut chain = vec![(newest, listed.archives.clone())];
     let mut known = BTreeSet::from([name.clone()]);
-    while let Some(child) = chain.last()
+    while let Some((child, _)) = chain.last()
         && let Some(parent) = &child.sentinel.parent
     {
         cancelled()?;
@@ -36,18 +35,20 @@ pub(crate) fn load(
             return Err(child.failed(format!("names {}, which depends on it itself", parent.name)));
         }
         if chain.len() == MOST_BACKUPS {
-            let first = chain.first().map_or(name, |newest| &newest.name);
+            let first = chain.first().map_or(name, |(newest, _)| &newest.name);
             return Err(Failure::failed(format!("{first} depends on more than {MOST_BACKUPS} backups")));
         }
-        let Some(found) = Backup::load(place, &parent.name, &mut Unused)? else {
+        let mut ignored = |_: String| Ok(());
+        let mut listed = Listed::new(&mut ignored);
+        let Some(found) = Backup::load(place, &parent.name, &mut listed)? else {
             return Err(child.failed(format!(
                 "names the backup {}, on which it depends, and that backup has no sentinel: it was removed; choose another \
                  with `backup`",
                 parent.name
             )));
         };
-        check(child, &found)?;
-        chain.push(found);
+        check(child, parent, &found)?;
+        chain.push((found, listed.archives));
     }
     Ok(chain)
 }
@@ -67,15 +68,11 @@ fn missing(place: &Place, name: &BackupName) -> Result<Failure, Failure> {
     }))
 }
 
-/// Checks that `child` was made from `parent`.
-pub(crate) fn check(child: &Backup, parent: &Backup) -> Result<(), Failure> {
+/// Checks that `child` was made from `parent`, to which `link` leads.
+fn check(child: &Backup, link: &Parent, parent: &Backup) -> Result<(), Failure> {
     let (newer, older) = (&child.sentinel, &parent.sentinel);
-    let Some(link) = &newer.parent else { return Ok(()) };
     let refuse =
         |what: String| Err(child.failed(format!("was not made from the backup {}: {what}", parent.name)));
-    if link.name != parent.name {
-        return refuse(format!("it names {}", link.name));
-    }
     if link.start != older.start {
         return refuse(format!(
             "it begins with the changes after {}, and that backup began at {}",
@@ -118,17 +115,4 @@ pub(crate) fn check(child: &Backup, parent: &Backup) -> Result<(), Failure> {
         return refuse(format!("it is number {} of its chain, and that backup number {count}", link.count));
     }
     Ok(())
-}
-
-/// Receives the list of the files of an older backup, which is not needed: the host takes from older backups what the newest needs.
-struct Unused;
-
-impl Contents for Unused {
-    fn file(&mut self, _name: &str, _state: FileState) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn archive(&mut self, _name: String) -> Result<(), Failure> {
-        Ok(())
-    }
 }

@@ -21,18 +21,10 @@ const MOST_OBJECTS: usize = 1_000_000;
 /// # Errors
 /// [`Failure::NotApplicable`] if there is no finished backup. Fails if no backup matches, or if several have the same user data.
 pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failure> {
-    if let Wanted::Named(name) = wanted {
-        return Ok(name.clone());
-    }
-    let found = finished(place)?;
-    if found.is_empty() {
-        return Err(Failure::not_applicable(format!(
-            "there is no finished backup in {place}: none of its objects is named base_*{SUFFIX}"
-        )));
-    }
     match wanted {
         Wanted::Named(name) => Ok(name.clone()),
         Wanted::Newest(target) => {
+            let found = finished(place)?;
             let fits = |finished: &&Finished| {
                 target.timeline.is_none_or(|timeline| finished.name.timeline() == timeline)
             };
@@ -50,6 +42,7 @@ pub(crate) fn choose(place: &Place, wanted: &Wanted) -> Result<BackupName, Failu
             })
         }
         Wanted::UserData(wanted) => {
+            let found = finished(place)?;
             let mut matching = Vec::new();
             for finished in &found {
                 cancelled()?;
@@ -144,6 +137,9 @@ struct Finished {
 
 /// Finds the finished backups, the one whose sentinel was written last at the end, as WAL-G sorts them (`GetLatestBackup` in
 /// internal/backup_util.go).
+///
+/// # Errors
+/// [`Failure::NotApplicable`] if there is none; the errors of the store and of the limits.
 fn finished(place: &Place) -> Result<Vec<Finished>, Failure> {
     let folder = place.backups("");
     let mut found = Vec::new();
@@ -178,6 +174,11 @@ fn finished(place: &Place) -> Result<Vec<Finished>, Failure> {
             )));
         }
         found.push(Finished { name, written: object.modified });
+    }
+    if found.is_empty() {
+        return Err(Failure::not_applicable(format!(
+            "there is no finished backup in {place}: none of its objects is named base_*{SUFFIX}"
+        )));
     }
     found.sort_by(|one, other| (one.written, &one.name).cmp(&(other.written, &other.name)));
     Ok(found)

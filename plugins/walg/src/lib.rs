@@ -27,7 +27,7 @@ mod wal;
 
 use restore::wal::Wal;
 use understudy::{
-    Datadir, Description, Failure, Kind, Method, Need, NeedKind, OptionSpec, Plan, Request, is_cancelled,
+    Datadir, Description, Failure, Kind, Method, Need, NeedKind, OptionSpec, Plan, Request, or_cancelled,
 };
 
 use options::{Options, TRANSFORMS};
@@ -80,11 +80,6 @@ impl Method for WalG {
         let datadir = Datadir::of(request)?;
         or_cancelled(Options::of(request).and_then(|options| create::all(&options, plan, &datadir)))
     }
-}
-
-/// Turns any failure after a cancellation into [`Failure::Cancelled`]: a cancelled read may fail with another error.
-fn or_cancelled<T>(result: Result<T, Failure>) -> Result<T, Failure> {
-    result.map_err(|failure| if is_cancelled() { Failure::Cancelled } else { failure })
 }
 
 understudy::export!(WalG);

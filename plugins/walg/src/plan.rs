@@ -40,23 +40,17 @@ pub(crate) fn usable(
     let mut listed = Listed::new(wanted);
     let backups = chain::load(place, name, &mut listed)?;
     let mut chain = Vec::with_capacity(backups.len());
-    let mut of_newest = Some(&mut listed);
-    for backup in backups {
+    for (backup, of_sentinel) in backups {
         cancelled()?;
-        let mut archives = Archives::list(place, &backup)?;
-        if let Some(listed) = of_newest.take() {
-            let has_list = files::read(place, &backup, listed)?;
-            check_list(&backup, has_list, listed)?;
-            archives.check(place, &backup, &listed.archives)?;
-            archives.keep_listed(place, &listed.archives)?;
+        let archives = if chain.is_empty() {
+            let (archives, has_list) = archives(place, &backup, of_sentinel, &mut listed)?;
+            check_list(&backup, has_list, &listed)?;
             listed.warn(&backup);
+            archives
         } else {
-            let mut unused = |_: String| Ok(());
-            let mut listed = Listed::new(&mut unused);
-            files::read(place, &backup, &mut listed)?;
-            archives.check(place, &backup, &listed.archives)?;
-            archives.keep_listed(place, &listed.archives)?;
-        }
+            // The host takes from older backups what the newest needs.
+            archives(place, &backup, of_sentinel, &mut Listed::new(&mut |_| Ok(())))?.0
+        };
         chain.push((backup, archives));
     }
     let Some((newest, archives)) = chain.first() else {
@@ -73,6 +67,22 @@ pub(crate) fn usable(
     }
     let plan = describe(newest, &looked);
     Ok(Usable { chain, looked, plan })
+}
+
+/// Finds the archives of `backup`, without those that its list of files does not name. The list goes to `listed`; `of_sentinel` has the
+/// archives that the sentinel names. Returns also whether there is a list.
+fn archives(
+    place: &Place,
+    backup: &Backup,
+    of_sentinel: BTreeSet<String>,
+    listed: &mut Listed<'_>,
+) -> Result<(Archives, bool), Failure> {
+    let mut archives = Archives::list(place, backup)?;
+    listed.archives = of_sentinel;
+    let has_list = files::read(place, backup, listed)?;
+    archives.check(place, backup, &listed.archives)?;
+    archives.keep_listed(place, &listed.archives)?;
+    Ok((archives, has_list))
 }
 
 /// Checks what the list of the files of `backup`, the newest of a chain, says.

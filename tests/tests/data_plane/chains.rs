@@ -181,12 +181,11 @@ fn a_chain_that_is_broken_or_damaged_is_refused_by_name() {
         fs::rename(&away, folder.join("backup_manifest")).unwrap();
     }
     for folder in [full, first, second] {
-        // The last byte of the contents of a relation in the middle of the archive.
+        // The first byte of the last PG_VERSION in the archive.
         let path = folder.join("base.tar");
         let archive = fs::read(&path).unwrap();
-        let relation = b"PG_VERSION\0";
-        let header =
-            archive.windows(relation.len()).rposition(|window| window == relation).unwrap() / 512 * 512;
+        let name = b"PG_VERSION\0";
+        let header = archive.windows(name.len()).rposition(|window| window == name).unwrap() / 512 * 512;
         let at = header as u64 + 512;
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(b"9", at).unwrap();

@@ -22,7 +22,7 @@ fn start(name: &str, kinds: &[Kind], codec: &str) -> Stanza {
     stanza
 }
 
-/// Returns the text of a backup's manifest. Encrypted manifests cannot be read.
+/// Returns the path of a backup's manifest in the first repository.
 fn manifest(stanza: &Stanza, label: &str) -> PathBuf {
     stanza.backups(1, &format!("{label}/backup.manifest"))
 }

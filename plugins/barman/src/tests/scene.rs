@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use understudy::native::{Host, Record};
 
-use crate::info::{Backup, Status};
+use crate::info::Backup;
 use crate::{Barman, Failure, Method, Plan, Request};
 
 pub(crate) const LABEL: &str = "START WAL LOCATION: 0/4000028 (file 000000010000000000000004)\nCHECKPOINT LOCATION: 0/4000060\n\
@@ -23,7 +23,6 @@ pub(crate) const SEGMENT: u64 = 1 << 20;
 pub(crate) fn backup(id: &str) -> Backup {
     Backup {
         id: id.to_owned(),
-        status: Status::Done,
         major: 15,
         system_identifier: Some(SYSTEM_IDENTIFIER),
         timeline: 1,

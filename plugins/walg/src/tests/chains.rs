@@ -8,7 +8,9 @@ use understudy::source::{Ancestor, Position};
 use understudy::{Failure, Method};
 use ustar::written::{archive, file};
 
-use super::scene::{DELTA, FULL, SECOND, SYSTEM_IDENTIFIER, Scene, label, sentinel, sentinel_of};
+use super::scene::{
+    DELTA, FULL, SECOND, SYSTEM_IDENTIFIER, Scene, files_metadata, label, sentinel, sentinel_of,
+};
 use crate::WalG;
 use crate::chain::MOST_BACKUPS;
 
@@ -100,6 +102,16 @@ fn a_missing_parent_is_named() {
     let scene = Scene::new();
     scene.remove(&format!("basebackups_005/{FULL}/tar_partitions/part_001.tar"));
     assert!(scene.refusal().contains("lacks `part_001.tar`"));
+    // An old release wrote the list into the sentinel.
+    let scene = Scene::new();
+    let mut old = sentinel(0x0200_0028, None);
+    old.as_object_mut().unwrap().remove("Version");
+    old["Files"] = files_metadata(false)["Files"].clone();
+    old["TarFileSets"] = json!({"part_001.tar": [], "part_002.tar": []});
+    scene.put_sentinel(FULL, &old);
+    scene.written_at(FULL, 1);
+    let refusal = scene.refusal();
+    assert!(refusal.contains("lacks `part_002.tar`") && refusal.contains(FULL), "{refusal}");
 }
 
 #[test]
@@ -162,7 +174,7 @@ fn on_timeline_2() -> (Scene, String) {
         "tar_partitions/backup_label.tar",
         &archive(&[file("backup_label", text.as_bytes())]),
     );
-    let mut list = super::scene::files_metadata(true);
+    let mut list = files_metadata(true);
     list["TarFileSets"] = json!({});
     scene.put_in(&name, "files_metadata.json", list.to_string().as_bytes());
     (scene, name)
