@@ -2,6 +2,7 @@
 //! host takes each page from the newest backup that has the page, so nothing is staged.
 
 use postgres_formats::control_file::RelationFiles;
+use restore::missing;
 use understudy::store::Object;
 use understudy::transfer::{Chain, Fetch, IncrementFormat};
 use understudy::{Datadir, Failure, cancelled, log};
@@ -17,9 +18,6 @@ use crate::unpack;
 /// The size of a page of PostgreSQL in bytes. A cluster with another is refused when its control file is read: before the restore from a
 /// tree, and after the restore from archives.
 const PAGE: u32 = RelationFiles::DEFAULT.page_size;
-
-/// How many incomplete files are named.
-const NAMED: u32 = 3;
 
 /// How many items are made before they are added to the job.
 const BATCH: usize = 4096;
@@ -75,16 +73,13 @@ pub(crate) fn all(
         // The files of a backup may begin only when those of all newer backups have ended.
         transfer.job.wait_until_idle()?;
     }
-    let missing = chain.missing(NAMED)?;
-    if missing.is_empty() {
-        return Ok((listed, files));
+    match missing::of_chain(&mut chain)? {
+        None => Ok((listed, files)),
+        Some(some) => Err(Failure::failed(format!(
+            "{} and the backups that it depends on do not contain all pages of {some}",
+            newest.shown
+        ))),
     }
-    let missing: Vec<_> = missing.iter().map(|name| name.escape_debug().to_string()).collect();
-    Err(Failure::failed(format!(
-        "{} and the backups that it depends on do not contain all pages of `{}`",
-        newest.shown,
-        missing.join("`, `")
-    )))
 }
 
 /// Adds the files of a plain tree to the job, and returns how many the tree has. The host reads no file of an older backup that is not needed.

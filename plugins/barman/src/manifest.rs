@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pgdata::manifest::{File, Index, IndexError, Summary};
 use postgres_formats::names::{BACKUP_LABEL, PG_TBLSPC, PG_VERSION, POSTGRESQL_AUTO_CONF, tablespace_oid};
 use restore::manifest::{digest, read};
+use restore::missing::{self, COUNTED, some_of};
 use understudy::Failure;
 use understudy::digests::{Digest, Hasher};
 use understudy::store::Object;
@@ -14,12 +15,6 @@ use crate::chain::Link;
 use crate::names::is_increment;
 use crate::place::Place;
 use crate::tree::{EMPTIED, LEFT_OUT, is_left_out};
-
-/// How many missing files are named.
-const NAMED: usize = 3;
-
-/// How many missing files are counted.
-const COUNTED: u32 = 1000;
 
 /// Reads the manifest of `link` and checks that it belongs to this backup.
 ///
@@ -148,8 +143,7 @@ impl Archived {
     /// # Errors
     /// Fails if files are missing. The failure names the first few of them.
     pub(crate) fn check_complete(&mut self, place: &Place) -> Result<(), Failure> {
-        let missing = self.listing.missing(COUNTED)?;
-        match some_of(missing.iter().map(String::as_str)) {
+        match missing::of_listing(&mut self.listing)? {
             None => Ok(()),
             Some(some) => {
                 Err(place.failed(&self.object.key, format!("lists {some}, which the archives lack")))
@@ -238,22 +232,6 @@ impl Plain {
             }
         }
     }
-}
-
-/// Names the first of some files; `None` if there are none.
-fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let names: Vec<&str> = names.collect();
-    let (first, rest) = names.split_at_checked(NAMED).unwrap_or((&names, &[]));
-    if first.is_empty() {
-        return None;
-    }
-    let and = match rest.len() {
-        0 => String::new(),
-        more if names.len() == COUNTED as usize => format!(" and {more} or more others"),
-        more => format!(" and {more} more"),
-    };
-    let first: Vec<_> = first.iter().map(|name| name.escape_debug().to_string()).collect();
-    Some(format!("`{}`{and}", first.join("`, `")))
 }
 
 /// Returns the OID of the tablespace that contains the file; `None` if the file is in the data directory.

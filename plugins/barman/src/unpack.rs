@@ -1,13 +1,13 @@
 //! Unpacks archives, and checks in the data directory what the host cannot check.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
 
 use postgres_formats::control_file::{self, Beginning, RelationFiles};
 use postgres_formats::names::{
     CONTROL_FILE, PG_TBLSPC, POSTMASTER_OPTS, POSTMASTER_PID, TablespaceFolder, UNFINISHED_CONTROL_FILE,
 };
+use restore::unpacked::{check_files, entries};
 use understudy::store::Object;
 use understudy::transfer::{Chain, Unpack};
 use understudy::{AtPath, Datadir, Failure, cancelled};
@@ -25,11 +25,8 @@ use crate::tree::{EMPTIED, FIRST, LEFT_OUT};
 /// How many bytes the archive of the data directory may contain in addition to the files that the manifest lists, such as settings.
 const SLACK: u64 = 64 << 20;
 
-/// How deep directories may be nested. PostgreSQL's are four deep.
-const DEEPEST: usize = 64;
-
-/// Files in an archive that are read and not written: those that are written first, and those that a restore leaves out, as in a tree. WAL comes from the
-/// archive of the server (`PGDATA_EXCLUDE_LIST` in barman/postgres_plumbing.py; pg_basebackup runs with `--wal-method=none`).
+/// Files in an archive that are read and not written: those that are written first, and those that a restore leaves out, as in a tree. WAL
+/// comes from the archive of the server (`PGDATA_EXCLUDE_LIST` in barman/postgres_plumbing.py; pg_basebackup runs with `--wal-method=none`).
 fn skipped() -> Vec<String> {
     let names = FIRST.iter().chain(LEFT_OUT.iter().filter(|name| !REFUSED.contains(name)));
     names.chain(&EMPTIED).map(|name| (*name).to_owned()).collect()
@@ -165,11 +162,11 @@ pub(crate) fn check_restored(usable: &Usable, place: &Place, datadir: &Datadir) 
             }
         }
         if !has_manifest {
-            whole(&root, "", 0).map_err(|failure| within(place, &folder, failure))?;
+            check_files(&root, &is_whole).map_err(|failure| within(place, &folder, failure))?;
         }
     }
     if !has_manifest {
-        whole(datadir.path(), "", 0).map_err(|failure| within(place, &folder, failure))?;
+        check_files(datadir.path(), &is_whole).map_err(|failure| within(place, &folder, failure))?;
     }
     Ok(())
 }
@@ -181,36 +178,15 @@ fn within(place: &Place, folder: &str, failure: Failure) -> Failure {
     }
 }
 
-/// Checks that no file below `path` comes from an incremental backup.
-fn whole(path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
-    if depth > DEEPEST {
+/// Checks that the file `name` does not come from an incremental backup.
+fn is_whole(name: &str) -> Result<(), String> {
+    if is_increment(name) {
         let name = name.escape_debug();
-        return Err(Failure::failed(format!("has a member `{name}` more than {DEEPEST} folders deep")));
-    }
-    for (last, is_dir) in entries(path)? {
-        cancelled()?;
-        let name = if name.is_empty() { last.clone() } else { format!("{name}/{last}") };
-        if is_dir {
-            whole(&path.join(&last), &name, depth + 1)?;
-        } else if is_increment(&name) {
-            let name = name.escape_debug();
-            return Err(Failure::failed(format!(
-                "has a member `{name}` of an incremental backup, although the backup has no parent"
-            )));
-        }
+        return Err(format!(
+            "has a member `{name}` of an incremental backup, although the backup has no parent"
+        ));
     }
     Ok(())
-}
-
-/// Returns the entries of a directory, and whether each is a directory.
-fn entries(path: &Path) -> Result<Vec<(String, bool)>, Failure> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path).at(path)? {
-        let entry = entry.at(path)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        found.push((name, entry.file_type().at(entry.path())?.is_dir()));
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

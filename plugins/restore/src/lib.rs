@@ -6,9 +6,11 @@
 
 pub mod folder;
 pub mod manifest;
+pub mod missing;
 pub mod target;
 pub mod timelines;
 pub mod transfer;
+pub mod unpacked;
 pub mod wal;
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::path::Path;
 
 use postgres_formats::backup_label::{self, Start};
 use postgres_formats::control_file::RelationFiles;
 use postgres_formats::{control_file, names, version};
+use restore::missing;
+use restore::unpacked::{check_files, entries};
 use understudy::transfer::{self, IncrementFormat, Job, Listing, Unpack};
-use understudy::{AtPath, Datadir, Failure, Plan, cancelled, log, progress, source};
+use understudy::{AtPath, Datadir, Failure, Plan, log, progress, source};
 
 use crate::archive::ArchiveObject;
 use crate::backup::Backup;
@@ -31,12 +32,6 @@ const SLACK: u64 = 64 << 20;
 
 /// The size of PostgreSQL's pages in bytes. A chain of a cluster with another is refused when its control file is read.
 const PAGE: u32 = RelationFiles::DEFAULT.page_size;
-
-/// How many files that are not complete are named.
-const NAMED: u32 = 3;
-
-/// How deep directories may be nested. PostgreSQL's are four deep.
-const DEEPEST: usize = 64;
 
 /// Restores the backup of `plan`.
 pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
@@ -227,14 +222,12 @@ impl Unpacking {
             }
         }
         let Some(chain) = &mut self.chain else { return Ok(()) };
-        let missing = chain.missing(NAMED)?;
-        if missing.is_empty() {
-            return Ok(());
+        match missing::of_chain(chain)? {
+            None => Ok(()),
+            Some(some) => Err(Failure::failed(format!(
+                "the backups of the chain in {place} do not contain all pages of {some}"
+            ))),
         }
-        Err(Failure::failed(format!(
-            "of `{}` and perhaps others the backups of the chain in {place} have only some pages, and none has the whole file",
-            missing.join("`, `")
-        )))
     }
 }
 
@@ -278,12 +271,12 @@ impl Restored<'_> {
                 }
             }
             if look_at_all {
-                whole(&root, "", 0).map_err(|failure| self.in_archive(archive, failure))?;
+                check_files(&root, &is_whole).map_err(|failure| self.in_archive(archive, failure))?;
             }
         }
         self.wal()?;
         if look_at_all {
-            whole(self.datadir.path(), "", 0).map_err(|failure| self.in_archive(base, failure))?;
+            check_files(self.datadir.path(), &is_whole).map_err(|failure| self.in_archive(base, failure))?;
         }
         Ok(())
     }
@@ -354,32 +347,4 @@ impl Restored<'_> {
             other => other,
         }
     }
-}
-
-/// Checks that no file below `path` comes from an incremental backup.
-fn whole(path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
-    if depth > DEEPEST {
-        return Err(Failure::failed(format!("has a member `{name}` more than {DEEPEST} folders deep")));
-    }
-    for (last, is_dir) in entries(path)? {
-        cancelled()?;
-        let name = if name.is_empty() { last.clone() } else { format!("{name}/{last}") };
-        if is_dir {
-            whole(&path.join(&last), &name, depth + 1)?;
-        } else {
-            is_whole(&name).map_err(Failure::failed)?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns the entries of a directory, and whether each is a directory.
-fn entries(path: &Path) -> Result<Vec<(String, bool)>, Failure> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path).at(path)? {
-        let entry = entry.at(path)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        found.push((name, entry.file_type().at(entry.path())?.is_dir()));
-    }
-    Ok(found)
 }

@@ -6,6 +6,7 @@ use pgdata::manifest::{File, Summary};
 use postgres_formats::backup_label::Start;
 use postgres_formats::names::{POSTGRESQL_AUTO_CONF, RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use restore::manifest::{digest, read};
+use restore::missing;
 use understudy::digests::{Digest, Hasher};
 use understudy::store::Object;
 use understudy::transfer::Listing;
@@ -18,12 +19,6 @@ use crate::place::Place;
 /// Files that are not checked, as in pg_verifybackup (`ignore_list` in pg_verifybackup.c): WAL, because a manifest lists no WAL file but
 /// may list `archive_status` with `-X fetch`, and files that pg_basebackup changes after the manifest was made (`-R`).
 const NOT_COMPARED: [&str; 4] = ["pg_wal/", POSTGRESQL_AUTO_CONF, STANDBY_SIGNAL, RECOVERY_SIGNAL];
-
-/// How many missing files are named.
-const NAMED: usize = 3;
-
-/// How many missing files are counted.
-const COUNTED: u32 = 1000;
 
 /// The manifest, with its files in the listing of the host.
 #[derive(Debug)]
@@ -152,18 +147,13 @@ impl Manifest {
     /// # Errors
     /// Fails if files are missing. The failure names the first few of them.
     pub(crate) fn check_complete(&mut self, place: &Place, object: &Object) -> Result<(), Failure> {
-        let missing = self.listing.missing(COUNTED)?;
-        if missing.is_empty() {
-            return Ok(());
+        match missing::of_listing(&mut self.listing)? {
+            None => Ok(()),
+            Some(some) => {
+                let shown = place.shown(&object.key);
+                Err(Failure::failed(format!("{shown}: in the archives {some} is missing")))
+            }
         }
-        let named = missing.len().min(NAMED);
-        let and = match missing.len() - named {
-            0 => String::new(),
-            more if missing.len() == COUNTED as usize => format!(" and {more} or more others"),
-            more => format!(" and {more} more"),
-        };
-        let (shown, named) = (place.shown(&object.key), missing[..named].join("`, `"));
-        Err(Failure::failed(format!("{shown}: in the archives `{named}`{and} is missing")))
     }
 }
 

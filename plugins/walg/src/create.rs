@@ -8,6 +8,7 @@ use postgres_formats::names::{
     BACKUP_LABEL, CONTROL_FILE, GLOBAL, PG_VERSION, POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP,
     UNFINISHED_CONTROL_FILE,
 };
+use restore::missing;
 use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
 use restore::wal::{History, Segment};
 use understudy::store::Codec;
@@ -40,12 +41,6 @@ const REFUSED: [&str; 3] = [POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_
 
 /// How many bytes the archives may contain in addition to the size that the sentinel gives.
 const SLACK: u64 = 64 << 20;
-
-/// How many incomplete files are named.
-const NAMED: usize = 3;
-
-/// How many incomplete files are counted.
-const COUNTED: u32 = 1000;
 
 /// Restores the backup of `plan`.
 ///
@@ -120,21 +115,12 @@ fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain
         log::info!("unpacked {}", backup.name);
     }
     work.job.finish()?;
-    let missing = chain.missing(COUNTED)?;
-    if missing.is_empty() {
-        return Ok(());
+    match missing::of_chain(chain)? {
+        None => Ok(()),
+        Some(some) => Err(Failure::failed(format!(
+            "the backups are incomplete: none of them has all pages of {some}; choose another with `backup`"
+        ))),
     }
-    let named: Vec<_> = missing.iter().take(NAMED).map(|path| path.escape_debug().to_string()).collect();
-    let more = missing.len().saturating_sub(named.len());
-    let and = match more {
-        0 => String::new(),
-        more if missing.len() >= COUNTED as usize => format!(" and at least {more} more"),
-        more => format!(" and {more} more"),
-    };
-    Err(Failure::failed(format!(
-        "the backups are incomplete: none of them has all pages of {}{and}; choose another with `backup`",
-        named.join(", ")
-    )))
 }
 
 /// Returns how many bytes may be written from one archive.
