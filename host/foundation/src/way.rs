@@ -70,14 +70,12 @@ impl Way {
 pub struct Changeable {
     /// Its real path.
     pub path: PathBuf,
-    /// Whether it is the end of the path, and not a directory or a link on the way.
-    pub is_end: bool,
     /// Who may change it.
     pub by: ChangeableBy,
 }
 
-/// The users who may change something. If both apply, this is the mode: it admits more users than
-/// the owner, whom the caller may trust.
+/// The users who may change something. If both apply, this is the mode: it admits more users than the owner, whom the
+/// caller may trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeableBy {
     /// Only its owner, who is not trusted.
@@ -100,8 +98,7 @@ pub fn changeable_by_others(path: &Path, also: Option<u32>) -> io::Result<Vec<Ch
         io::Error::new(error.kind(), format!("{} cannot be examined: {error}", path.display()))
     };
     let mut found = Vec::new();
-    for (path, is_end) in [(&end, true)].into_iter().chain(directories.iter().rev().map(|path| (path, false)))
-    {
+    for path in [&end].into_iter().chain(directories.iter().rev()) {
         let metadata = fs::metadata(path).map_err(|error| failed(path, error))?;
         let mode = metadata.mode() & 0o7777;
         let by_group = mode & WRITABLE_BY_GROUP != 0 && metadata.gid() != 0;
@@ -113,14 +110,14 @@ pub fn changeable_by_others(path: &Path, also: Option<u32>) -> io::Result<Vec<Ch
         } else {
             continue;
         };
-        found.push(Changeable { path: path.clone(), is_end, by });
+        found.push(Changeable { path: path.clone(), by });
     }
     for link in links.iter().rev() {
         let is_sticky =
             link.parent().is_some_and(|up| fs::metadata(up).is_ok_and(|up| up.mode() & STICKY != 0));
         let owner = fs::symlink_metadata(link).map_err(|error| failed(link, error))?.uid();
         if is_sticky && !is_trusted(owner) {
-            found.push(Changeable { path: link.clone(), is_end: false, by: ChangeableBy::Owner(owner) });
+            found.push(Changeable { path: link.clone(), by: ChangeableBy::Owner(owner) });
         }
     }
     Ok(found)
@@ -167,8 +164,7 @@ mod tests {
         }
 
         fn by_mode(&self, name: &str, mode: u32) -> Vec<Changeable> {
-            let is_end = name.ends_with("file");
-            vec![Changeable { path: self.at(name), is_end, by: ChangeableBy::Mode(mode) }]
+            vec![Changeable { path: self.at(name), by: ChangeableBy::Mode(mode) }]
         }
     }
 
@@ -221,15 +217,14 @@ mod tests {
             return;
         }
         let place = Place::new();
-        let by_owner = |name: &str, is_end: bool| {
-            vec![Changeable { path: place.at(name), is_end, by: ChangeableBy::Owner(NOBODY) }]
-        };
-        for (name, is_end) in [("a/b/file", true), ("a/b", false), ("a", false), ("c", false)] {
+        let by_owner =
+            |name: &str| vec![Changeable { path: place.at(name), by: ChangeableBy::Owner(NOBODY) }];
+        for name in ["a/b/file", "a/b", "a", "c"] {
             chown(place.at(name), Some(NOBODY), None).unwrap();
-            assert_eq!(place.found("c/link/b/file"), by_owner(name, is_end), "{name}");
+            assert_eq!(place.found("c/link/b/file"), by_owner(name), "{name}");
             assert_eq!(changeable_by_others(&place.at("c/link/b/file"), Some(NOBODY)).unwrap(), []);
             // That the owner is not trusted does not hide that others may change it too.
-            let (open, usual) = if is_end { (0o646, 0o644) } else { (0o757, 0o755) };
+            let (open, usual) = if name.ends_with("file") { (0o646, 0o644) } else { (0o757, 0o755) };
             place.set(name, open);
             for also in [None, Some(NOBODY)] {
                 let found = changeable_by_others(&place.at("c/link/b/file"), also).unwrap();
@@ -242,7 +237,7 @@ mod tests {
         lchown(place.at("c/link"), Some(NOBODY), None).unwrap();
         assert_eq!(place.found("c/link/b/file"), []);
         place.set("c", 0o1777);
-        assert_eq!(place.found("c/link/b/file"), by_owner("c/link", false));
+        assert_eq!(place.found("c/link/b/file"), by_owner("c/link"));
         place.set("c", 0o755);
         place.set("a", 0o775);
         assert_eq!(place.found("c/link/b/file"), [], "root's group is trusted");

@@ -37,6 +37,8 @@ const SHOWN: usize = 2000;
 enum Verdict {
     /// The mention is not even reported.
     Nothing,
+    /// The mention is harmless itself, but may weaken the operator's own configuration: all of these are reported together.
+    Replaces,
     /// The mention is reported and stays.
     Reported(String),
     /// The setting runs or loads something, or leads out of the data directory: the mention is reported, or refused by the operator's
@@ -118,7 +120,7 @@ pub(super) fn check(
         }
         let place = entry.place();
         match judge.verdict(entry) {
-            Verdict::Nothing if judge.weakens(entry) => {
+            Verdict::Replaces => {
                 replaced.insert(entry.name.as_str(), entry);
             }
             Verdict::Nothing => {}

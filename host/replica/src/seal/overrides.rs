@@ -22,14 +22,14 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
-    /// Removes a mention of a setting, or overrides it with `values`, which are empty if the seal sets the setting anyway. `is_dropped`
-    /// says whether Patroni, if it starts the server, drops the line.
+    /// Removes a mention of a setting, or overrides it with `values`, which are empty if the seal sets the setting anyway. `is_info`
+    /// says that the finding is only information: Patroni, if it starts the server, drops the line, and the line has no other hazard.
     pub(super) fn add(
         &mut self,
         entry: &Entry,
         values: &[(&'static str, &'static str)],
         why: &str,
-        is_dropped: bool,
+        is_info: bool,
         findings: &mut Findings,
     ) {
         let (name, value, place) = (&entry.name, displayed(&entry.name, &entry.value), entry.place());
@@ -42,7 +42,7 @@ impl Overrides {
         let harmless = values.iter().find(|(of, _)| of == name);
         let with = harmless.map_or(String::new(), |(_, value)| format!(" with `{value}`"));
         let message = format!("{place} sets `{name}` to `{value}`, which {AUTO} now overrides{with}: {why}");
-        match is_dropped {
+        match is_info {
             true => findings.add_info(CHECK, format!("{message}{BY_PATRONI}")),
             false => findings.add(CHECK, message),
         }

@@ -92,7 +92,7 @@ impl ChainUse {
     }
 }
 
-/// The files of a chain that are not complete yet. All unpacks of the chain share the value.
+/// The files of a chain that are not complete yet. All archives and files of the chain share the value.
 pub struct Chain {
     format: IncrementFormat,
     page_size: PageSize,
@@ -130,7 +130,6 @@ pub(crate) struct Pages {
     end: u32,
     /// One bit for each page that is written; empty while no page is.
     written: Vec<u64>,
-    page_size: PageSize,
     charge: Charge,
 }
 
@@ -158,11 +157,6 @@ impl Pages {
     /// Takes no more pages from older backups than a file of `count` pages has.
     pub(crate) fn shorten(&mut self, count: u32) {
         self.end = self.end.min(count);
-    }
-
-    /// Returns the size of a page.
-    pub(crate) fn page_size(&self) -> PageSize {
-        self.page_size
     }
 
     /// Records that page `number` is written.
@@ -216,7 +210,7 @@ impl Chain {
     pub fn begin_older(&self) -> Result<(), Error> {
         let mut inner = self.inner();
         if inner.users > 0 {
-            let why = "archives of the chain are still being unpacked: wait until the job is idle";
+            let why = "archives or files of the chain are still being read: wait until the job is idle";
             return Err(Error::new(Kind::Invalid, why));
         }
         let link = inner.link;
@@ -234,11 +228,6 @@ impl Chain {
         }
         inner.link = link.checked_add(1).ok_or_else(|| Error::new(Kind::Limit, "the chain is too long"))?;
         Ok(())
-    }
-
-    /// Returns a file that is not complete; `None` if every file is complete.
-    pub fn incomplete(&self) -> Option<String> {
-        self.inner().files.keys().min().map(|path| path.to_string())
     }
 
     /// Returns up to `max` files that are not complete, in the order of their names. Stops before the names together exceed 1 MiB, but
@@ -301,7 +290,7 @@ impl Chain {
 
     /// Returns the pages of a file of which the first archive that contains it has only some. Older backups provide pages below `end`.
     pub(crate) fn pages(&self, end: u32) -> Pages {
-        Pages { end, written: Vec::new(), page_size: self.page_size, charge: self.memory.charge_anyway(0) }
+        Pages { end, written: Vec::new(), charge: self.memory.charge_anyway(0) }
     }
 
     /// Ends with a file that still lacks pages.

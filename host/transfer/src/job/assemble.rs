@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::coalesce::{self, Ranged};
-use super::fetch::{guarded, named, set_mode_and_time};
+use super::fetch::{Moved, guarded, named, set_mode_and_time};
 use super::outcomes::OUTCOME;
 use super::state::{Origin, State};
 use super::stored::{Part, Stored};
@@ -154,15 +154,6 @@ impl Item {
     }
 }
 
-/// How many bytes were moved for a file so far.
-#[derive(Clone, Copy, Default)]
-struct Moved {
-    /// The stored bytes that were read.
-    read: u64,
-    /// The plain bytes that were written.
-    written: u64,
-}
-
 /// Puts a file together.
 pub(crate) fn run(worker: &mut Worker, job: &Arc<State>, item: Item) {
     let (began, mut moved) = (Instant::now(), Moved::default());
@@ -250,10 +241,7 @@ impl<'a> Writing<'a> {
     /// Reads pieces with one request.
     fn run(&mut self, worker: &mut Worker, pieces: &[&Piece]) -> Result<(), Error> {
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
-        let range = first.range.map(|range| Range {
-            offset: range.offset,
-            length: last.range.map_or(range.length, |last| last.offset + last.length - range.offset),
-        });
+        let range = coalesce::span(first, last);
         let job = self.job;
         let stored = Stored::open(job, job.cancel_token(), &first.origin, &first.object, range)?;
         let whole = stored.size();

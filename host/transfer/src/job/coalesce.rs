@@ -12,7 +12,7 @@ const GAP: u64 = 64 << 10;
 /// few enough that every worker gets work.
 const SPAN: u64 = 16 << 20;
 
-/// The most files that one request reads.
+/// The most files or pieces that one request reads.
 const FILES: usize = 1024;
 
 /// What may be read with one request together with its neighbours.
@@ -46,6 +46,13 @@ pub(super) fn into_units(mut items: Vec<Item>) -> Vec<Unit> {
             .then_with(|| one.ticket.index().cmp(&other.ticket.index()))
     });
     adjacent(items).into_iter().map(unit).collect()
+}
+
+/// Returns the range that one request reads for a run from `first` to `last`; `None` for the whole object.
+pub(super) fn span<T: Ranged>(first: &T, last: &T) -> Option<Range> {
+    let range = first.range()?;
+    let end = last.range().unwrap_or(range);
+    Some(Range { offset: range.offset, length: end.offset + end.length - range.offset })
 }
 
 /// Splits items into runs that one request reads. Neighbours are put together if their ranges ascend.

@@ -21,15 +21,14 @@ use crate::digest::Hasher;
 use crate::error::{Error, Kind};
 use crate::sink::directories::shown;
 use crate::sink::file::{self, Output, Wanted};
-use crate::store::Range;
 
-/// How many bytes were moved for a file.
+/// How many bytes were moved for a file so far.
 #[derive(Clone, Copy, Default)]
-struct Moved {
+pub(super) struct Moved {
     /// The stored bytes that were read.
-    read: u64,
+    pub(super) read: u64,
     /// The plain bytes that were written.
-    written: u64,
+    pub(super) written: u64,
 }
 
 /// Fetches files whose stored bytes are adjacent.
@@ -58,13 +57,7 @@ fn read_run(worker: &mut Worker, job: &Arc<State>, items: Vec<Item>) {
             items.drain(..).for_each(|item| fail(job, item, began, error.clone()));
             return;
         }
-        let range = first.range.map(|range| Range {
-            offset: range.offset,
-            length: items
-                .back()
-                .and_then(|last| last.range)
-                .map_or(range.length, |last| last.offset + last.length - range.offset),
-        });
+        let range = coalesce::span(first, items.back().unwrap_or(first));
         let nothing = first.size == 0 && range.is_some_and(|range| range.length == 0);
         let stored =
             match guarded(|| Stored::open(job, job.cancel_token(), &first.origin, &first.object, range)) {

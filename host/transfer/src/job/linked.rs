@@ -89,7 +89,7 @@ impl<'a> Stage<'a> {
     fn whole(
         directories: &mut Directories,
         job: &'a State,
-        place: &Place,
+        (chain, place): (&Chain, &Place),
         needed: Needed,
         size: u64,
     ) -> Result<Self, Error> {
@@ -98,7 +98,7 @@ impl<'a> Stage<'a> {
             Needed::Nothing => Self::Discard,
             Needed::Pages(pages) => {
                 // A last page of which the file has only a part counts as missing.
-                let whole_pages = u32::try_from(size / pages.page_size().bytes()).unwrap_or(u32::MAX);
+                let whole_pages = u32::try_from(size / chain.page_size().bytes()).unwrap_or(u32::MAX);
                 let file = Scattered::open(destination, directories, place)?;
                 Self::Fill { file, pages, at: 0, whole_pages }
             }
@@ -131,7 +131,8 @@ impl<'a> Linked<'a> {
             Content::Increment => Stage::header(&chain, needed, size),
             Content::Unknown if size >= WAL_G.len() as u64 => Stage::Beginning(needed, Vec::new()),
             Content::Unknown | Content::Whole => {
-                Stage::whole(directories, job, &place, needed, size).inspect_err(|_| chain.fail(&path))?
+                Stage::whole(directories, job, (&chain, &place), needed, size)
+                    .inspect_err(|_| chain.fail(&path))?
             }
         };
         let is_open = !matches!(stage, Stage::Discard);
@@ -165,7 +166,7 @@ impl<'a> Linked<'a> {
                     self.stage = if first == WAL_G {
                         Stage::header(&self.chain, needed, self.size)
                     } else {
-                        Stage::whole(directories, self.job, &self.place, needed, self.size)?
+                        Stage::whole(directories, self.job, (&self.chain, &self.place), needed, self.size)?
                     };
                     let mut left = &first[..];
                     while !left.is_empty() {
@@ -176,8 +177,7 @@ impl<'a> Linked<'a> {
             }
             Stage::Header(needed, reader) => {
                 let (count, header) = reader.take(bytes)?;
-                self.job.read_without_writing(count as u64);
-                self.job.fail_if_cancelled()?;
+                pass_over(self.job, count as u64)?;
                 if let Some(header) = header {
                     let needed = std::mem::replace(needed, Needed::Nothing);
                     self.stage = self.increment(directories, needed, header)?;
@@ -185,62 +185,41 @@ impl<'a> Linked<'a> {
                 Ok(&bytes[count..])
             }
             Stage::Increment { file, numbers, at, .. } => {
-                let mut rest = bytes;
-                while !rest.is_empty() {
-                    let index = usize::try_from(*at / page).unwrap_or(usize::MAX);
-                    // A run of pages that follow each other in the file, or of pages that are not needed.
-                    let first = numbers.get(index).copied().flatten();
-                    let (mut run, inside) = (page - *at % page, *at % page);
-                    let mut next = index + 1;
-                    while run < rest.len() as u64 && next < numbers.len() {
-                        let follows = match first {
-                            None => numbers[next].is_none(),
-                            Some(first) => {
-                                u64::from(first) + (next - index) as u64
-                                    == numbers[next].map_or(u64::MAX, u64::from)
-                            }
-                        };
-                        if !follows {
-                            break;
-                        }
-                        run += page;
-                        next += 1;
+                let index = usize::try_from(*at / page).unwrap_or(usize::MAX);
+                // A run of pages that follow each other in the file, or of pages that are not needed.
+                let first = numbers.get(index).copied().flatten();
+                let follows = |number: Option<u32>, pages: usize| match first {
+                    None => number.is_none(),
+                    Some(first) => {
+                        number.is_some_and(|number| u64::from(number) == u64::from(first) + pages as u64)
                     }
-                    let count = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
-                    if let Some(first) = first {
-                        file.write(u64::from(first) * page + inside, &rest[..count])?;
-                        self.written += count as u64;
-                    } else {
-                        self.job.read_without_writing(count as u64);
-                        self.job.fail_if_cancelled()?;
-                    }
-                    *at += count as u64;
-                    rest = &rest[count..];
+                };
+                let (mut run, inside) = (page - *at % page, *at % page);
+                let mut pages = 1;
+                while run < bytes.len() as u64
+                    && numbers.get(index + pages).is_some_and(|number| follows(*number, pages))
+                {
+                    run += page;
+                    pages += 1;
                 }
-                Ok(rest)
+                let count = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
+                let to = first.map(|first| u64::from(first) * page + inside);
+                self.written += put(self.job, file, to, &bytes[..count])?;
+                *at += count as u64;
+                Ok(&bytes[count..])
             }
             Stage::Fill { file, pages, at, whole_pages } => {
-                let mut rest = bytes;
-                while !rest.is_empty() {
-                    let number = |at: u64| u32::try_from(at / page).unwrap_or(u32::MAX);
-                    let lacks = |at: u64| number(at) < *whole_pages && pages.lacks(number(at));
-                    let is_lacking = lacks(*at);
-                    let mut run = page - *at % page;
-                    while run < rest.len() as u64 && lacks(*at + run) == is_lacking {
-                        run += page;
-                    }
-                    let count = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
-                    if is_lacking {
-                        file.write(*at, &rest[..count])?;
-                        self.written += count as u64;
-                    } else {
-                        self.job.read_without_writing(count as u64);
-                        self.job.fail_if_cancelled()?;
-                    }
-                    *at += count as u64;
-                    rest = &rest[count..];
+                let number = |at: u64| u32::try_from(at / page).unwrap_or(u32::MAX);
+                let lacks = |at: u64| number(at) < *whole_pages && pages.lacks(number(at));
+                let is_lacking = lacks(*at);
+                let mut run = page - *at % page;
+                while run < bytes.len() as u64 && lacks(*at + run) == is_lacking {
+                    run += page;
                 }
-                Ok(rest)
+                let count = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
+                self.written += put(self.job, file, is_lacking.then_some(*at), &bytes[..count])?;
+                *at += count as u64;
+                Ok(&bytes[count..])
             }
             Stage::Whole { file, at } => {
                 file.write(*at, bytes)?;
@@ -249,8 +228,7 @@ impl<'a> Linked<'a> {
                 Ok(&[])
             }
             Stage::Discard => {
-                self.job.read_without_writing(bytes.len() as u64);
-                self.job.fail_if_cancelled()?;
+                pass_over(self.job, bytes.len() as u64)?;
                 Ok(&[])
             }
         }
@@ -315,6 +293,21 @@ impl<'a> Linked<'a> {
         self.is_open = false;
         Ok(self.written)
     }
+}
+
+/// Writes bytes at `to`, or passes over them if `to` is `None`. Returns how many were written.
+fn put(job: &State, file: &mut Scattered<'_>, to: Option<u64>, bytes: &[u8]) -> Result<u64, Error> {
+    let length = bytes.len() as u64;
+    match to {
+        Some(to) => file.write(to, bytes).map(|()| length),
+        None => pass_over(job, length).map(|()| 0),
+    }
+}
+
+/// Counts bytes that are read and not written.
+fn pass_over(job: &State, bytes: u64) -> Result<(), Error> {
+    job.read_without_writing(bytes);
+    job.fail_if_cancelled()
 }
 
 impl Drop for Linked<'_> {

@@ -1,4 +1,4 @@
-//! Jobs: batches of fetches and unpacks for the workers, with an outcome for each item.
+//! Jobs: batches of items (fetches, unpacks and assemblies) for the workers, with an outcome for each item.
 //!
 //! No function here starts a thread, opens a file or blocks in the kernel, so a restricted thread may call all of them.
 
@@ -177,7 +177,7 @@ pub enum Action {
 /// The result of one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The number of the fetch or unpack, counted from 0 in the order in which they were added to the job.
+    /// The number of the item, counted from 0 in the order in which they were added to the job.
     pub index: u32,
     /// What was done with the file, or why the item failed.
     pub ended: Result<Action, Error>,
@@ -200,7 +200,7 @@ pub struct Status {
     pub idle: bool,
 }
 
-/// A batch of fetches and unpacks for the workers. Dropping it cancels it and blocks until no worker writes for it any more.
+/// A batch of items for the workers. Dropping it cancels it and blocks until no worker writes for it any more.
 pub struct Job {
     /// Keeps the threads running.
     workers: Arc<Workers>,

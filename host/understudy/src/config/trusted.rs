@@ -61,8 +61,8 @@ impl Judged {
             ));
         }
         let by_mode = self.changeable(None)?.into_iter().find_map(|changeable| match changeable.by {
-            ChangeableBy::Mode(mode) if !changeable.is_end => Some((changeable.path, mode)),
-            ChangeableBy::Mode(_) | ChangeableBy::Owner(_) => None,
+            ChangeableBy::Mode(mode) => Some((changeable.path, mode)),
+            ChangeableBy::Owner(_) => None,
         });
         let Some((place, mode)) = by_mode else { return Ok(()) };
         let place = place.display();

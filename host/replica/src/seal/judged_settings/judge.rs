@@ -94,6 +94,7 @@ impl<'a> Judge<'a> {
                     displayed(&entry.name, &entry.value)
                 ))
             }
+            Verdict::Nothing if self.weakens(entry) => Verdict::Replaces,
             verdict => verdict,
         }
     }
@@ -120,7 +121,7 @@ impl<'a> Judge<'a> {
 
     /// Returns whether a line of the restored postgresql.auto.conf may weaken the operator's own configuration, which lies outside the
     /// data directory, although the same line is harmless where it replaces nothing.
-    pub(super) fn weakens(&self, entry: &Entry) -> bool {
+    fn weakens(&self, entry: &Entry) -> bool {
         let class = match guc::known(&entry.name) {
             Known::Setting(Setting { class, .. }) | Known::OfExtension(class) => class,
             Known::OfUnknownExtension | Known::Unknown => return false,

@@ -52,10 +52,9 @@ impl State {
 
     /// Returns why the data directory is not whole although the component says so; `None` if every chain that it made is complete.
     pub(crate) fn incomplete_chain(&self) -> Option<String> {
-        let path = self.job.chains.iter().find_map(|chain| chain.incomplete())?;
+        let path = self.job.chains.iter().find_map(|chain| chain.missing(1).pop())?;
         Some(format!(
-            "the method says that the replica is complete, but backups have only some pages of {}, and no backup that it unpacked has \
-             the whole file",
+            "the method says that the replica is complete, but {} is not: no backup of its chain that was read has the whole file",
             printable(&path, 256)
         ))
     }
