@@ -4,8 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use replica::seal::settings_of_postgresql;
+use tests::program::fast_or_full;
 use tests::releases;
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::{Playground, PostgresServer, run};
@@ -21,7 +23,11 @@ struct Scene {
 
 impl Scene {
     fn new(name: &str) -> Self {
-        let playground = Playground::new(name).unwrap();
+        Self::of(Playground::new(name).unwrap())
+    }
+
+    /// Makes the scene with the PostgreSQL programs of this playground.
+    fn of(playground: Playground) -> Self {
         let stopped = PostgresServer::init(&playground, "primary").unwrap();
         stopped.psql("CREATE TABLE letters (id int)").unwrap();
         stopped.stop().unwrap();
@@ -137,8 +143,23 @@ const ENDS_RECOVERY: [&str; 7] = [
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn no_line_of_a_restored_configuration_promotes_the_standby() {
-    let scene = Scene::new("ends-recovery");
-    for (number, lines) in ENDS_RECOVERY.into_iter().enumerate() {
+    stays_a_standby_with_each_of(&ENDS_RECOVERY, &Scene::new("ends-recovery"));
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn no_line_of_a_restored_configuration_promotes_a_standby_of_another_release() {
+    for (major, _) in releases::RELEASES {
+        // PostgreSQL 16 removed `promote_trigger_file`, which only the last of the lines sets.
+        let lines = &ENDS_RECOVERY[..fast_or_full(1, 6) as usize];
+        let scene = Scene::of(releases::playground(&format!("ends-recovery-{major}"), major).unwrap());
+        stays_a_standby_with_each_of(lines, &scene);
+    }
+}
+
+/// Restores the copy with each of these lines, and checks that the standby stays a standby.
+fn stays_a_standby_with_each_of(lines: &[&str], scene: &Scene) {
+    for (number, &lines) in lines.iter().enumerate() {
         let policy = if number % 2 == 0 { "config = \"refuse-commands\"\n" } else { "" };
         scene.append_to_configuration(lines);
         let replica = scene.mirror(&format!("replica-{number}"), policy);
@@ -228,6 +249,27 @@ fn the_backup_does_not_choose_the_primary_or_its_slot() {
     );
     strict.created_by("mirror").unwrap();
     scene.assert_stays_a_standby(&strict).stop().unwrap();
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_configuration_without_an_end_is_refused_in_time() {
+    let scene = Scene::new("without-end");
+    scene.playground.user().write(&scene.copy.join("again.conf"), "include 'again.conf'\n").unwrap();
+    for (number, (line, says)) in [
+        ("include 'again.conf'", "they include each other more than 10 deep, at `again.conf`"),
+        ("include '/dev/zero'", "/dev/zero"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        scene.append_to_configuration(line);
+        let replica = scene.mirror(&format!("replica-{number}"), "");
+        let began = Instant::now();
+        assert_check_failed(&replica, "mirror", says);
+        // Reading a configuration may take at most half a minute.
+        assert!(began.elapsed() < Duration::from_secs(60), "{line}: {:?}", began.elapsed());
+    }
 }
 
 #[test]
@@ -367,7 +409,7 @@ fn the_table_of_settings_matches_a_server_of_postgresql_15() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn the_table_of_settings_matches_servers_of_later_releases() {
+fn the_table_of_settings_matches_servers_of_the_other_releases() {
     for (major, _) in releases::RELEASES {
         let playground = releases::playground(&format!("settings-{major}"), major).unwrap();
         assert_table_matches(&PostgresServer::init(&playground, "server").unwrap(), major);
