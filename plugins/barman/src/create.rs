@@ -141,8 +141,6 @@ pub(crate) struct Transfer<'a> {
     pub(crate) place: &'a Place,
     folder: String,
     pub(crate) job: Job,
-    /// The origins of files and archives, by compression.
-    origins: Vec<(Option<Codec>, u32)>,
     /// The items for WAL.
     wal: WalFiles,
 }
@@ -153,20 +151,15 @@ impl<'a> Transfer<'a> {
     }
 
     fn below(place: &'a Place, folder: String) -> Result<Self, Failure> {
-        let job = Job::new();
-        let origin = job.origin(&place.at.bucket, None)?;
+        let mut job = Job::new();
+        let origin = job.origin_of(&place.at.bucket, None, || pipeline(None))?;
         let wal = WalFiles::new(origin, folder.clone(), None, Unless::Always);
-        Ok(Self { place, folder, job, origins: vec![(None, origin)], wal })
+        Ok(Self { place, folder, job, wal })
     }
 
     /// Returns the origin of objects with this compression.
     pub(crate) fn origin(&mut self, codec: Option<Codec>) -> Result<u32, Failure> {
-        if let Some((_, origin)) = self.origins.iter().find(|(known, _)| *known == codec) {
-            return Ok(*origin);
-        }
-        let origin = self.job.origin(&self.place.at.bucket, pipeline(codec).as_ref())?;
-        self.origins.push((codec, origin));
-        Ok(origin)
+        Ok(self.job.origin_of(&self.place.at.bucket, codec, || pipeline(codec))?)
     }
 
     /// Waits until all added items are done, and starts a new job.

@@ -200,8 +200,8 @@ impl Archive for ServerArchive<'_> {
         "server"
     }
 
-    fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure> {
-        Ok(job.origin(&self.place.at.bucket, pipeline(codec).as_ref())?)
+    fn origin(&self, job: &mut Job, codec: Option<Codec>) -> Result<u32, Failure> {
+        Ok(job.origin_of(&self.place.at.bucket, codec, || pipeline(codec))?)
     }
 }
 

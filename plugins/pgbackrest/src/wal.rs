@@ -202,9 +202,10 @@ impl Archive for StanzaArchive<'_> {
         "stanza"
     }
 
-    fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure> {
-        let pipeline = Repository::pipeline(self.opened()?.key.as_ref(), codec, Wrapping::Whole);
-        Ok(job.origin(&self.repository.bucket, pipeline.as_ref())?)
+    fn origin(&self, job: &mut Job, codec: Option<Codec>) -> Result<u32, Failure> {
+        let key = self.opened()?.key.as_ref();
+        let via = || Repository::pipeline(key, codec, Wrapping::Whole);
+        Ok(job.origin_of(&self.repository.bucket, codec, via)?)
     }
 }
 

@@ -48,9 +48,9 @@ impl Archive for Folder {
         "folder"
     }
 
-    fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure> {
+    fn origin(&self, job: &mut Job, codec: Option<Codec>) -> Result<u32, Failure> {
         assert_eq!(codec, None);
-        Ok(job.origin(&self.0, None)?)
+        Ok(job.origin_of(&self.0, codec, || None)?)
     }
 }
 
@@ -168,7 +168,7 @@ fn segments_are_restored_and_marked_as_archived_and_those_without_a_digest_are_r
         restore_wal(&mut route, segments, &|_| false, expected, 2, &mut |route, segments| {
             let mut job = Job::new();
             let origin = job.origin(&bucket, None)?;
-            let mut files = WalFiles::new(origin, "nothing".to_owned(), Some(0o600), Unless::SameDigest);
+            let files = WalFiles::new(origin, "nothing".to_owned(), Some(0o600), Unless::SameDigest);
             for segment in segments {
                 files.segment(&mut job, route, segment)?;
             }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use understudy::store::{Codec, Range};
+use understudy::store::Range;
 use understudy::transfer::{Algorithm, Digest, Fetch, Job, Unless};
 use understudy::{AtPath, Datadir, Failure, log, progress};
 
@@ -23,8 +23,6 @@ pub const STATUS_FOLDER: &str = "pg_wal/archive_status";
 pub struct WalFiles {
     /// The item for an empty file.
     empty: Fetch,
-    /// The origins of segments, by compression.
-    origins: Vec<(Option<Codec>, u32)>,
 }
 
 impl WalFiles {
@@ -43,7 +41,7 @@ impl WalFiles {
             mtime: None,
             unless,
         };
-        Self { empty, origins: Vec::new() }
+        Self { empty }
     }
 
     /// Returns the item for an empty file, which the host creates without reading an object.
@@ -56,15 +54,16 @@ impl WalFiles {
     /// # Errors
     /// The error of the host.
     pub fn segment<A: Archive>(
-        &mut self,
+        &self,
         job: &mut Job,
         route: &Route<A>,
         segment: &Segment,
     ) -> Result<(), Failure> {
         // A segment in the backup itself was restored with its files.
         let Some(archived) = &segment.archived else { return Ok(()) };
+        let origin = route.archive.origin(job, archived.codec)?;
         job.fetch(Fetch {
-            origin: self.origin(job, &route.archive, archived.codec)?,
+            origin,
             object: archived.object.clone(),
             range: None,
             size: route.size.bytes(),
@@ -101,16 +100,6 @@ impl WalFiles {
         }
         datadir.write(&name, &mut &history.text[..])?;
         self.mark_archived(job, &history.name)
-    }
-
-    /// Returns the origin of segments with this compression.
-    fn origin<A: Archive>(&mut self, job: &Job, archive: &A, codec: Option<Codec>) -> Result<u32, Failure> {
-        if let Some((_, origin)) = self.origins.iter().find(|(known, _)| *known == codec) {
-            return Ok(*origin);
-        }
-        let origin = archive.origin(job, codec)?;
-        self.origins.push((codec, origin));
-        Ok(origin)
     }
 }
 

@@ -98,11 +98,11 @@ pub trait Archive {
     /// Returns what one cluster archives to, for messages, such as `stanza`.
     fn place(&self) -> &'static str;
 
-    /// Adds the origin of segments with this compression to `job`, and returns its index.
+    /// Returns the origin of segments with this compression in `job`, from [`Job::origin_of`].
     ///
     /// # Errors
     /// The error of the host; fails if there is no archive.
-    fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure>;
+    fn origin(&self, job: &mut Job, codec: Option<Codec>) -> Result<u32, Failure>;
 }
 
 /// What a route needs to know of a backup.

@@ -28,7 +28,7 @@
 //! ```
 
 use crate::host::data;
-use crate::store::{Bucket, Pipeline};
+use crate::store::{Bucket, Codec, Pipeline};
 use crate::{Error, Failure, cancelled};
 
 pub use crate::digests::{Algorithm, Digest};
@@ -51,6 +51,8 @@ pub struct Job {
     inner: data::Job,
     waiting: Vec<Fetch>,
     on_failure: Option<Failure>,
+    /// The origins of [`Job::origin_of`], with the name of the store and the compression of each.
+    origins: Vec<(String, Option<Codec>, u32)>,
 }
 
 impl Job {
@@ -65,7 +67,7 @@ impl Job {
     }
 
     fn with(report_all: bool) -> Self {
-        Self { inner: data::Job::new(report_all), waiting: Vec::new(), on_failure: None }
+        Self { inner: data::Job::new(report_all), waiting: Vec::new(), on_failure: None, origins: Vec::new() }
     }
 
     /// Adds an origin of items, for [`Fetch::origin`] and [`Unpack::origin`]. `bucket` and `via` may be dropped afterwards.
@@ -74,6 +76,27 @@ impl Job {
     /// The error of the host.
     pub fn origin(&self, bucket: &Bucket, via: Option<&Pipeline>) -> Result<u32, Error> {
         Ok(self.inner.add_origin(&bucket.inner, via.map(|via| &via.0))?)
+    }
+
+    /// Returns the origin of the objects of `bucket` that are compressed with `codec`, or with nothing if it is `None`. The first call for
+    /// a store and a compression adds the origin with the pipeline that `via` makes, and later calls return the same origin. In one job,
+    /// objects of the same store and compression that need different keys must get their origins from [`Job::origin`].
+    ///
+    /// # Errors
+    /// The error of the host.
+    pub fn origin_of(
+        &mut self,
+        bucket: &Bucket,
+        codec: Option<Codec>,
+        via: impl FnOnce() -> Option<Pipeline>,
+    ) -> Result<u32, Error> {
+        let is_same = |store: &str, known: Option<Codec>| store == bucket.name() && known == codec;
+        if let Some((.., origin)) = self.origins.iter().find(|(store, known, _)| is_same(store, *known)) {
+            return Ok(*origin);
+        }
+        let origin = self.origin(bucket, via().as_ref())?;
+        self.origins.push((bucket.name().to_owned(), codec, origin));
+        Ok(origin)
     }
 
     /// Adds one file. The host gets the files in batches of 4096 and starts on each batch at once.
@@ -444,6 +467,31 @@ mod tests {
         assert_eq!((record.bytes, record.files), (5007, 5001));
         assert_eq!(fs::read_dir(to.path()).unwrap().count(), 5001);
         assert!(to.path().join(UNFINISHED_CONTROL_FILE).exists());
+    }
+
+    #[test]
+    fn a_store_and_a_compression_have_one_origin_in_a_job() {
+        let (one, other, to) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (made, _) = Host::new(to.path()).run(|| {
+            let open = |dir: &tempfile::TempDir| Bucket::open(dir.path().to_str().unwrap());
+            let (bucket, again, other) = (open(&one)?, open(&one)?, open(&other)?);
+            let mut made = 0;
+            let mut job = Job::new();
+            let mut of = |bucket, codec| {
+                job.origin_of(bucket, codec, || {
+                    made += 1;
+                    None
+                })
+            };
+            let (plain, gzip) = (of(&bucket, None)?, of(&bucket, Some(Codec::Gzip))?);
+            let elsewhere = of(&other, None)?;
+            assert!(plain != gzip && plain != elsewhere && gzip != elsewhere);
+            assert_eq!((of(&again, None)?, of(&bucket, Some(Codec::Gzip))?), (plain, gzip));
+            assert_eq!(of(&other, None)?, elsewhere);
+            Ok::<_, Error>(made)
+        });
+        assert_eq!(made.unwrap(), 3);
     }
 
     #[test]

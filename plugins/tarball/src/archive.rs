@@ -38,11 +38,6 @@ pub(crate) fn names_of(stem: &str) -> impl Iterator<Item = (String, Option<Codec
 }
 
 impl ArchiveObject {
-    /// Returns the ending of the archive's name.
-    pub(crate) fn ending(&self) -> &'static str {
-        ENDINGS.into_iter().find(|(_, codec)| *codec == self.codec).map_or(".tar", |(ending, _)| ending)
-    }
-
     /// Returns the pipeline that decompresses the archive; `None` if the archive is plain.
     pub(crate) fn pipeline(&self) -> Option<Pipeline> {
         self.codec.map(|codec| Pipeline::new().decompress(codec))

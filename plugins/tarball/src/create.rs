@@ -1,7 +1,6 @@
 //! Restores a backup. The host unpacks all archives at the same time and compares every file with the manifest. Afterwards this module
 //! checks in the data directory what the host cannot check.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 
@@ -112,8 +111,6 @@ struct Unpacking {
     job: Job,
     /// The host's chain, if the backup is incremental.
     chain: Option<transfer::Chain>,
-    /// The origins by the ending of the archive's name, which determines the codec.
-    origins: HashMap<&'static str, u32>,
     /// Files of base.tar that are not written.
     skip: Vec<String>,
 }
@@ -130,7 +127,6 @@ impl Unpacking {
                 Some(_) => Some(transfer::Chain::new(IncrementFormat::Postgresql, PAGE)?),
                 None => None,
             },
-            origins: HashMap::new(),
             skip: skip.map(str::to_owned).collect(),
         })
     }
@@ -183,12 +179,7 @@ impl Unpacking {
         item: Unpack,
         files: Option<&mut Listing>,
     ) -> Result<(), Failure> {
-        let ending = archive.ending();
-        let origin = match self.origins.get(ending) {
-            Some(origin) => *origin,
-            None => self.job.origin(&place.at.bucket, archive.pipeline().as_ref())?,
-        };
-        self.origins.insert(ending, origin);
+        let origin = self.job.origin_of(&place.at.bucket, archive.codec, || archive.pipeline())?;
         // The files of a plain archive cannot be larger than the archive.
         let limit = if archive.codec.is_none() { item.limit.min(archive.object.size) } else { item.limit };
         let item = Unpack { origin, object: archive.object.key.clone(), limit, ..item };

@@ -1,8 +1,6 @@
 //! Restores a backup. The component writes `PG_VERSION`, `backup_label` and the control file, which it has read in any case. The host
 //! unpacks everything else.
 
-use std::collections::HashMap;
-
 use postgres_formats::control_file::RelationFiles;
 use postgres_formats::names::{
     BACKUP_LABEL, CONTROL_FILE, GLOBAL, PG_VERSION, POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP,
@@ -11,7 +9,6 @@ use postgres_formats::names::{
 use restore::missing;
 use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
 use restore::wal::{History, Segment};
-use understudy::store::Codec;
 use understudy::transfer::{Chain, IncrementFormat, Job, Unless, Unpack};
 use understudy::{Datadir, Failure, Plan, cancelled, log, progress};
 
@@ -97,7 +94,7 @@ fn is_unpacked(path: &str) -> bool {
 /// Unpacks the archives of a backup and of the backups that it depends on, newest first. The archives of a backup must have ended before
 /// those of an older one begin. A full backup is a chain of one.
 fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain) -> Result<(), Failure> {
-    let mut work = Unpacking::new(place);
+    let mut job = Job::new();
     let newest = backups.first().map_or(u64::MAX, |(newest, _)| most_bytes(&newest.sentinel));
     for (at, (backup, archives)) in backups.iter().enumerate() {
         let most = match at {
@@ -108,13 +105,12 @@ fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain
             }
         };
         for archive in &archives.parts {
-            let item = work.item(archive, most)?;
-            work.job.unpack_link(&item, None, chain)?;
+            unpack(place, archive, most, &mut job, chain)?;
         }
-        work.job.wait_until_idle()?;
+        job.wait_until_idle()?;
         log::info!("unpacked {}", backup.name);
     }
-    work.job.finish()?;
+    job.finish()?;
     match missing::of_chain(chain)? {
         None => Ok(()),
         Some(some) => Err(Failure::failed(format!(
@@ -129,51 +125,31 @@ fn most_bytes(sentinel: &Sentinel) -> u64 {
     sentinel.catalog.map_or(u64::MAX, |bytes| bytes.saturating_add(SLACK))
 }
 
-/// A job that unpacks archives.
-struct Unpacking<'a> {
-    place: &'a Place,
-    job: Job,
-    /// The origins by compression.
-    origins: HashMap<&'static str, u32>,
-}
-
-impl<'a> Unpacking<'a> {
-    fn new(place: &'a Place) -> Self {
-        Self { place, job: Job::new(), origins: HashMap::new() }
-    }
-
-    /// Returns the item for one archive, from which at most `limit` bytes are written.
-    fn item(&mut self, archive: &Archive, limit: u64) -> Result<Unpack, Failure> {
-        cancelled()?;
-        let name = name_of(archive.codec);
-        let origin = match self.origins.get(name) {
-            Some(origin) => *origin,
-            None => {
-                let pipeline = self.place.pipeline(archive.codec);
-                let origin = self.job.origin(&self.place.at.bucket, pipeline.as_ref())?;
-                self.origins.insert(name, origin);
-                origin
-            }
-        };
-        Ok(Unpack {
-            origin,
-            object: archive.object.key.clone(),
-            path: String::new(),
-            limit,
-            skip: SKIPPED.map(str::to_owned).to_vec(),
-            refuse: REFUSED.map(str::to_owned).to_vec(),
-        })
-    }
-}
-
-/// Returns the ending of objects with this compression.
-fn name_of(codec: Option<Codec>) -> &'static str {
-    crate::codec::ENDINGS.into_iter().find(|(_, known)| *known == codec).map_or("", |(ending, _)| ending)
+/// Adds one archive to `job`, from which at most `limit` bytes are written.
+fn unpack(
+    place: &Place,
+    archive: &Archive,
+    limit: u64,
+    job: &mut Job,
+    chain: &mut Chain,
+) -> Result<(), Failure> {
+    cancelled()?;
+    let codec = archive.codec;
+    let item = Unpack {
+        origin: job.origin_of(&place.at.bucket, codec, || place.pipeline(codec))?,
+        object: archive.object.key.clone(),
+        path: String::new(),
+        limit,
+        skip: SKIPPED.map(str::to_owned).to_vec(),
+        refuse: REFUSED.map(str::to_owned).to_vec(),
+    };
+    job.unpack_link(&item, None, chain)
 }
 
 /// Makes a job for files of `pg_wal`.
 fn wal_job(place: &Place, name: &BackupName) -> Result<(Job, WalFiles), Failure> {
     let job = Job::new();
+    // Nothing is read from this origin, so it needs no pipeline.
     let origin = job.origin(&place.at.bucket, None)?;
     let files = WalFiles::new(origin, place.backups(name.as_str()), None, Unless::Always);
     Ok((job, files))
@@ -198,7 +174,7 @@ fn fetch_segments(
     route: &WalRoute<'_>,
     segments: &[Segment],
 ) -> Result<(), Failure> {
-    let (mut job, mut files) = wal_job(place, name)?;
+    let (mut job, files) = wal_job(place, name)?;
     for segment in segments {
         files.segment(&mut job, route, segment)?;
     }

@@ -114,7 +114,7 @@ impl Archive for WalFolder<'_> {
         "storage"
     }
 
-    fn origin(&self, job: &Job, codec: Option<Codec>) -> Result<u32, Failure> {
-        Ok(job.origin(&self.place.at.bucket, self.place.pipeline(codec).as_ref())?)
+    fn origin(&self, job: &mut Job, codec: Option<Codec>) -> Result<u32, Failure> {
+        Ok(job.origin_of(&self.place.at.bucket, codec, || self.place.pipeline(codec))?)
     }
 }
