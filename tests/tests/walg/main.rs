@@ -43,8 +43,10 @@ fn full_and_delta_backups_of_every_compression_become_replicas() {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn encrypted_backups_become_replicas() {
-    restores(Compression::Lz4, 1000, Some(Crypt::Hex));
+fn encrypted_backups_with_every_form_of_the_key_become_replicas() {
+    for crypt in Crypt::ALL {
+        restores(Compression::Lz4, 1000, Some(crypt));
+    }
 }
 
 #[test]

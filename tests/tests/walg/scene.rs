@@ -13,15 +13,47 @@ use tests::server::PostgresServer;
 
 use super::storage::{Backup, Cluster, Compression, Packed, Settings, archive_wal};
 
-/// How the key of an encrypted storage is given.
+/// How the key of an encrypted storage is given (`WALG_LIBSODIUM_KEY_TRANSFORM`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crypt {
+    /// As a text. WAL-G fills up a text that is shorter than a key with zeros.
+    Text,
     /// In hexadecimal.
     Hex,
+    /// In base64.
+    Base64,
 }
 
-/// The key of encrypted storages, as the operator's file has it.
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+impl Crypt {
+    pub(crate) const ALL: [Self; 3] = [Self::Text, Self::Hex, Self::Base64];
+
+    /// Returns the transform as the option of the method names it.
+    fn transform(self) -> &'static str {
+        match self {
+            Self::Text => "none",
+            Self::Hex => "hex",
+            Self::Base64 => "base64",
+        }
+    }
+
+    /// Returns the key as the operator's file has it.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Text => "correct horse battery staple",
+            Self::Hex => "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+            Self::Base64 => "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        }
+    }
+
+    /// Returns the bytes of the key.
+    fn key(self) -> [u8; 32] {
+        let text = self.text().as_bytes();
+        std::array::from_fn(|index| match self {
+            Self::Text => text.get(index).copied().unwrap_or(0),
+            Self::Hex | Self::Base64 => u8::try_from(index).unwrap(),
+        })
+    }
+}
 
 /// What happens on the primary before each backup.
 const CHANGES: [&str; 3] = [
@@ -76,8 +108,8 @@ impl Scene {
             let parent = self.backups.last().cloned();
             self.backups.push(self.take(parent.as_ref()).unwrap());
         }
-        if self.crypt.is_some() {
-            encrypt_all(&self.settings.storage);
+        if let Some(crypt) = self.crypt {
+            encrypt_all(&self.settings.storage, &crypt.key());
         }
         self.own();
     }
@@ -140,14 +172,14 @@ impl Scene {
     pub(crate) fn section(&self, which: &str, options: &str) -> String {
         let storage = self.settings.storage.display();
         let (store, key, grants) = match self.crypt {
-            None => (format!("directory = \"{storage}\""), "", format!("read = [\"{storage}\"]")),
-            Some(Crypt::Hex) => {
+            None => (format!("directory = \"{storage}\""), String::new(), format!("read = [\"{storage}\"]")),
+            Some(crypt) => {
                 let file = self.primary.playground.path("libsodium.key");
-                self.primary.playground.user().write(&file, KEY).unwrap();
+                self.primary.playground.user().write(&file, crypt.text()).unwrap();
                 fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
                 (
                     "store = \"repo\"".to_owned(),
-                    "key = \"repo\"\nlibsodium-key-transform = \"hex\"",
+                    format!("key = \"repo\"\nlibsodium-key-transform = \"{}\"", crypt.transform()),
                     format!(
                         "stores.repo = {{ url = \"file://{storage}\" }}\nkeys.repo = {{ file = \"{}\" }}",
                         file.display()
@@ -225,12 +257,12 @@ fn lsn(text: &str) -> Result<u64> {
 }
 
 /// Encrypts every archive and every segment with libsodium's secretstream, as WAL-G does.
-fn encrypt_all(storage: &Path) {
+fn encrypt_all(storage: &Path, key: &[u8; 32]) {
     for folder in [storage.join("basebackups_005"), storage.join("wal_005")] {
         for entry in walk(&folder) {
             if entry.extension().is_none_or(|ending| ending != "json") {
                 let plain = fs::read(&entry).unwrap();
-                fs::write(&entry, encrypted(&plain)).unwrap();
+                fs::write(&entry, encrypted(&plain, key)).unwrap();
             }
         }
     }
@@ -245,7 +277,7 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn encrypted(plain: &[u8]) -> Vec<u8> {
+fn encrypted(plain: &[u8], key: &[u8; 32]) -> Vec<u8> {
     use dryoc::classic::crypto_secretstream_xchacha20poly1305 as secretstream;
     use dryoc::constants::{
         CRYPTO_SECRETSTREAM_XCHACHA20POLY1305_TAG_FINAL as FINAL,
@@ -253,8 +285,7 @@ fn encrypted(plain: &[u8]) -> Vec<u8> {
     };
     const AT_ONCE: usize = 8192;
     let (mut state, mut header) = (secretstream::State::new(), secretstream::Header::default());
-    let key = std::array::from_fn(|index| u8::try_from(index).unwrap());
-    secretstream::crypto_secretstream_xchacha20poly1305_init_push(&mut state, &mut header, &key);
+    secretstream::crypto_secretstream_xchacha20poly1305_init_push(&mut state, &mut header, key);
     let mut stored = header.to_vec();
     let full = plain.len() / AT_ONCE * AT_ONCE;
     let mut message = |bytes: &[u8], tag| {
