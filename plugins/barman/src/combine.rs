@@ -1,7 +1,6 @@
 //! Combines an incremental backup of PostgreSQL 17 with the backups that it depends on. Each of them may be a plain tree or archives. The
 //! host takes each page from the newest backup that has the page, so nothing is staged.
 
-use postgres_formats::control_file::RelationFiles;
 use restore::missing;
 use understudy::store::Object;
 use understudy::transfer::{Chain, Fetch, IncrementFormat};
@@ -14,10 +13,6 @@ use crate::items;
 use crate::manifest::Archived;
 use crate::plan::Usable;
 use crate::unpack;
-
-/// The size of a page of PostgreSQL in bytes. A cluster with another is refused when its control file is read: before the restore from a
-/// tree, and after the restore from archives.
-const PAGE: u32 = RelationFiles::DEFAULT.page_size;
 
 /// How many items are made before they are added to the job.
 const BATCH: usize = 4096;
@@ -44,7 +39,7 @@ pub(crate) fn all(
     datadir: &Datadir,
 ) -> Result<(Vec<Archived>, Option<u64>), Failure> {
     let newest = &usable.newest;
-    let mut chain = Chain::new(IncrementFormat::Postgresql, PAGE)?;
+    let mut chain = restore::chain::begin(IncrementFormat::Postgresql)?;
     let (mut listed, mut files) = (Vec::new(), None);
     let older = usable.older.iter().map(|older| (&older.link, &older.contents, false));
     for (link, contents, is_newest) in std::iter::once((newest, &usable.contents, true)).chain(older) {

@@ -29,9 +29,6 @@ const LARGEST_SEGMENT: u64 = 1 << 30;
 /// How many bytes base.tar may contain in addition to the files that the manifest lists: settings, timeline histories.
 const SLACK: u64 = 64 << 20;
 
-/// The size of PostgreSQL's pages in bytes. A chain of a cluster with another is refused when its control file is read.
-const PAGE: u32 = RelationFiles::DEFAULT.page_size;
-
 /// Restores the backup of `plan`.
 pub(crate) fn all(place: &Place, plan: &Plan, datadir: &Datadir) -> Result<(), Failure> {
     let (backup, base, chain) = planned(place, plan)?;
@@ -124,7 +121,7 @@ impl Unpacking {
         Ok(Self {
             job: Job::new(),
             chain: match chain {
-                Some(_) => Some(transfer::Chain::new(IncrementFormat::Postgresql, PAGE)?),
+                Some(_) => Some(restore::chain::begin(IncrementFormat::Postgresql)?),
                 None => None,
             },
             skip: skip.map(str::to_owned).collect(),

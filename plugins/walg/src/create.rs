@@ -1,7 +1,6 @@
 //! Restores a backup. The component writes `PG_VERSION`, `backup_label` and the control file, which it has read in any case. The host
 //! unpacks everything else.
 
-use postgres_formats::control_file::RelationFiles;
 use postgres_formats::names::{
     BACKUP_LABEL, CONTROL_FILE, GLOBAL, PG_VERSION, POSTMASTER_OPTS, POSTMASTER_PID, TABLESPACE_MAP,
     UNFINISHED_CONTROL_FILE,
@@ -19,10 +18,6 @@ use crate::place::Place;
 use crate::plan::{Usable, usable};
 use crate::sentinel::{Backup, Sentinel};
 use crate::wal::{self, WalRoute};
-
-/// The size of a page in bytes (`BlockSize` in WAL-G's internal/walparser). A delta backup of a cluster with another is refused when its
-/// control file is read.
-const PAGE: u32 = RelationFiles::DEFAULT.page_size;
 
 /// Files in the archives that are not written. The component writes the first three, each from where it belongs: a data directory may have
 /// an old `backup_label`, and a remote backup has the control file twice. The host makes the links of `tablespace_map`. WAL comes from the
@@ -48,7 +43,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     let Some(name) = BackupName::parse(&plan.backup) else {
         return Err(Failure::failed(format!("`{}` is not a backup of WAL-G", plan.backup.escape_debug())));
     };
-    let mut chain = Chain::new(IncrementFormat::WalG, PAGE)?;
+    let mut chain = restore::chain::begin(IncrementFormat::WalG)?;
     let mut want = |path: String| if is_unpacked(&path) { Ok(chain.want(path)?) } else { Ok(()) };
     let now = usable(place, &name, &mut want)?;
     let planned = |plan: &Plan| (plan.system_identifier, plan.timeline, plan.start_lsn, plan.stop_lsn);
