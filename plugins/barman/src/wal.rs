@@ -189,11 +189,8 @@ impl Archive for ServerArchive<'_> {
         self.is_opened.get()
     }
 
-    fn duplicate_message(&self, name: &str, one: &Stored, other: &Stored) -> String {
-        let (one, other) = (self.place.shown(&one.object), self.place.shown(&other.object));
-        format!(
-            "the segment {name} is archived twice, as {one} and as {other}: remove the one that does not belong here"
-        )
+    fn shown_object(&self, key: &str) -> String {
+        self.place.shown(key)
     }
 
     fn place(&self) -> &'static str {

@@ -168,8 +168,12 @@ impl Archive for StanzaArchive<'_> {
         Ok(self.listed.as_ref().and_then(|(_, segments)| segments.get(name).cloned()))
     }
 
+    fn shown_object(&self, key: &str) -> String {
+        self.repository.shown(key)
+    }
+
     fn duplicate_message(&self, name: &str, one: &Stored, other: &Stored) -> String {
-        let (one, other) = (self.repository.shown(&one.object), self.repository.shown(&other.object));
+        let (one, other) = (self.shown_object(&one.object), self.shown_object(&other.object));
         format!(
             "the segment {name} is archived twice with different contents, as {one} and as {other}: more than one primary \
              archived to this stanza; remove the one that does not belong here"

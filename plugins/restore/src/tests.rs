@@ -40,8 +40,8 @@ impl Archive for Folder {
         true
     }
 
-    fn duplicate_message(&self, name: &str, _one: &Stored, _other: &Stored) -> String {
-        format!("{name} twice")
+    fn shown_object(&self, key: &str) -> String {
+        format!("store:{key}")
     }
 
     fn place(&self) -> &'static str {

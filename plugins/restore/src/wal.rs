@@ -92,8 +92,17 @@ pub trait Archive {
     /// Returns whether a segment or history file was looked up successfully, so that the archive is known to exist.
     fn is_opened(&self) -> bool;
 
+    /// Names the object `key`, for messages.
+    fn shown_object(&self, key: &str) -> String;
+
     /// Returns the message for a segment that is archived twice with different bytes.
-    fn duplicate_message(&self, name: &str, one: &Stored, other: &Stored) -> String;
+    fn duplicate_message(&self, name: &str, one: &Stored, other: &Stored) -> String {
+        format!(
+            "the segment {name} is archived twice, as {} and as {}: remove the one that does not belong here",
+            self.shown_object(&one.object),
+            self.shown_object(&other.object)
+        )
+    }
 
     /// Returns what one cluster archives to, for messages, such as `stanza`.
     fn place(&self) -> &'static str;
