@@ -61,7 +61,7 @@ pub(crate) fn all(
             }
             Contents::Server { archives, manifest } => {
                 let manifest = manifest.as_ref();
-                listed.extend(unpack::link(usable, link, archives, manifest, transfer, &mut chain)?);
+                listed.extend(unpack::all(usable, link, archives, manifest, transfer, Some(&mut chain))?);
             }
             Contents::Cloud(_) => return Err(in_cloud(newest, id)),
         }

@@ -54,9 +54,11 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
             files = Some(tree(place, newest, manifest.as_ref(), &mut transfer, datadir)?);
         }
         Contents::Server { archives, manifest } => {
-            listed.extend(unpack::all(newest, archives, manifest.as_ref(), &mut transfer)?);
+            listed.extend(unpack::all(&usable, newest, archives, manifest.as_ref(), &mut transfer, None)?);
         }
-        Contents::Cloud(archives) => listed.extend(unpack::all(newest, archives, None, &mut transfer)?),
+        Contents::Cloud(archives) => {
+            listed.extend(unpack::all(&usable, newest, archives, None, &mut transfer, None)?)
+        }
     }
     if let (Some(files), Some(planned)) = (files, plan.files) {
         let with_wal = plan::written(files, segments.len() + histories.len());

@@ -46,60 +46,37 @@ fn item(holds: Holds, archive: &ArchiveObject, origin: u32, limit: u64) -> Unpac
     Unpack { origin, object: archive.object.key.clone(), path, limit, skip, refuse }
 }
 
-/// Adds the archives of a backup that depends on no other to the job. Returns the manifest, if there is one.
+/// Adds the archives of a backup to the job; with `chain`, as those of its current link. Leaves out the tablespaces of a link that the newest
+/// backup does not have, because they were dropped meanwhile. Returns the manifest, if there is one.
 ///
 /// # Errors
 /// The error of the host; the errors of [`manifest::archived`].
 pub(crate) fn all(
-    link: &Link,
-    archives: &Archives,
-    manifest: Option<&Object>,
-    transfer: &mut Transfer<'_>,
-) -> Result<Option<Archived>, Failure> {
-    let mut listed = listed(transfer.place, link, manifest, &|_| true)?;
-    for (holds, archive) in archives.iter() {
-        cancelled()?;
-        let limit = limit_of(holds, archive, listed.as_ref());
-        let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
-        transfer.job.unpack(&item, listed.as_mut().map(|listed| &mut listed.listing))?;
-    }
-    Ok(listed)
-}
-
-/// Adds the archives of a link of a chain to the job, as [`all`] does for other archives.
-///
-/// # Errors
-/// The errors of [`all`].
-pub(crate) fn link(
     usable: &Usable,
     link: &Link,
     archives: &Archives,
     manifest: Option<&Object>,
     transfer: &mut Transfer<'_>,
-    chain: &mut Chain,
+    mut chain: Option<&mut Chain>,
 ) -> Result<Option<Archived>, Failure> {
-    let mut listed = listed(transfer.place, link, manifest, &|oid| usable.restores(oid))?;
+    let is_link = chain.is_some();
+    let is_restored = |oid| !is_link || usable.restores(oid);
+    let read = |object| manifest::archived(transfer.place, object, link, &version_file(link), &is_restored);
+    let mut listed = manifest.map(read).transpose()?;
     for (holds, archive) in archives.iter() {
         cancelled()?;
-        // A tablespace that was dropped meanwhile.
-        if matches!(holds, Holds::Tablespace(oid) if !usable.restores(oid)) {
+        if matches!(holds, Holds::Tablespace(oid) if !is_restored(oid)) {
             continue;
         }
         let limit = limit_of(holds, archive, listed.as_ref());
         let item = item(holds, archive, transfer.origin(archive.codec)?, limit);
-        transfer.job.unpack_link(&item, listed.as_mut().map(|listed| &mut listed.listing), chain)?;
+        let listing = listed.as_mut().map(|listed| &mut listed.listing);
+        match chain.as_deref_mut() {
+            None => transfer.job.unpack(&item, listing)?,
+            Some(chain) => transfer.job.unpack_link(&item, listing, chain)?,
+        }
     }
     Ok(listed)
-}
-
-fn listed(
-    place: &Place,
-    link: &Link,
-    manifest: Option<&Object>,
-    is_restored: &dyn Fn(u32) -> bool,
-) -> Result<Option<Archived>, Failure> {
-    let read = |object| manifest::archived(place, object, link, &version_file(link), is_restored);
-    manifest.map(read).transpose()
 }
 
 /// Returns how many bytes of an archive may be written.
