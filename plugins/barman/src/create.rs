@@ -42,6 +42,7 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
         None => (Vec::new(), Vec::new()),
         Some(route) => (route.next_segments(&|_| false)?, route.histories()?),
     };
+    let of_wal = route.as_ref().map(|route| route.amount_of(&segments, &histories)).unwrap_or_default();
     // Both files come first, for a Patroni that starts during the run (see the SDK's documentation).
     datadir.write_version(newest.backup.major)?;
     datadir.write(BACKUP_LABEL, &mut &newest.label.text[..])?;
@@ -61,7 +62,7 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
         }
     }
     if let (Some(files), Some(planned)) = (files, plan.files) {
-        let with_wal = plan::written(files, segments.len() + histories.len());
+        let with_wal = plan::written(files).saturating_add(of_wal.files);
         if with_wal < planned {
             return Err(Failure::retry_later(format!(
                 "{} is of a backup that had {planned} files and files of WAL when it was planned, and now has {with_wal}: run again",

@@ -5,6 +5,7 @@ use postgres_formats::backup_label;
 use postgres_formats::control_file::{self, Beginning, RelationFiles, wal_segment_size};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION};
 use postgres_formats::version::{self, major_version};
+use restore::wal::Amount;
 use understudy::{Error, Failure, Plan, log};
 
 use crate::catalogue::{self, Entry};
@@ -53,31 +54,19 @@ impl Usable {
 pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     let place = &options.place;
     let usable = usable(options)?;
-    let (mut bytes, mut files) = counted(place, &usable)?;
+    let counted = counted(place, &usable)?;
     let Usable { newest, mut plan, .. } = usable;
-    if let Some(mut route) = wal::route(place, &newest, options.wal)? {
-        let segments = route.next_segments(&|_| false)?;
-        let histories = route.histories()?;
-        let history: usize = histories.iter().map(|history| history.text.len()).sum();
-        let fetched = segments.len() as u64;
-        let more = (fetched * route.size.bytes()).saturating_add(history as u64);
-        bytes = bytes.map(|bytes| bytes.saturating_add(more));
-        files = files.map(|files| files.saturating_add(of_wal(segments.len() + histories.len())));
-        let until = if route.follows_source() { ", up to the newest that is archived" } else { "" };
-        log::info!("WAL segments that come with the backup {}{until}: {fetched}", newest.backup.id);
-    }
-    (plan.bytes, plan.files) = (bytes, files);
+    let wal = match wal::route(place, &newest, options.wal)? {
+        None => Amount::default(),
+        Some(route) => route.expected(&newest.backup.id, &|_| false)?,
+    };
+    (plan.bytes, plan.files) = wal.added_to(counted);
     Ok(plan)
 }
 
-/// Returns how many files are written for this number of segments and histories: each has a status file.
-fn of_wal(count: usize) -> u64 {
-    (count as u64).saturating_mul(2)
-}
-
-/// Returns how many files are written for a tree with this number of files, and for this number of segments and histories.
-pub(crate) fn written(of_tree: u64, of_archive: usize) -> u64 {
-    (FIRST.len() as u64).saturating_add(of_tree).saturating_add(of_wal(of_archive))
+/// Returns how many files are written for a tree with this number of files, without WAL.
+pub(crate) fn written(of_tree: u64) -> u64 {
+    (FIRST.len() as u64).saturating_add(of_tree)
 }
 
 /// Returns how many bytes and files will be written, without WAL. Reads the manifests, and lists the trees, of all backups. The bytes of a
@@ -95,7 +84,7 @@ fn counted(place: &Place, usable: &Usable) -> Result<(Option<u64>, Option<u64>),
     let summary = summary(place, newest, &usable.contents)?;
     let (bytes, files) = match (&usable.contents, summary) {
         (Contents::Tree { .. }, _) => {
-            let (mut bytes, mut files) = (newest.label.text.len() as u64, written(0, 0));
+            let (mut bytes, mut files) = (newest.label.text.len() as u64, written(0));
             check_links(place, &newest.backup)?;
             walk(place, &newest.backup, &mut |_, object| {
                 bytes = bytes.saturating_add(object.size);

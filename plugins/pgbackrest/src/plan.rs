@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use postgres_formats::names::{BACKUP_LABEL, PG_VERSION};
 use postgres_formats::segment::SegmentName;
+use restore::wal::Amount;
 use understudy::{Error, Failure, Plan, Tablespace, cancelled, log};
 
 use crate::choice::{Chosen, choose};
@@ -110,24 +111,12 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     let (chosen, Usable { mut plan, control }) =
         choose(options, &mut Counted::default, &|chosen| usable(chosen, true))?;
     warn(&chosen);
-    let (mut bytes, mut files) =
-        (chosen.contents.bytes, chosen.contents.files + chosen.contents.segments_without_status());
-    if let Some(mut route) = wal::route(&chosen, options.wal, control.segment_size)? {
-        let segments = route.next_segments(&|name| chosen.contents.wal.contains(name))?;
-        let histories = route.histories()?;
-        let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
-        let history: usize = histories.iter().map(|history| history.text.len()).sum();
-        bytes = bytes.saturating_add(fetched * route.size.bytes()).saturating_add(history as u64);
-        // Each segment has a status file.
-        files += 2 * (fetched + histories.len() as u64);
-        let (label, until) = (
-            &chosen.backup.label,
-            if route.follows_source() { ", up to the newest that is archived" } else { "" },
-        );
-        log::info!("WAL segments that come with the backup {label}{until}: {}", segments.len());
-    }
-    plan.bytes = Some(bytes);
-    plan.files = Some(files);
+    let wal = match wal::route(&chosen, options.wal, control.segment_size)? {
+        None => Amount::default(),
+        Some(route) => route.expected(&chosen.backup.label, &|name| chosen.contents.wal.contains(name))?,
+    };
+    let files = chosen.contents.files + chosen.contents.segments_without_status();
+    (plan.bytes, plan.files) = wal.added_to((Some(chosen.contents.bytes), Some(files)));
     plan.builds_on_existing = options.is_delta;
     Ok(plan)
 }

@@ -116,11 +116,10 @@ pub fn restore_wal<A: Archive>(
     route: &mut Route<A>,
     mut segments: Vec<Segment>,
     has: &dyn Fn(&str) -> bool,
-    expected: (Option<u64>, Option<u64>),
+    mut expected: (Option<u64>, Option<u64>),
     rounds: usize,
     fetch: &mut impl FnMut(&Route<A>, &[Segment]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let (mut bytes, mut files) = expected;
     for _ in 0..rounds {
         fetch(route, &segments)?;
         if !route.follows_source() {
@@ -132,10 +131,8 @@ pub fn restore_wal<A: Archive>(
             return Ok(());
         }
         log::info!("WAL segments that were archived meanwhile: {}", segments.len());
-        let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
-        bytes = bytes.map(|bytes| bytes.saturating_add(fetched * route.size.bytes()));
-        files = files.map(|files| files.saturating_add(2 * fetched));
-        progress::expect(bytes, files);
+        expected = route.amount_of(&segments, &[]).added_to(expected);
+        progress::expect(expected.0, expected.1);
     }
     fetch(route, &segments)?;
     log::warn!(

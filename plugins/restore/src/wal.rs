@@ -198,6 +198,24 @@ pub struct History {
     pub text: Vec<u8>,
 }
 
+/// How much is written for WAL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// The bytes of segments and history files.
+    pub bytes: u64,
+    /// The number of segments and history files, each with its status file.
+    pub files: u64,
+}
+
+impl Amount {
+    /// Adds the amount to numbers of bytes and files; `None` stays unknown.
+    #[must_use]
+    pub fn added_to(self, (bytes, files): (Option<u64>, Option<u64>)) -> (Option<u64>, Option<u64>) {
+        let sum = |one: Option<u64>, other| one.map(|one| one.saturating_add(other));
+        (sum(bytes, self.bytes), sum(files, self.files))
+    }
+}
+
 /// The route along which the WAL for a backup is chosen, and the current position on the route.
 #[derive(Debug)]
 pub struct Route<A> {
@@ -345,6 +363,29 @@ impl<A: Archive> Route<A> {
             self.next += 1;
         }
         Ok(segments)
+    }
+
+    /// Returns how much is written for `segments` and `histories`. Segments in the backup itself do not count.
+    pub fn amount_of(&self, segments: &[Segment], histories: &[History]) -> Amount {
+        let fetched = segments.iter().filter(|segment| segment.archived.is_some()).count() as u64;
+        let texts = histories.iter().map(|history| history.text.len() as u64).sum();
+        Amount {
+            bytes: fetched.saturating_mul(self.size.bytes()).saturating_add(texts),
+            files: 2 * (fetched + histories.len() as u64),
+        }
+    }
+
+    /// Returns how much WAL a plan for the backup `label` expects, and logs the number of segments. `has` returns whether a segment is in
+    /// the backup itself.
+    ///
+    /// # Errors
+    /// The errors of [`Route::next_segments`] and [`Route::histories`].
+    pub fn expected(mut self, label: &str, has: &dyn Fn(&str) -> bool) -> Result<Amount, Failure> {
+        let segments = self.next_segments(has)?;
+        let histories = self.histories()?;
+        let until = if self.follows_source { ", up to the newest that is archived" } else { "" };
+        log::info!("WAL segments that come with the backup {label}{until}: {}", segments.len());
+        Ok(self.amount_of(&segments, &histories))
     }
 
     /// Returns the history files of the timelines on the route.

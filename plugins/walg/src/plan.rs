@@ -180,14 +180,9 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
         return Err(Failure::failed(format!("the backup {name} was not read")));
     };
     let route = wal::route(place, newest, looked.system_identifier, options.wal, looked.segment_size)?;
-    if let Some(mut route) = route {
-        let segments = route.next_segments(&|_| false)?;
-        let histories = route.histories()?;
-        let history: usize = histories.iter().map(|history| history.text.len()).sum();
-        let wal = (segments.len() as u64).saturating_mul(route.size.bytes()).saturating_add(history as u64);
-        plan.bytes = plan.bytes.map(|bytes| bytes.saturating_add(wal));
-        let until = if route.follows_source() { ", up to the newest that is archived" } else { "" };
-        log::info!("WAL segments that come with the backup {name}{until}: {}", segments.len());
+    if let Some(route) = route {
+        let wal = route.expected(name.as_str(), &|_| false)?;
+        (plan.bytes, plan.files) = wal.added_to((plan.bytes, plan.files));
     }
     Ok(plan)
 }
