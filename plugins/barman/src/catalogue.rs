@@ -128,34 +128,15 @@ fn names_below(
     most: usize,
     add: &mut dyn FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    for (count, object) in place.at.bucket.objects(prefix).enumerate() {
-        cancelled()?;
-        let object = match object {
-            Err(Error::NotFound(_)) if count == 0 => return Ok(()),
-            Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, prefix, &what)),
-            object => object?,
-        };
-        if count == most {
-            return Err(Failure::failed(format!(
-                "{} holds more than {most} objects: name a backup by its ID with the option `backup`",
-                place.shown(prefix)
-            )));
-        }
-        let name = object.key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/'));
-        if let Some(name) = name.and_then(|name| name.split('/').next()) {
-            add(name)?;
-        }
-    }
+    let too_many = || {
+        place.failed(
+            prefix,
+            format!("holds more than {most} objects: name a backup by its ID with the option `backup`"),
+        )
+    };
+    place
+        .each_in(prefix, most, &too_many, &mut |path, _| path.split('/').next().map_or(Ok(()), &mut *add))?;
     Ok(())
-}
-
-/// Returns the failure for a store, such as a web server, that cannot list its objects.
-pub(crate) fn cannot_list(place: &Place, prefix: &str, what: &str) -> Failure {
-    Failure::failed(format!(
-        "{} cannot be listed, so that its backups and WAL cannot be found: {what}; use a store that lists its objects, or a \
-         directory",
-        place.shown(prefix)
-    ))
 }
 
 #[cfg(test)]

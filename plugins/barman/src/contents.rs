@@ -1,11 +1,10 @@
 //! Finds out how a backup is stored: as a plain tree or as archives of a Barman server, or as archives of barman-cloud.
 
 use postgres_formats::names::{BACKUP_MANIFEST, PG_VERSION};
+use understudy::Failure;
 use understudy::store::Object;
-use understudy::{Error, Failure, cancelled};
 
 use crate::archive::Archives;
-use crate::catalogue::cannot_list;
 use crate::info::Backup;
 use crate::names::{ArchiveName, ENCRYPTED};
 use crate::place::Place;
@@ -46,26 +45,18 @@ pub(crate) fn find(place: &Place, backup: &Backup) -> Result<Contents, Failure> 
     if place.at.bucket.find(&format!("{data}/{PG_VERSION}"))?.is_some() {
         return Ok(Contents::Tree { manifest: manifest()? });
     }
-    let (mut server, mut cloud, mut count) = (Archives::default(), Archives::default(), 0);
-    for object in place.at.bucket.objects(&folder) {
-        cancelled()?;
-        let object = match object {
-            Err(Error::NotFound(_)) if count == 0 => break,
-            Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, &folder, &what)),
-            object => object?,
-        };
-        if count == MOST_OBJECTS {
-            return Err(place.failed(
-                &folder,
-                format!("has more than {MOST_OBJECTS} files and no data/{PG_VERSION}: it is not a backup of Barman"),
-            ));
-        }
-        count += 1;
-        let Some(name) = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')) else {
-            continue;
-        };
+    let (mut server, mut cloud) = (Archives::default(), Archives::default());
+    let too_many = || {
+        place.failed(
+            &folder,
+            format!(
+                "has more than {MOST_OBJECTS} files and no data/{PG_VERSION}: it is not a backup of Barman"
+            ),
+        )
+    };
+    place.each_in(&folder, MOST_OBJECTS, &too_many, &mut |name, object| {
         let in_data = name.strip_prefix("data/");
-        if in_data.unwrap_or(name).ends_with(ENCRYPTED) {
+        if in_data.unwrap_or(&name).ends_with(ENCRYPTED) {
             return Err(encrypted(place, &object.key, "gpg"));
         }
         if name.starts_with("pgdata/") {
@@ -76,10 +67,11 @@ pub(crate) fn find(place: &Place, backup: &Backup) -> Result<Contents, Failure> 
         }
         if let Some(archive) = in_data.and_then(ArchiveName::of_server) {
             server.add(place, archive, object)?;
-        } else if let Some(archive) = ArchiveName::of_cloud(name) {
+        } else if let Some(archive) = ArchiveName::of_cloud(&name) {
             cloud.add(place, archive, object)?;
         }
-    }
+        Ok(())
+    })?;
     match (server.is_empty(), cloud.is_empty()) {
         (false, false) => Err(place.failed(
             &folder,

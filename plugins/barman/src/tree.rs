@@ -10,15 +10,14 @@ use postgres_formats::names::{
     STANDBY_SIGNAL, TABLESPACE_MAP, TablespaceFolder, UNFINISHED_CONTROL_FILE, tablespace_oid,
 };
 use understudy::store::Object;
-use understudy::{AtPath, Error, Failure, cancelled};
+use understudy::{AtPath, Failure, cancelled};
 
-use crate::catalogue::cannot_list;
 use crate::info::Backup;
 use crate::names::{is_increment, is_increment_of_relation};
 use crate::place::Place;
 
 /// The largest permitted number of files in a tree.
-pub(crate) const MOST_FILES: u64 = 10_000_000;
+pub(crate) const MOST_FILES: usize = 10_000_000;
 
 /// Folders whose content Barman does not restore (`_copy_pgdata_and_tablespaces` in barman/recovery_executor.py).
 pub(crate) const EMPTIED: [&str; 4] = ["pg_wal/", "pg_xlog/", "log/", "pg_log/"];
@@ -130,7 +129,7 @@ pub(crate) fn walk(
 }
 
 fn walk_up_to(
-    most: u64,
+    most: usize,
     place: &Place,
     backup: &Backup,
     visit: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
@@ -139,18 +138,8 @@ fn walk_up_to(
     let mut bytes = 0_u64;
     let (mut missing, mut copied) = (BTreeSet::new(), BTreeSet::new());
     missing.extend(backup.tablespaces.iter().map(|tablespace| tablespace.oid));
-    for (count, object) in (0..).zip(place.at.bucket.objects(&folder)) {
-        cancelled()?;
-        let object = match object {
-            Err(Error::Invalid(what)) if count == 0 => return Err(cannot_list(place, &folder, &what)),
-            object => object?,
-        };
-        if count == most {
-            return Err(place.failed(&folder, format!("has more than {most} files")));
-        }
-        let Some(rest) = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')) else {
-            continue;
-        };
+    let too_many = || place.failed(&folder, format!("has more than {most} files"));
+    let count = place.each_in(&folder, most, &too_many, &mut |rest, object| {
         if let Some(below) = rest.strip_prefix("data/pg_tblspc/") {
             // `size` does not count what a link leads to. A copy that followed links has the files here as well.
             copied.extend(below.split('/').next().and_then(tablespace_oid));
@@ -161,10 +150,14 @@ fn walk_up_to(
         if let Some(oid) = rest.split('/').next().and_then(tablespace_oid) {
             missing.remove(&oid);
         }
-        let name = name_of(rest, backup).map_err(|why| place.failed(&object.key, why))?;
+        let name = name_of(&rest, backup).map_err(|why| place.failed(&object.key, why))?;
         if let Some(name) = name.filter(|name| !FIRST.contains(&name.as_str())) {
             visit(name, object)?;
         }
+        Ok(())
+    })?;
+    if count == 0 {
+        return Err(place.failed(&folder, format!("has no files: {REMOVED}")));
     }
     if let Some(least) = backup.least_bytes.filter(|least| bytes < *least) {
         return Err(place.failed(
@@ -252,7 +245,7 @@ struct Links<'a> {
     place: &'a Place,
     backup: &'a Backup,
     /// How many more entries may be looked at.
-    left: u64,
+    left: usize,
 }
 
 impl Links<'_> {

@@ -11,9 +11,8 @@ use postgres_formats::segment::{SegmentName, SegmentSize, history_name};
 use restore::wal::{Archive, Backup, Found, Needed, Route, Stored, Wal};
 use understudy::store::{Codec, Object, Range};
 use understudy::transfer::Job;
-use understudy::{AtPath, Error, Failure, cancelled};
+use understudy::{AtPath, Failure, cancelled};
 
-use crate::catalogue::cannot_list;
 use crate::chain::Link;
 use crate::names::{MAGIC_LENGTH, codec_of, is_encrypted, pipeline, split_codec};
 use crate::place::Place;
@@ -62,24 +61,13 @@ impl ServerArchive<'_> {
     fn list(&self, folder: &str) -> Result<BTreeMap<String, Vec<Object>>, Failure> {
         let (prefix, mut segments) =
             (self.place.key(&format!("wals/{folder}")), BTreeMap::<_, Vec<_>>::new());
-        for (count, object) in self.place.at.bucket.objects(&prefix).enumerate() {
-            cancelled()?;
-            let object = match object {
-                Err(Error::NotFound(_)) if count == 0 => break,
-                Err(Error::Invalid(what)) if count == 0 => {
-                    return Err(cannot_list(self.place, &prefix, &what));
-                }
-                object => object?,
-            };
-            if count == MOST_OBJECTS {
-                return Err(self.place.failed(&prefix, format!("holds more than {MOST_OBJECTS} objects")));
+        let too_many = || self.place.failed(&prefix, format!("holds more than {MOST_OBJECTS} objects"));
+        self.place.each_in(&prefix, MOST_OBJECTS, &too_many, &mut |name, object| {
+            if let Some(segment) = segment_of(&name) {
+                segments.entry(segment.to_owned()).or_default().push(object);
             }
-            let name = object.key.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/'));
-            if let Some(segment) = name.and_then(segment_of) {
-                let segment = segment.to_owned();
-                segments.entry(segment).or_default().push(object);
-            }
-        }
+            Ok(())
+        })?;
         if !segments.is_empty() {
             self.is_opened.set(true);
         }

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use postgres_formats::history;
 use postgres_formats::segment::{SegmentName, SegmentSize, history_name};
+use restore::listing::{Refused, each_in};
 use restore::wal::{Archive, Backup, Found, Needed, Route, Stored, Wal};
 use understudy::keys::Key;
 use understudy::store::Codec;
 use understudy::transfer::{Algorithm, Digest, Job};
-use understudy::{Error, Failure, cancelled};
+use understudy::{Error, Failure};
 
 use crate::choice::Chosen;
 use crate::info::ArchiveInfo;
@@ -112,25 +113,17 @@ impl<'a> StanzaArchive<'a> {
     }
 
     fn list_one(&self, prefix: &str, segments: &mut BTreeMap<String, Found>) -> Result<(), Failure> {
-        for (count, object) in self.repository.bucket.objects(prefix).enumerate() {
-            cancelled()?;
-            let object = match object {
-                Err(Error::NotFound(_)) if count == 0 => break,
-                // A web server cannot be listed, and the names of segments end with checksums that are unknown.
-                Err(Error::Invalid(what)) if count == 0 => {
-                    let shown = self.repository.shown(prefix);
-                    return Err(Failure::failed(format!(
-                        "{shown} cannot be listed, so no WAL can be found: {what}; set `wal = \"none\"` to restore without"
-                    )));
-                }
-                object => object?,
-            };
-            if count == MOST_OBJECTS {
-                let shown = self.repository.shown(prefix);
-                return Err(Failure::failed(format!("{shown} holds more than {MOST_OBJECTS} objects")));
-            }
-            let name = object.key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/'));
-            let Some((name, codec, digest)) = name.and_then(parse) else { continue };
+        let shown = || self.repository.shown(prefix);
+        let refused = |why| match why {
+            // A web server cannot be listed, and the names of segments end with checksums that are unknown.
+            Refused::Unlistable(what) => Failure::failed(format!(
+                "{} cannot be listed, so no WAL can be found: {what}; set `wal = \"none\"` to restore without",
+                shown()
+            )),
+            Refused::TooMany(most) => Failure::failed(format!("{} holds more than {most} objects", shown())),
+        };
+        each_in(&self.repository.bucket, prefix, MOST_OBJECTS, &refused, &mut |name, object| {
+            let Some((name, codec, digest)) = parse(&name) else { return Ok(()) };
             let name = name.to_owned();
             let digest = Digest { algorithm: Algorithm::Sha1, value: digest.to_vec() };
             let archived = Stored { object: object.key, codec, digest: Some(digest) };
@@ -147,7 +140,8 @@ impl<'a> StanzaArchive<'a> {
                     }
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod folder;
+pub mod listing;
 pub mod manifest;
 pub mod missing;
 pub mod target;

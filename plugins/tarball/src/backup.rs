@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgdata::checksum::{Algorithm, Digesting, Summing};
 use postgres_formats::names::{BACKUP_MANIFEST, PG_WAL, tablespace_oid};
+use restore::listing::{Refused, each_in};
 use understudy::store::Object;
 use understudy::{Error, Failure, cancelled};
 
@@ -130,31 +131,21 @@ impl<E: Into<Failure>> From<E> for Listing {
 /// Lists the folders of `place` with their archives. The place itself has the empty name.
 fn list(place: &Place, search: Search) -> Result<BTreeMap<String, Result<Folder, Failure>>, Listing> {
     let mut folders: BTreeMap<String, Result<Folder, Failure>> = BTreeMap::new();
-    for (count, object) in place.at.bucket.objects(&place.at.path).enumerate() {
-        cancelled()?;
-        let object = match object {
-            Ok(object) => object,
-            Err(Error::Invalid(_)) if count == 0 => return Err(Listing::Unsupported),
-            Err(Error::NotFound(_)) if count == 0 => return Ok(folders),
-            Err(error) => return Err(error.into()),
-        };
-        if count == MOST_OBJECTS {
+    let refused = |why| match why {
+        Refused::Unlistable(_) => Listing::Unsupported,
+        Refused::TooMany(most) => {
             let advice = search.advice();
-            return Err(
-                Failure::failed(format!("{place} holds more than {MOST_OBJECTS} objects: {advice}")).into()
-            );
+            Listing::Failed(Failure::failed(format!("{place} holds more than {most} objects: {advice}")))
         }
-        let own = match place.at.path.as_str() {
-            "" => Some(object.key.as_str()),
-            folder => object.key.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')),
-        };
-        let (folder, name) = match own.map(|own| own.split_once('/').unwrap_or(("", own))) {
-            Some(found) if !found.1.contains('/') => found,
-            // The object is outside the folder, or deeper than the objects of a backup.
-            _ => continue,
-        };
+    };
+    each_in(&place.at.bucket, &place.at.path, MOST_OBJECTS, &refused, &mut |path, object| {
+        let (folder, name) = path.split_once('/').unwrap_or(("", &path));
+        // An object that is deeper than those of a backup.
+        if name.contains('/') {
+            return Ok(());
+        }
         if !folder.is_empty() && place.is_named {
-            continue;
+            return Ok(());
         }
         let (folder, name) = (folder.to_owned(), name.to_owned());
         let found = folders.entry(folder).or_insert_with(|| Ok(Folder::default()));
@@ -163,7 +154,8 @@ fn list(place: &Place, search: Search) -> Result<BTreeMap<String, Result<Folder,
         {
             *found = Err(failure);
         }
-    }
+        Ok(())
+    })?;
     Ok(folders)
 }
 
@@ -292,21 +284,18 @@ impl Backup {
         let folder = place.key(&self.folder, "");
         let own: BTreeSet<&str> = self.objects().map(|object| object.key.as_str()).collect();
         let mut listed = BTreeMap::new();
-        for (count, object) in place.at.bucket.objects(&folder).enumerate() {
-            cancelled()?;
-            let object = match object {
-                Err(Error::NotFound(_)) if count == 0 => break,
-                object => object?,
-            };
-            if count == MOST_OBJECTS {
-                return Err(Failure::failed(format!(
-                    "{place} now holds more than {MOST_OBJECTS} objects: keep other objects out of this place"
-                )));
-            }
+        let refused = |why| match why {
+            Refused::Unlistable(what) => Error::Invalid(what).into(),
+            Refused::TooMany(most) => Failure::failed(format!(
+                "{place} now holds more than {most} objects: keep other objects out of this place"
+            )),
+        };
+        each_in(&place.at.bucket, &folder, MOST_OBJECTS, &refused, &mut |_, object| {
             if own.contains(object.key.as_str()) {
                 listed.insert(object.key.clone(), object);
             }
-        }
+            Ok(())
+        })?;
         Ok(listed)
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use understudy::store::{Codec, Object};
-use understudy::{Error, Failure, cancelled, log};
+use understudy::{Failure, log};
 
 use crate::codec::{UNREAD, of_ending};
 use crate::files::MOST_ARCHIVES;
@@ -78,32 +78,19 @@ impl Archives {
     pub(crate) fn list(place: &Place, backup: &Backup) -> Result<Self, Failure> {
         let folder = place.backups(&format!("{}/tar_partitions", backup.name));
         let (mut control, mut label, mut parts, mut stored) = (None, None, Vec::new(), 0_u64);
-        for (count, object) in place.at.bucket.objects(&folder).enumerate() {
-            cancelled()?;
-            let object = match object {
-                Err(Error::NotFound(_)) if count == 0 => break,
-                Err(Error::Invalid(what)) if count == 0 => {
-                    let shown = place.shown(&folder);
-                    return Err(Failure::failed(format!(
-                        "{shown} cannot be listed: {what}; name a store that can be listed"
-                    )));
-                }
-                object => object?,
-            };
-            if count == MOST_ARCHIVES {
-                let shown = place.shown(&folder);
-                return Err(Failure::failed(format!("{shown} holds more than {MOST_ARCHIVES} archives")));
-            }
+        let too_many = || {
+            let shown = place.shown(&folder);
+            Failure::failed(format!("{shown} holds more than {MOST_ARCHIVES} archives"))
+        };
+        place.each_in(&folder, MOST_ARCHIVES, &too_many, &mut |name, object| {
             let shown = place.shown(&object.key);
-            let name = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/'));
-            let Some(name) = name.map(str::to_owned) else { continue };
             let (content, codec) = parse(&name).map_err(|what| Failure::failed(format!("{shown} {what}")))?;
             stored = stored.saturating_add(object.size);
             let archive = Archive { name, object, codec };
             let one = match content {
                 Content::Part => {
                     parts.push(archive);
-                    continue;
+                    return Ok(());
                 }
                 Content::Control => &mut control,
                 Content::Label => &mut label,
@@ -114,7 +101,8 @@ impl Archives {
                     other.name
                 )));
             }
-        }
+            Ok(())
+        })?;
         let Some(control) = control else {
             return Err(backup.failed(format!(
                 "is of a backup without pg_control.tar in {}: the backup is from WAL-E, or was removed in part",

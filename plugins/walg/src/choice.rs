@@ -2,7 +2,7 @@
 
 use postgres_formats::Lsn;
 use restore::target::Until;
-use understudy::{Error, Failure, cancelled, log};
+use understudy::{Failure, cancelled, log};
 
 use crate::metadata::{Found, Metadata};
 use crate::name::BackupName;
@@ -143,30 +143,19 @@ struct Finished {
 fn finished(place: &Place) -> Result<Vec<Finished>, Failure> {
     let folder = place.backups("");
     let mut found = Vec::new();
-    for (count, object) in place.at.bucket.objects(&folder).enumerate() {
-        cancelled()?;
-        let object = match object {
-            Err(Error::NotFound(_)) if count == 0 => break,
-            Err(Error::Invalid(what)) if count == 0 => {
-                return Err(Failure::failed(format!(
-                    "{place} cannot be listed: {what}; name a store that can be listed"
-                )));
-            }
-            object => object?,
-        };
-        if count == MOST_OBJECTS {
-            return Err(Failure::failed(format!(
-                "{place} holds more than {MOST_OBJECTS} objects: name the backup with the option `backup`"
-            )));
-        }
-        let name = object.key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/'));
-        let Some(name) = name.and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+    let too_many = || {
+        Failure::failed(format!(
+            "{place} holds more than {MOST_OBJECTS} objects: name the backup with the option `backup`"
+        ))
+    };
+    place.each_in(&folder, MOST_OBJECTS, &too_many, &mut |path, object| {
+        let Some(name) = path.strip_suffix(SUFFIX) else { return Ok(()) };
         if name.contains('/') {
-            continue;
+            return Ok(());
         }
         let Some(name) = BackupName::parse(name) else {
             log::warn!("skipped {}: it does not have the name of a backup", place.shown(&object.key));
-            continue;
+            return Ok(());
         };
         if found.len() == MOST_BACKUPS {
             return Err(Failure::failed(format!(
@@ -174,7 +163,8 @@ fn finished(place: &Place) -> Result<Vec<Finished>, Failure> {
             )));
         }
         found.push(Finished { name, written: object.modified });
-    }
+        Ok(())
+    })?;
     if found.is_empty() {
         return Err(Failure::not_applicable(format!(
             "there is no finished backup in {place}: none of its objects is named base_*{SUFFIX}"

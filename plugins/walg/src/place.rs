@@ -3,8 +3,9 @@
 use std::fmt;
 
 use restore::folder::{self, Folder, below};
+use restore::listing::{Refused, each_in};
 use understudy::keys::Key;
-use understudy::store::{CipherFormat, Codec, Pipeline};
+use understudy::store::{CipherFormat, Codec, Object, Pipeline};
 use understudy::{Failure, Request};
 
 /// The folder of the backups, and of the write-ahead log (`BaseBackupPath` and `WalPath` in WAL-G's utility/utility.go).
@@ -64,6 +65,28 @@ impl Place {
     /// Returns whether archives and WAL are decrypted.
     pub(crate) fn is_encrypted(&self) -> bool {
         self.cipher.is_some()
+    }
+
+    /// Calls `each` with every object in `folder`, and with its path below the folder. `too_many` makes the failure for more than `most`
+    /// objects.
+    ///
+    /// # Errors
+    /// Fails if the store cannot list its objects, as a web server; the errors of [`each_in`].
+    pub(crate) fn each_in(
+        &self,
+        folder: &str,
+        most: usize,
+        too_many: &dyn Fn() -> Failure,
+        each: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let refused = |why| match why {
+            Refused::Unlistable(what) => Failure::failed(format!(
+                "{} cannot be listed: {what}; name a store that can be listed",
+                self.shown(folder)
+            )),
+            Refused::TooMany(_) => too_many(),
+        };
+        each_in(&self.at.bucket, folder, most, &refused, each).map(drop)
     }
 
     /// Names the object `key` in a message.
