@@ -12,8 +12,15 @@ use crate::sentinel::{Backup, Parent};
 /// The longest permitted chain. WAL-G makes a full backup after WALG_DELTA_MAX_STEPS delta backups.
 pub(crate) const MOST_BACKUPS: usize = 1000;
 
-/// Reads the sentinels of the backup `name` and of every backup that it depends on, newest first, each with the archives that its sentinel
-/// names. Passes the list of the files of the backup `name` to `listed`, if the sentinel has it.
+/// A backup, and the archives that its sentinel names.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) backup: Backup,
+    pub(crate) archives: BTreeSet<String>,
+}
+
+/// Reads the sentinel of the backup `name`, and those of every backup that it depends on, newest first. Passes the list of the files of the
+/// backup `name` to `listed`, if the sentinel has it.
 ///
 /// # Errors
 /// Fails if a backup is missing, or does not belong to the chain.
@@ -21,22 +28,22 @@ pub(crate) fn load(
     place: &Place,
     name: &BackupName,
     listed: &mut Listed<'_>,
-) -> Result<Vec<(Backup, BTreeSet<String>)>, Failure> {
+) -> Result<(Loaded, Vec<Loaded>), Failure> {
     let Some(newest) = Backup::load(place, name, listed)? else {
         return Err(missing(place, name)?);
     };
-    let mut chain = vec![(newest, listed.archives.clone())];
+    let newest = Loaded { backup: newest, archives: listed.archives.clone() };
+    let mut older: Vec<Loaded> = Vec::new();
     let mut known = BTreeSet::from([name.clone()]);
-    while let Some((child, _)) = chain.last()
-        && let Some(parent) = &child.sentinel.parent
-    {
+    loop {
+        let child = &older.last().unwrap_or(&newest).backup;
+        let Some(parent) = &child.sentinel.parent else { return Ok((newest, older)) };
         cancelled()?;
         if !known.insert(parent.name.clone()) {
             return Err(child.failed(format!("names {}, which depends on it itself", parent.name)));
         }
-        if chain.len() == MOST_BACKUPS {
-            let first = chain.first().map_or(name, |(newest, _)| &newest.name);
-            return Err(Failure::failed(format!("{first} depends on more than {MOST_BACKUPS} backups")));
+        if older.len() + 1 == MOST_BACKUPS {
+            return Err(Failure::failed(format!("{name} depends on more than {MOST_BACKUPS} backups")));
         }
         let mut ignored = |_: String| Ok(());
         let mut listed = Listed::new(&mut ignored);
@@ -48,9 +55,8 @@ pub(crate) fn load(
             )));
         };
         check(child, parent, &found)?;
-        chain.push((found, listed.archives));
+        older.push(Loaded { backup: found, archives: listed.archives });
     }
-    Ok(chain)
 }
 
 /// Returns the failure for a backup without a sentinel.

@@ -11,12 +11,12 @@ use restore::wal::{History, Segment};
 use understudy::transfer::{Chain, IncrementFormat, Job, Unless, Unpack};
 use understudy::{Datadir, Failure, Plan, cancelled, log, progress};
 
-use crate::archives::{Archive, Archives};
+use crate::archives::Archive;
 use crate::name::BackupName;
 use crate::options::Options;
 use crate::place::Place;
-use crate::plan::{Usable, usable};
-use crate::sentinel::{Backup, Sentinel};
+use crate::plan::{Link, Usable, usable};
+use crate::sentinel::Sentinel;
 use crate::wal::{self, WalRoute};
 
 /// Files in the archives that are not written. The component writes the first three, each from where it belongs: a data directory may have
@@ -52,10 +52,8 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
             "the backup {name} was replaced since the plan was made: run again"
         )));
     }
-    let Usable { chain: backups, looked, .. } = now;
-    let Some((newest, _)) = backups.first() else {
-        return Err(Failure::failed(format!("the backup {name} was not read")));
-    };
+    let looked = &now.looked;
+    let newest = &now.newest.backup;
     let mut route =
         wal::route(place, newest, looked.system_identifier, options.wal, looked.segment_size.clone())?;
     let (segments, histories) = match &mut route {
@@ -66,7 +64,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     progress::phase("restoring");
     datadir.write_version(newest.sentinel.major)?;
     datadir.write(BACKUP_LABEL, &mut &looked.label[..])?;
-    unpack_chain(place, &backups, &mut chain)?;
+    unpack_chain(place, &now, &mut chain)?;
     datadir.create_dir(STATUS_FOLDER)?;
     if let Some(route) = &mut route {
         progress::phase("write-ahead log");
@@ -88,17 +86,14 @@ fn is_unpacked(path: &str) -> bool {
 
 /// Unpacks the archives of a backup and of the backups that it depends on, newest first. The archives of a backup must have ended before
 /// those of an older one begin. A full backup is a chain of one.
-fn unpack_chain(place: &Place, backups: &[(Backup, Archives)], chain: &mut Chain) -> Result<(), Failure> {
+fn unpack_chain(place: &Place, usable: &Usable, chain: &mut Chain) -> Result<(), Failure> {
     let mut job = Job::new();
-    let newest = backups.first().map_or(u64::MAX, |(newest, _)| most_bytes(&newest.sentinel));
-    for (at, (backup, archives)) in backups.iter().enumerate() {
-        let most = match at {
-            0 => newest,
-            _ => {
-                chain.begin_older()?;
-                newest.max(most_bytes(&backup.sentinel))
-            }
-        };
+    let newest = most_bytes(&usable.newest.backup.sentinel);
+    for (at, Link { backup, archives }) in std::iter::once(&usable.newest).chain(&usable.older).enumerate() {
+        if at > 0 {
+            chain.begin_older()?;
+        }
+        let most = newest.max(most_bytes(&backup.sentinel));
         for archive in &archives.parts {
             unpack(place, archive, most, &mut job, chain)?;
         }

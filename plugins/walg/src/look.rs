@@ -13,6 +13,7 @@ use ustar::{Kind, Stream};
 use crate::archives::{Archive, Archives};
 use crate::codec::signature;
 use crate::place::Place;
+use crate::plan::Link;
 use crate::sentinel::Backup;
 
 /// How many bytes at the beginning of an archive show how it is encrypted.
@@ -31,11 +32,12 @@ pub(crate) struct Looked {
     pub(crate) segment_size: Result<SegmentSize, Failure>,
 }
 
-/// Reads both files of `backup`, and compares them with the sentinel.
+/// Reads both files of the backup of a link, and compares them with the sentinel.
 ///
 /// # Errors
 /// Fails if a file is missing, cannot be read, or belongs to another backup.
-pub(crate) fn at(place: &Place, backup: &Backup, archives: &Archives) -> Result<Looked, Failure> {
+pub(crate) fn at(place: &Place, link: &Link) -> Result<Looked, Failure> {
+    let Link { backup, archives } = link;
     let control = Tar { place, archive: &archives.control };
     let bytes = control.control_file()?;
     let refused = |error| control.failed(format!("has a {CONTROL_FILE} that {error}"));

@@ -8,7 +8,7 @@ use restore::wal::Archive as _;
 use understudy::{Failure, Plan, cancelled, log};
 
 use crate::archives::Archives;
-use crate::chain;
+use crate::chain::{self, Loaded};
 use crate::choice::choose;
 use crate::files::{self, Listed};
 use crate::look::{self, Looked};
@@ -18,11 +18,19 @@ use crate::place::Place;
 use crate::sentinel::Backup;
 use crate::wal::{self, WalFolder};
 
-/// A backup that can be restored, with the backups that it depends on.
+/// A backup with its archives.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) backup: Backup,
+    pub(crate) archives: Archives,
+}
+
+/// A backup that can be restored.
 #[derive(Debug)]
 pub(crate) struct Usable {
-    /// The backup, and the backups that it depends on, newest first.
-    pub(crate) chain: Vec<(Backup, Archives)>,
+    pub(crate) newest: Link,
+    /// The backups that it depends on, newest first.
+    pub(crate) older: Vec<Link>,
     pub(crate) looked: Looked,
     pub(crate) plan: Plan,
 }
@@ -38,35 +46,27 @@ pub(crate) fn usable(
     wanted: &mut dyn FnMut(String) -> Result<(), Failure>,
 ) -> Result<Usable, Failure> {
     let mut listed = Listed::new(wanted);
-    let backups = chain::load(place, name, &mut listed)?;
-    let mut chain = Vec::with_capacity(backups.len());
-    for (backup, of_sentinel) in backups {
+    let (newest, loaded) = chain::load(place, name, &mut listed)?;
+    let (archives, has_list) = archives(place, &newest.backup, newest.archives, &mut listed)?;
+    let newest = Link { backup: newest.backup, archives };
+    check_list(&newest.backup, has_list, &listed)?;
+    listed.warn(&newest.backup);
+    let mut older = Vec::with_capacity(loaded.len());
+    for Loaded { backup, archives: of_sentinel } in loaded {
         cancelled()?;
-        let archives = if chain.is_empty() {
-            let (archives, has_list) = archives(place, &backup, of_sentinel, &mut listed)?;
-            check_list(&backup, has_list, &listed)?;
-            listed.warn(&backup);
-            archives
-        } else {
-            // The host takes from older backups what the newest needs.
-            archives(place, &backup, of_sentinel, &mut Listed::new(&mut |_| Ok(())))?.0
-        };
-        chain.push((backup, archives));
+        // The host takes from older backups what the newest needs.
+        let (archives, _) = self::archives(place, &backup, of_sentinel, &mut Listed::new(&mut |_| Ok(())))?;
+        older.push(Link { backup, archives });
     }
-    let Some((newest, archives)) = chain.first() else {
-        return Err(Failure::failed(format!("the backup {name} was not read")));
-    };
-    let looked = look::at(place, newest, archives)?;
-    for (_, archives) in chain.iter().skip(1) {
-        look::check_cluster(place, archives, looked.system_identifier)?;
+    let looked = look::at(place, &newest)?;
+    for link in &older {
+        look::check_cluster(place, &link.archives, looked.system_identifier)?;
     }
-    for links in chain.windows(2) {
-        if let [(child, _), (parent, _)] = links {
-            check_timelines(place, child, parent, looked.system_identifier)?;
-        }
+    for (child, parent) in std::iter::once(&newest).chain(&older).zip(&older) {
+        check_timelines(place, &child.backup, &parent.backup, looked.system_identifier)?;
     }
-    let plan = describe(newest, &looked);
-    Ok(Usable { chain, looked, plan })
+    let plan = describe(&newest.backup, &looked);
+    Ok(Usable { newest, older, looked, plan })
 }
 
 /// Finds the archives of `backup`, without those that its list of files does not name. The list goes to `listed`; `of_sentinel` has the
@@ -171,15 +171,13 @@ fn describe(backup: &Backup, looked: &Looked) -> Plan {
 pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     let place = &options.place;
     let name = choose(place, &options.wanted)?;
-    let Usable { chain, looked, mut plan } = usable(place, &name, &mut |_| Ok(()))?;
-    let names: BTreeSet<&str> = chain.iter().skip(1).map(|(backup, _)| backup.name.as_str()).collect();
+    let Usable { newest, older, looked, mut plan } = usable(place, &name, &mut |_| Ok(()))?;
+    let names: BTreeSet<&str> = older.iter().map(|link| link.backup.name.as_str()).collect();
     if !names.is_empty() {
         log::info!("{name} is a delta backup and depends on {}", shown(&names));
     }
-    let Some((newest, _)) = chain.first() else {
-        return Err(Failure::failed(format!("the backup {name} was not read")));
-    };
-    let route = wal::route(place, newest, looked.system_identifier, options.wal, looked.segment_size)?;
+    let route =
+        wal::route(place, &newest.backup, looked.system_identifier, options.wal, looked.segment_size)?;
     if let Some(route) = route {
         let wal = route.expected(name.as_str(), &|_| false)?;
         (plan.bytes, plan.files) = wal.added_to((plan.bytes, plan.files));

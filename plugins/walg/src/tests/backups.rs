@@ -129,10 +129,9 @@ fn an_archive_that_the_list_does_not_name_is_not_unpacked() {
         let place = crate::options::Options::of(&scene.request())?.place;
         let name = crate::name::BackupName::parse(SECOND).unwrap();
         let usable = crate::plan::usable(&place, &name, &mut |_| Ok(()))?;
-        parts = usable
-            .chain
-            .iter()
-            .map(|(_, archives)| archives.parts.iter().map(|part| part.name.clone()).collect())
+        parts = std::iter::once(&usable.newest)
+            .chain(&usable.older)
+            .map(|link| link.archives.parts.iter().map(|part| part.name.clone()).collect())
             .collect();
         Ok::<_, Failure>(())
     });
