@@ -12,20 +12,21 @@ use crate::place::Place;
 /// How many backups that cannot be chosen are described in a failure.
 const NAMED: usize = 3;
 
-/// Reads the `backup.info` of the backup that the options choose. Its files are complete.
+/// Reads the `backup.info` of the backups that the options allow, at least one, the best first. By its status, each has all its files.
+/// Whether Barman deletes a backup is known only of the first.
 ///
 /// # Errors
 /// [`Failure::NotApplicable`] if the server has no backup; [`Failure::Failed`] if none can be chosen.
-pub(crate) fn choose(options: &Options) -> Result<(Entry, Backup), Failure> {
+pub(crate) fn choose(options: &Options) -> Result<Vec<(Entry, Backup)>, Failure> {
     let place = &options.place;
     match &options.wanted {
         Wanted::Id(id) => match catalogue::find(place, id)? {
-            Some(entry) => accepted(place, entry),
+            Some(entry) => Ok(vec![accepted(place, entry)?]),
             None => {
                 Err(Failure::failed(format!("there is no backup {id} in {place}: it has no backup.info")))
             }
         },
-        Wanted::Name(name) => named(place, name),
+        Wanted::Name(name) => Ok(vec![named(place, name)?]),
         Wanted::Newest(target) => newest(place, target),
     }
 }
@@ -113,7 +114,7 @@ fn named(place: &Place, name: &str) -> Result<(Entry, Backup), Failure> {
     }
 }
 
-fn newest(place: &Place, target: &Target) -> Result<(Entry, Backup), Failure> {
+fn newest(place: &Place, target: &Target) -> Result<Vec<(Entry, Backup)>, Failure> {
     let mut fitting = Vec::new();
     let mut others = Vec::new();
     let count = each(place, &mut |entry| {
@@ -141,16 +142,18 @@ fn newest(place: &Place, target: &Target) -> Result<(Entry, Backup), Failure> {
     let key = |backup: &Backup| (backup.timeline, backup.begin);
     fitting.sort_by(|(one, a), (other, b)| key(b).cmp(&key(a)).then_with(|| other.id.cmp(&one.id)));
     fitting = kept(place, fitting, &mut others)?;
-    let leading = fitting.iter().position(|(_, backup)| leads_to_the_source(backup)).unwrap_or(0);
-    for (entry, _) in &fitting[..leading] {
-        log::warn!(
-            "skipped the backup {}: it is of another cluster than the source, or on no timeline that leads to where the \
-             source is",
-            entry.id
-        );
+    if let Some(leading) = fitting.iter().position(|(_, backup)| leads_to_the_source(backup)) {
+        for (entry, _) in &fitting[..leading] {
+            log::warn!(
+                "skipped the backup {}: it is of another cluster than the source, or on no timeline that leads to where the \
+                 source is",
+                entry.id
+            );
+        }
+        fitting.retain(|(_, backup)| leads_to_the_source(backup));
     }
-    if leading < fitting.len() {
-        return Ok(fitting.swap_remove(leading));
+    if !fitting.is_empty() {
+        return Ok(fitting);
     }
     others.truncate(NAMED);
     let such = if others.is_empty() { String::new() } else { format!(" ({})", others.join("; ")) };

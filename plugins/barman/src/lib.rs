@@ -62,6 +62,10 @@ impl Method for Barman {
                 "the newest backup that ended at or before this LSN, such as 0/16B3748",
             ))
             .option(OptionSpec::integer("target-timeline").doc("the newest backup on this timeline"))
+            .option(OptionSpec::flag("older").default(false).doc(
+                "whether an older backup is restored if the plan finds that the newest that the other options leave cannot be \
+                 restored: files of it are missing, or it is of an unsupported kind",
+            ))
             .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
                 "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all archived \
                  up to the first gap, along the source's timelines",

@@ -18,6 +18,8 @@ const LONGEST_NAME: usize = 1024;
 pub(crate) struct Options {
     pub(crate) place: Place,
     pub(crate) wanted: Wanted,
+    /// Whether an older backup is restored if the newest matching backup cannot be restored.
+    pub(crate) takes_older: bool,
     pub(crate) wal: Wal,
 }
 
@@ -40,7 +42,13 @@ impl Options {
     pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
         let wanted = wanted(request)?;
         let wal = Wal::of(request.get::<String>("wal")?.as_deref())?;
-        Ok(Self { place: Place::of(request)?, wanted, wal })
+        let takes_older = request.flag("older")?;
+        if takes_older && !matches!(wanted, Wanted::Newest(_)) {
+            return Err(Failure::failed(
+                "the option `backup` names the one that is restored, and `older = true` would take another: set one of them",
+            ));
+        }
+        Ok(Self { place: Place::of(request)?, wanted, takes_older, wal })
     }
 }
 

@@ -5,7 +5,7 @@ use postgres_formats::backup_label;
 use postgres_formats::control_file::{self, Beginning, RelationFiles, wal_segment_size};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION};
 use postgres_formats::version::{self, major_version};
-use restore::wal::Amount;
+use restore::wal::{Amount, Counts};
 use understudy::{Error, Failure, Plan, log};
 
 use crate::catalogue::{self, Entry};
@@ -53,15 +53,56 @@ impl Usable {
 /// The error says why no backup can be restored.
 pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     let place = &options.place;
-    let usable = usable(options)?;
-    let counted = counted(place, &usable)?;
-    let Usable { newest, mut plan, .. } = usable;
+    let (Usable { newest, mut plan, .. }, counted) = first_usable(options)?;
     let wal = match wal::route(place, &newest, options.wal)? {
         None => Amount::default(),
         Some(route) => route.expected(&newest.backup.id, &|_| false)?,
     };
     (plan.bytes, plan.files) = wal.added_to(counted);
     Ok(plan)
+}
+
+/// How many older backups are tried.
+pub(crate) const MOST_OLDER: usize = 20;
+
+/// Finds the best backup that can be restored, and how many bytes and files will be written for it, without WAL. Tries backups after the best
+/// one only if the options allow older ones, and logs why it passes over a backup.
+fn first_usable(options: &Options) -> Result<(Usable, Counts), Failure> {
+    let place = &options.place;
+    let mut candidates = choose(options)?.into_iter();
+    let mut failures: Vec<String> = Vec::new();
+    let most = if options.takes_older { 1 + MOST_OLDER } else { 1 };
+    for (entry, backup) in candidates.by_ref().take(most) {
+        let id = &entry.id;
+        // The first is known to be kept.
+        let kept = if failures.is_empty() { Ok(()) } else { check_kept(place, id) };
+        let checked = kept.and_then(|()| usable_of(place, &entry, backup)).and_then(|usable| {
+            let counted = counted(place, &usable)?;
+            Ok((usable, counted))
+        });
+        match checked {
+            Ok(found) => {
+                for why in failures {
+                    log::warn!("skipped a newer backup: {why}");
+                }
+                return Ok(found);
+            }
+            Err(Failure::Failed(why)) => failures.push(why),
+            // An error that may pass is not a reason to use an older backup.
+            Err(failure) => return Err(failure),
+        }
+    }
+    let why = failures.join("; ");
+    Err(Failure::failed(match candidates.next() {
+        None => why,
+        Some((next, _)) if options.takes_older => format!(
+            "{why}; older backups from {} on were not tried, because {MOST_OLDER} are at most: choose one with `backup`",
+            next.id
+        ),
+        Some((next, _)) => {
+            format!("{why}; set `older = true` to try older backups automatically (the next is {})", next.id)
+        }
+    }))
 }
 
 /// Returns how many files are written for a tree with this number of files, without WAL.
@@ -71,7 +112,7 @@ pub(crate) fn written(of_tree: u64) -> u64 {
 
 /// Returns how many bytes and files will be written, without WAL. Reads the manifests, and lists the trees, of all backups. The bytes of a
 /// chain, and those of archives without a manifest, are estimated by the size of the cluster that Barman recorded.
-fn counted(place: &Place, usable: &Usable) -> Result<(Option<u64>, Option<u64>), Failure> {
+fn counted(place: &Place, usable: &Usable) -> Result<Counts, Failure> {
     let newest = &usable.newest;
     let cluster_size = newest.backup.cluster_size;
     for Older { link, contents } in &usable.older {
@@ -124,9 +165,15 @@ fn summary(place: &Place, link: &Link, contents: &Contents) -> Result<Option<Sum
 /// # Errors
 /// The error says why it cannot.
 pub(crate) fn usable(options: &Options) -> Result<Usable, Failure> {
-    let place = &options.place;
-    let (entry, backup) = choose(options)?;
-    let (newest, contents) = opened(place, &entry, backup)?;
+    let Some((entry, backup)) = choose(options)?.into_iter().next() else {
+        return Err(Failure::failed(format!("no backup in {} can be restored", options.place)));
+    };
+    usable_of(&options.place, &entry, backup)
+}
+
+/// Checks that the backup of `entry` can be restored.
+fn usable_of(place: &Place, entry: &Entry, backup: Backup) -> Result<Usable, Failure> {
+    let (newest, contents) = opened(place, entry, backup)?;
     let older = older(place, &newest, &contents)?;
     let backup = &newest.backup;
     let plan = Plan {

@@ -7,7 +7,7 @@ use understudy::store::Range;
 use understudy::transfer::{Algorithm, Digest, Fetch, Job, Unless};
 use understudy::{AtPath, Datadir, Failure, log, progress};
 
-use crate::wal::{Archive, History, Route, Segment};
+use crate::wal::{Archive, Counts, History, Route, Segment};
 
 /// The SHA-1 of an empty file.
 pub const SHA1_OF_EMPTY: [u8; 20] = [
@@ -116,7 +116,7 @@ pub fn restore_wal<A: Archive>(
     route: &mut Route<A>,
     mut segments: Vec<Segment>,
     has: &dyn Fn(&str) -> bool,
-    mut expected: (Option<u64>, Option<u64>),
+    mut expected: Counts,
     rounds: usize,
     fetch: &mut impl FnMut(&Route<A>, &[Segment]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {

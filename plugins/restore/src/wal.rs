@@ -198,6 +198,9 @@ pub struct History {
     pub text: Vec<u8>,
 }
 
+/// Numbers of bytes and of files, each `None` if it is unknown.
+pub type Counts = (Option<u64>, Option<u64>);
+
 /// How much is written for WAL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
@@ -208,9 +211,9 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// Adds the amount to numbers of bytes and files; `None` stays unknown.
+    /// Adds the amount to numbers that are known.
     #[must_use]
-    pub fn added_to(self, (bytes, files): (Option<u64>, Option<u64>)) -> (Option<u64>, Option<u64>) {
+    pub fn added_to(self, (bytes, files): Counts) -> Counts {
         let sum = |one: Option<u64>, other| one.map(|one| one.saturating_add(other));
         (sum(bytes, self.bytes), sum(files, self.files))
     }

@@ -8,6 +8,7 @@ use understudy::source::{Ancestor, Position};
 
 use super::scene::{Info, SYSTEM_IDENTIFIER, Scene};
 use crate::catalogue::MOST_BACKUPS;
+use crate::plan::MOST_OLDER;
 use crate::{Barman, Failure, Method, Request};
 
 const ONE: &str = "20261124T043406";
@@ -131,6 +132,66 @@ fn a_backup_info_that_cannot_be_read_is_skipped_and_refused_if_it_is_named() {
         refused.contains("meta/20261126T043406-backup.info") && refused.contains("`version`"),
         "{refused}"
     );
+}
+
+/// Removes the files of a backup, as an interrupted removal does, and leaves its `backup.info`.
+fn remove_files(scene: &Scene, id: &str) {
+    fs::remove_dir_all(scene.path(&format!("barman/main/base/{id}"))).unwrap();
+}
+
+#[test]
+fn a_newest_backup_without_files_is_named_and_passed_over_only_if_older_ones_may_be_taken() {
+    let scene = three();
+    remove_files(&scene, THREE);
+    for request in [scene.request(), scene.request_to_store()] {
+        let refused = scene.refusal_of(&request);
+        assert!(
+            refused.contains(&format!("base/{THREE} has neither"))
+                && refused.contains("`older = true`")
+                && refused.contains(TWO),
+            "{refused}"
+        );
+        let (id, record) = chosen(&scene, &request.with("older", true));
+        assert_eq!(id, TWO);
+        assert!(warns(&record, &format!("base/{THREE} has neither")), "{record:?}");
+    }
+    // A backup of which files are missing is passed over too, and one that Barman deletes.
+    scene.tree(&Info::new(THREE).at(0x0080_0028, 1).with("size=100000000"));
+    scene.put(&format!("meta/{TWO}-delete_this"), "delete");
+    let (id, record) = chosen(&scene, &scene.request().with("older", true));
+    assert_eq!(id, ONE);
+    assert!(warns(&record, "of at least") && warns(&record, "began to delete"), "{record:?}");
+    // The plan's backup is restored, and no other.
+    remove_files(&scene, THREE);
+    let (result, _) = scene.create_of(&scene.request().with("older", true));
+    assert_eq!(result, Ok(()));
+}
+
+#[test]
+fn if_no_older_backup_can_be_restored_each_is_named() {
+    let scene = three();
+    [ONE, TWO, THREE].iter().for_each(|id| remove_files(&scene, id));
+    let refused = scene.refusal_of(&scene.request().with("older", true));
+    assert!(
+        [ONE, TWO, THREE].iter().all(|id| refused.contains(&format!("base/{id} has neither"))),
+        "{refused}"
+    );
+    let refused = scene.refusal_of(&scene.request().with("older", true).with("backup", ONE));
+    assert!(refused.contains("`backup`") && refused.contains("`older = true`"), "{refused}");
+}
+
+#[test]
+fn the_number_of_older_backups_that_are_tried_is_bounded() {
+    let scene = three();
+    let ids: Vec<String> = (0..=MOST_OLDER).map(|number| format!("20261127T{number:06}")).collect();
+    for (number, id) in (0..).zip(&ids) {
+        scene.info(&Info::new(id.clone().leak()).at(0x0100_0028 + (number << 21), 1));
+    }
+    let request = scene.request().with("older", true);
+    let refused = scene.refusal_of(&request);
+    assert!(refused.contains(&format!("from {THREE} on were not tried")), "{refused}");
+    scene.remove(&format!("meta/{}-backup.info", ids[0]));
+    assert_eq!(chosen(&scene, &request).0, THREE);
 }
 
 #[test]
