@@ -46,10 +46,12 @@ const TOKENS: [&str; 9] =
 /// The minimum length in bytes of a word that counts as a token or a random key.
 const RANDOM: usize = 16;
 
-/// Returns whether `name`, which may be empty, marks `value` as a secret, or whether `value` itself holds a secret. A name that ends in
-/// `file` or `path` marks nothing. With [`Names::Doubtful`], a name does not mark a value that begins with a slash. With
-/// [`Names::Certain`], it marks such a value if there is no second slash, because random text can begin with a slash; and a name that ends
-/// in `key` marks a value that looks random.
+/// Returns whether `value` is a secret, because of `name`, which may be empty, or because of what it contains ([`holds_secret`]). A name
+/// that ends in `file` or `path` marks no value.
+///
+/// - [`Names::Certain`]: a certain name marks every value except a path, that is, a value that begins with a slash and has a second one.
+///   (Random text can begin with a slash.) A name whose last word is `key` also marks a value that looks random.
+/// - [`Names::Doubtful`]: a certain or doubtful name marks every value that does not begin with a slash.
 pub fn is_secret(name: &str, value: &str, names: Names) -> bool {
     let is_marked = match names {
         Names::Certain => {
@@ -170,8 +172,9 @@ fn is_blank_or_quote(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'' | '\\')
 }
 
-/// Returns the pairs `NAME=VALUE` and `NAME:VALUE` in a text whose names are those of secrets. Skips white space, quotation marks and
-/// backslashes around the separator. Each value extends to the end of the text.
+/// Finds `NAME=VALUE` and `NAME:VALUE` in a text, and returns the pairs whose name is that of a secret. Leaves out pairs whose value is
+/// empty, and paths after a `:` or, with [`Names::Doubtful`], after either separator. Skips white space, quotation marks and backslashes
+/// around the separator. Each value extends to the end of the text.
 pub(crate) fn pairs(text: &str, names: Names) -> impl Iterator<Item = (&str, &str)> {
     text.match_indices(['=', ':']).filter_map(move |(at, separator)| {
         let before = text[..at].trim_end_matches(is_blank_or_quote);

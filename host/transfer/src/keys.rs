@@ -11,7 +11,8 @@ use foundation::secret::Secret;
 /// A decryption key. Its `Debug` output does not show the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The name for messages: the name that the operator gave the key, or the text that it was derived from.
+    /// The name for messages: the name that the operator gave the key or, for a derived key, the place of its text, such as the value
+    /// `cipher-pass` in the section `cipher`.
     pub name: String,
     /// The pass phrase.
     pub secret: Secret,

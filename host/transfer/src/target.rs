@@ -44,7 +44,10 @@ const TABLESPACES: &str = "pg_tblspc";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedPath {
     /// A component of the path is `pg_control`; see [`crate::reserved`].
-    #[error("`{}` is a name that only the host gives, when it seals", reserved::CONTROL_FILE)]
+    #[error(
+        "only the host may give a file the name `{}`, when it has checked the whole replica",
+        reserved::CONTROL_FILE
+    )]
     ControlFile,
     /// The path lies in a tablespace that is not mapped.
     #[error("no directory is mapped for tablespace {0}")]

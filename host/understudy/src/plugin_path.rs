@@ -13,7 +13,8 @@ pub const VARIABLE: &str = "UNDERSTUDY_PLUGIN_PATH";
 /// The plugin path if neither the configuration nor the variable names one.
 pub const DEFAULT: [&str; 2] = ["/usr/local/lib/understudy/plugins", "/usr/lib/understudy/plugins"];
 
-/// Returns the plugin path that the variable names, as directories between colons; the default if the variable is not set or is empty.
+/// Returns the directories of the plugin path: those that the variable lists, separated by colons, or [`DEFAULT`] if the variable is not
+/// set or is empty.
 ///
 /// # Errors
 /// A problem if a directory is not absolute, or if its name has an invisible character.
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_included_is_among_the_names_and_where_was_looked() {
+    fn included_methods_are_among_the_names_and_among_the_places_that_are_shown() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("acme.wasm"), "").unwrap();
         let path = [directory.path().to_owned()];

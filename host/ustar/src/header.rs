@@ -27,8 +27,8 @@ pub(super) fn check(block: &Block) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Parses a header. With `is_of_wal_g`, the name may begin with `/`. The name of the directories `./` and `/` is empty. `extended` is the
-/// extended header before it.
+/// Parses a header. `extended` is the extended header that precedes the header. With `is_of_wal_g`, the name may begin with `/`. For the
+/// top directory (`.` or `./`, with `is_of_wal_g` also `/`), the returned name is empty.
 pub(super) fn parse(block: &Block, is_of_wal_g: bool, extended: Option<Extended>) -> Result<Member, Wrong> {
     check(block)?;
     let Extended { path, size: extended_size } = extended.unwrap_or_default();
@@ -73,8 +73,8 @@ pub(super) fn name_for_message(block: &Block) -> String {
     full_name(block).unwrap_or_else(|_| "(a name that is not UTF-8)".to_owned())
 }
 
-/// Returns the name without a leading `./` (PostgreSQL writes one for pg_wal/archive_status) and a trailing `/`, and whether the name had
-/// a trailing `/`. With `is_of_wal_g`, also without a leading `/`.
+/// Returns the name without a leading `./` and without a trailing `/`, and whether it had the trailing `/`. With `is_of_wal_g`, the
+/// returned name has no leading `/` either. PostgreSQL writes a leading `./` for pg_wal/archive_status.
 fn name(full: &str, is_of_wal_g: bool) -> Result<(String, bool), Wrong> {
     let name = match full.strip_prefix('/') {
         Some("") if is_of_wal_g => return Ok((String::new(), true)),
@@ -105,7 +105,7 @@ fn text(field: &[u8]) -> Result<&str, Wrong> {
     std::str::from_utf8(name).map_err(|_| {
         Wrong::Member(
             name.escape_ascii().to_string(),
-            "whose name is not UTF-8, as the names of a sandbox must be".to_owned(),
+            "whose name is not UTF-8: the sandbox allows only names in UTF-8".to_owned(),
         )
     })
 }

@@ -45,7 +45,7 @@ pub(crate) fn check_kept(place: &Place, id: &str) -> Result<(), Failure> {
 /// Returns the backup of `entry` if its files are complete.
 ///
 /// A backup of status WAITING_FOR_WALS is accepted if the operator names it, as Barman does (`STATUS_COPY_DONE` in barman/infofile.py): its
-/// files are complete, and the WAL that is missing may be archived meanwhile, or come from the source.
+/// files are complete, and the WAL that is missing may have been archived by now, or come from the source.
 fn accepted(place: &Place, entry: Entry) -> Result<(Entry, Backup), Failure> {
     match entry.record.status {
         Status::Done => {}

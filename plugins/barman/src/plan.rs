@@ -40,8 +40,8 @@ pub(crate) struct Older {
 }
 
 impl Usable {
-    /// Returns whether the tablespace with this OID is restored: the backup has it. An older backup may have others, which were dropped
-    /// meanwhile.
+    /// Returns whether the tablespace with this OID is restored: the backup has it. An older backup may have tablespaces that were dropped
+    /// before the newest backup was taken.
     pub(crate) fn restores(&self, oid: u32) -> bool {
         self.newest.backup.tablespaces.iter().any(|tablespace| tablespace.oid == oid)
     }
@@ -283,7 +283,7 @@ fn older(place: &Place, newest: &Link, contents: &Contents) -> Result<Vec<Older>
 }
 
 /// Checks that no two configuration files get the same name in `data.tar`: barman-cloud adds those outside the data directory under their
-/// last names (`backup_copy` of `CloudBackupUploader` in barman/cloud.py). Whether the data directory has a file of that name as well is
+/// base names (`backup_copy` of `CloudBackupUploader` in barman/cloud.py). Whether the data directory has a file of that name as well is
 /// known only when the archive is unpacked.
 fn check_outside(newest: &Link) -> Result<(), Failure> {
     let files = &newest.backup.outside;

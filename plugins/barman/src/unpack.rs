@@ -22,22 +22,24 @@ use crate::place::Place;
 use crate::plan::Usable;
 use crate::tree::{EMPTIED, FIRST, LEFT_OUT};
 
-/// How many bytes the archive of the data directory may contain in addition to the files that the manifest lists, such as settings.
+/// How many bytes of the archive of the data directory may be written in addition to the sizes in the manifest. Leaves room for files that
+/// the manifest does not list, such as settings.
 const SLACK: u64 = 64 << 20;
 
-/// Files in an archive that are read and not written: those that are written first, and those that a restore leaves out, as in a tree. WAL
-/// comes from the archive of the server (`PGDATA_EXCLUDE_LIST` in barman/postgres_plumbing.py; pg_basebackup runs with `--wal-method=none`).
+/// Returns the files in an archive of the data directory that the host reads past and does not write: those that the method has written
+/// itself before ([`FIRST`]), and those that a restore leaves out, as it does for a tree. WAL comes from the archive of the server
+/// (`PGDATA_EXCLUDE_LIST` in barman/postgres_plumbing.py; pg_basebackup runs with `--wal-method=none`).
 fn skipped() -> Vec<String> {
     let names = FIRST.iter().chain(LEFT_OUT.iter().filter(|name| !REFUSED.contains(name)));
     names.chain(&EMPTIED).map(|name| (*name).to_owned()).collect()
 }
 
-/// Names that an archive of the data directory must not contain: files that belong in the archive of a tablespace, and files of a running
-/// server.
+/// Names that an archive of the data directory must not contain: files that belong in the archive of a tablespace, files of a running
+/// server, and the name under which the host writes the control file.
 const REFUSED: [&str; 4] = ["pg_tblspc/", POSTMASTER_PID, POSTMASTER_OPTS, UNFINISHED_CONTROL_FILE];
 
-/// Returns the item for an archive of a backup. The host removes the `./` at the beginning of names, which those of barman-cloud have
-/// (`upload_directory` in barman/cloud.py), before it compares them with `skip` and `refuse`. `limit` is how many bytes of it may be written.
+/// Returns the item for an archive of a backup, of which at most `limit` bytes may be written. In the archives of barman-cloud, names begin
+/// with `./` (`upload_directory` in barman/cloud.py); the host removes this before it compares a name with `skip` and `refuse`.
 fn item(holds: Holds, archive: &ArchiveObject, origin: u32, limit: u64) -> Unpack {
     let (path, skip, refuse) = match holds {
         Holds::Data => (String::new(), skipped(), REFUSED.map(str::to_owned).to_vec()),
@@ -46,8 +48,8 @@ fn item(holds: Holds, archive: &ArchiveObject, origin: u32, limit: u64) -> Unpac
     Unpack { origin, object: archive.object.key.clone(), path, limit, skip, refuse }
 }
 
-/// Adds the archives of a backup to the job; with `chain`, as those of its current link. Leaves out the tablespaces of a link that the newest
-/// backup does not have, because they were dropped meanwhile. Returns the manifest, if there is one.
+/// Adds to the job the archives of a backup. With `chain`, the backup is the current link of the chain, and tablespaces that the newest backup
+/// does not have are left out, because they were dropped after this backup. Returns the manifest, if there is one.
 ///
 /// # Errors
 /// The error of the host; the errors of [`manifest::archived`].
@@ -121,7 +123,7 @@ pub(crate) fn check_restored(usable: &Usable, place: &Place, datadir: &Datadir) 
         ));
     }
     let has_manifest = match &usable.contents {
-        // What belongs into a tree was checked by its names.
+        // The names in a tree were checked when the tree was listed.
         Contents::Tree { .. } => return Ok(()),
         Contents::Server { manifest, .. } => manifest.is_some(),
         Contents::Cloud(_) => false,

@@ -106,9 +106,9 @@ impl WalFiles {
 /// How many times the archive is listed again for segments that were archived during the restore.
 pub const ROUNDS: usize = 100;
 
-/// Restores `segments` with `fetch`, which adds segments to a job and waits for the job. If the route follows the source, also restores the
-/// segments that were archived meanwhile, at most `rounds` times. `has` returns whether a segment is in the backup itself. `expected` are
-/// the numbers of bytes and files that were reported as expected so far.
+/// Restores `segments` with `fetch`, which adds segments to a job and waits for the job. If the route follows the source, then restores the
+/// segments that were archived since, up to `rounds` times. `has` returns whether a segment is in the backup itself. `expected` are the
+/// numbers of bytes and files that were reported as expected so far.
 ///
 /// # Errors
 /// The errors of `fetch` and of [`Route::next_segments`].
@@ -130,7 +130,7 @@ pub fn restore_wal<A: Archive>(
         if segments.is_empty() {
             return Ok(());
         }
-        log::info!("WAL segments that were archived meanwhile: {}", segments.len());
+        log::info!("WAL segments that were archived during the restore: {}", segments.len());
         expected = route.amount_of(&segments, &[]).added_to(expected);
         progress::expect(expected.0, expected.1);
     }

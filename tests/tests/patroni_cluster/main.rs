@@ -112,7 +112,7 @@ fn configure_as_in_the_example(member: &Member<'_>) {
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn patroni_gets_its_replicas_from_a_backup_or_without_a_backup_from_the_leader() {
+fn patroni_gets_its_replicas_from_a_backup_and_if_there_is_none_from_the_leader() {
     let cluster = PatroniCluster::start("patroni").unwrap();
     let first = leader(&cluster);
 
@@ -146,7 +146,7 @@ fn patroni_gets_its_replicas_from_a_backup_or_without_a_backup_from_the_leader()
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_creation_that_patroni_interrupts_leaves_nothing_that_runs_or_starts() {
+fn a_run_that_patroni_interrupts_leaves_no_process_and_no_directory_from_which_postgresql_starts() {
     let cluster = PatroniCluster::start("patroni-interrupts").unwrap();
     let first = leader(&cluster);
     let mut second = cluster.member("second").unwrap();

@@ -39,8 +39,8 @@ impl FilesView<'_> {
         path.filter(|path| path.len() < PATH_MAX).ok_or(ErrorCode::NameTooLong.into())
     }
 
-    /// Checks that `name` may be looked up. With the root's descriptor, every name is denied, except that a name in a given directory that
-    /// does not exist is not found.
+    /// Checks that `name` may be looked up. If `fd` is the root's descriptor, denies every name. Only for a name in a directory that was
+    /// given to the run and does not exist, fails with `NoEntry` and reports no denial.
     fn may_look(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         match self.opened(fd)?.access {
@@ -82,7 +82,7 @@ impl FilesView<'_> {
         let path = self.may_make(fd, name)?;
         if reserved::is_global(final_name(name).as_bytes()) {
             let what = format!(
-                "{path} (create a directory of this name: renaming or linking one to it is not allowed)"
+                "{path} (create a directory of this name and fill it: nothing may be renamed or linked to the name `global`)"
             );
             self.deny(&Datadir, what);
             return Err(ErrorCode::NotPermitted.into());
@@ -104,7 +104,7 @@ impl FilesView<'_> {
     }
 
     /// Reports a denial if WASI's implementation returned `NotPermitted`, as it does for a name that leads out of the opened directory.
-    /// Also records that the disk is full.
+    /// If WASI's implementation returned `InsufficientSpace`, records that the disk is full.
     fn noted<T>(&self, path: &GuestPath, result: FsResult<T>) -> FsResult<T> {
         self.note(path, &result, |view| view.deny_read(path));
         result
@@ -302,8 +302,8 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn create_directory_at(&mut self, fd: Fd, name: String) -> FsResult<()> {
-        // Programs often create directories that exist already. In a writable directory, and for a given directory or a parent of one, such
-        // a call is neither denied nor charged.
+        // Programs often create directories that exist already. Such a call is neither denied nor charged in two cases: the parent
+        // directory is writable, or the directory was given to the run or is a parent of one that was.
         let root = self.opened(&fd)?.access == Access::Nothing;
         if root && self.files.leads_to_a_place(&self.path(&fd, &name)?) {
             return Err(ErrorCode::Exist.into());
@@ -472,7 +472,7 @@ impl HostDescriptor for FilesView<'_> {
 
 impl FilesView<'_> {
     /// Checks that the directory `name` may be opened. Denies directories below the root that were not given to the run, including the
-    /// parents of a given directory. The denial names the directory that would have to be granted.
+    /// parents of directories that were. The denial names the directory that would have to be granted.
     fn may_list(&self, fd: &Fd, name: &str) -> FsResult<GuestPath> {
         let path = self.path(fd, name)?;
         if self.opened(fd)?.access == Access::Nothing && !self.files.is_in_a_missing_place(&path) {

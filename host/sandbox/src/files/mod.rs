@@ -101,7 +101,8 @@ struct Opened {
     _charge: Option<Charge>,
 }
 
-/// How many bytes the host may hold if [`Files::within`] sets no bounds. `describe` sets none, because it can open nothing.
+/// How many bytes of memory the host may use for a run for which [`Files::within`] is not called. Only `describe` does not call it, because
+/// a component can open nothing there.
 const HELD_BYTES: u64 = 16 << 20;
 
 /// The reason that the host cannot give a directory to a run.
@@ -184,22 +185,23 @@ impl Files {
         Self { bounds, ..self }
     }
 
-    /// Returns the given directories that do not exist.
+    /// Returns the directories that were given to the run and do not exist.
     pub(crate) fn missing(&self) -> impl Iterator<Item = &GuestPath> {
         self.preopens.iter().filter(|preopen| preopen.directory.is_none()).map(|preopen| &preopen.guest)
     }
 
-    /// Returns whether `path` is a given directory or a parent of one. The component may know that such a directory exists.
+    /// Returns whether `path` is an existing directory that was given to the run, or a parent of one. The component may learn that `path`
+    /// exists.
     fn leads_to_a_place(&self, path: &GuestPath) -> bool {
         self.preopens.iter().any(|preopen| preopen.directory.is_some() && preopen.guest.is_below(path))
     }
 
-    /// Returns whether `path` is in a given directory that does not exist.
+    /// Returns whether `path` is in a directory that was given to the run and does not exist.
     fn is_in_a_missing_place(&self, path: &GuestPath) -> bool {
         self.missing().any(|place| path.is_below(place))
     }
 
-    /// Returns whether `path`, compared as text, is in a given directory.
+    /// Returns whether `path`, compared as text, is in a directory that was given to the run.
     fn is_in_a_place(&self, path: &GuestPath) -> bool {
         self.preopens.iter().any(|preopen| path.is_below(&preopen.guest))
     }

@@ -34,7 +34,7 @@ pub(crate) struct Quota {
 struct Used {
     bytes: u64,
     files: u64,
-    /// Bytes allowed since the free space was last checked, by file system.
+    /// For each file system, by device number: the bytes allowed since its free space was last checked.
     unchecked: HashMap<u64, u64>,
     full: Option<String>,
 }

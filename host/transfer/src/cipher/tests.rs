@@ -88,7 +88,7 @@ fn the_wrong_key_is_reported_by_name_only() {
 }
 
 #[test]
-fn data_truncated_within_or_before_a_block_are_reported() {
+fn data_truncated_within_a_block_or_before_the_first_block_are_reported() {
     let stored = openssl("sha1", &sample(100));
     for length in (0..stored.len()).filter(|length| length % 16 != 0 || *length < 32) {
         let error = decrypted(&stored[..length], PASS, CipherFormat::OpensslSha1).unwrap_err();

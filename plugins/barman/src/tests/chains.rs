@@ -47,7 +47,7 @@ fn child() -> Info {
         .with("version=170004")
 }
 
-/// The `backup.info` of its parent, with a minor upgrade after it, and a tablespace that was dropped meanwhile.
+/// The `backup.info` of its parent. Between the two backups, the server had a minor upgrade, and a tablespace was dropped.
 fn parent() -> Info {
     Info::new(PARENT)
         .at(PARENT_BEGIN, 1)
@@ -161,7 +161,7 @@ fn the_items_of_a_tree_have_the_names_sizes_and_digests_of_the_stored_files() {
             paths
         };
         assert_eq!(paths(&own), OWN[2..]);
-        // The tablespace that was dropped meanwhile has no files to restore.
+        // The tablespace that was dropped between the two backups has no files to restore.
         assert_eq!(paths(&of_parent), OF_PARENT[2..6]);
         for item in own.iter().chain(&of_parent) {
             let stored = fs::read(scene.path("barman").join(&item.object)).unwrap();

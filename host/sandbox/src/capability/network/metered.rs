@@ -222,12 +222,12 @@ impl OutputStream for MeteredStream<DynOutputStream> {
         self.checked(permitted)
     }
 
-    /// WASI waits here for the bytes that the component has written already. A server that does not read them ends the wait after the
-    /// silence that any other wait may have.
+    /// Waits until the bytes that the component has already written are sent. If the server does not read them, stops waiting after `idle`,
+    /// as every other wait does.
     async fn cancel(&mut self) {
         if let Some(mut stream) = self.stream.take() {
             self.shared.wait(stream.cancel()).await;
-            // The component gets no answer to this. The record of the call gets one.
+            // The component gets no result of `cancel`, so the error is dropped. `silence` has put `timeout` into the record of the call.
             drop(self.shared.silence());
         }
     }
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_stays_silent_fails_and_is_closed_then() {
+    async fn a_socket_that_stays_silent_fails_and_is_then_closed() {
         let shared = Shared::new(meter(100), SOON);
         let mut input = MeteredStream::new(Box::new(Silent) as DynInputStream, shared.clone());
         assert!(input.read(10).unwrap().is_empty(), "nobody has waited yet");
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropping_a_socket_whose_bytes_nobody_reads_ends_with_the_silence() {
+    async fn dropping_a_socket_whose_bytes_nobody_reads_waits_no_longer_than_the_idle_time() {
         let (events, mut told) = unbounded_channel();
         let calls = Calls::new(Step::Create, Redactor::new(), &Arc::default());
         let reporter = Reporter::new("m", events).recording(calls);
@@ -384,14 +384,14 @@ mod tests {
         short_wait(&mut input).await;
         output.write(Bytes::from_static(b"x")).unwrap();
         short_wait(&mut input).await;
-        assert!(input.read(10).unwrap().is_empty(), "a byte went in between");
+        assert!(input.read(10).unwrap().is_empty(), "a byte was written between the two waits");
         short_wait(&mut input).await;
         short_wait(&mut input).await;
         assert!(is_silence(input.read(10)));
     }
 
     #[tokio::test]
-    async fn a_socket_beyond_its_bytes_fails_and_is_closed_then() {
+    async fn a_socket_that_exceeds_its_byte_limit_fails_and_is_then_closed() {
         let mut output =
             MeteredStream::new(Box::new(Silent) as DynOutputStream, Shared::new(meter(10), SOON));
         output.write(Bytes::from_static(&[0; 10])).unwrap();

@@ -62,7 +62,7 @@ fn a_file_that_differs_from_the_listing_fails_with_the_names_of_archive_and_file
 }
 
 #[test]
-fn a_file_that_failed_its_check_is_missing_and_removed() {
+fn a_file_that_failed_its_check_counts_as_missing_and_is_removed() {
     let scene = Scene::new();
     scene.object("a.tar", &archive(&[file("base/1", b"wrong")]));
     let listing = listing(vec![listed("base/1", b"right")]);

@@ -16,7 +16,7 @@ pub(super) fn wrong(kind: &StoreKind, url: &str) -> Option<String> {
         let what = if url.contains('@') {
             "contains a user or a password, which must not be in the URL (write an `@` after a port as `%40`)"
         } else {
-            "has a `:` without a port after it, or after the name of a bucket (the server of a bucket is set as `endpoint`)"
+            "has a `:` after which no port follows, or a `:` after the name of a bucket (set the server of a bucket as `endpoint`)"
         };
         return Some(format!("{what}: {}", kind.form()));
     }
@@ -61,8 +61,8 @@ fn parts(url: &str) -> (&str, &str, &str) {
     (scheme, authority, path)
 }
 
-/// Returns whether an authority is a bucket, or a host with or without a port. If a URL has a password with a `/` in it, the
-/// authority is `USER:PASS`: so text after a `:` that is not a number counts as a password.
+/// Returns whether an authority is a bucket, or a host with or without a port. If the password in a URL contains a `/`, the authority ends
+/// at that `/`, within the password. So text after a `:` that is not a number counts as the beginning of a password.
 fn is_host(authority: &str) -> bool {
     // The brackets of an IPv6 address contain colons.
     let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
@@ -71,8 +71,9 @@ fn is_host(authority: &str) -> bool {
     !rest.contains('@') && rest.split_once(':').is_none_or(|(_, port)| is_port(port))
 }
 
-/// Returns whether a URL has, or could have, a user or a password before its host or bucket. Only the URL of a web server can have a
-/// port, and the text between a port and an `@` may be the rest of a password.
+/// Returns whether a URL has, or could have, a user or a password before its host or bucket. A number after a `:` is accepted as a port
+/// only in the URL of a web server. If an `@` follows in the path, the number may be the beginning of a password with a `/` in it
+/// (`https://user:12/cd@host`), so it is not accepted.
 fn has_credentials(url: &str) -> bool {
     let (scheme, authority, path) = parts(url);
     let has_colon = authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
