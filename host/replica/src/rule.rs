@@ -64,7 +64,7 @@ words! {
         /// compiled within its bounds. Refused by policy: users other than root and the one that runs the program may change the file or a
         /// directory on its path.
         Component = "component", Component, "Build the component for `wasm32-wasip2`, build a smaller one, or `chmod go-w` or `chown` what the message names.";
-        /// The component exports no version of the contract that this program speaks, or was built for another state of it.
+        /// The component exports no version of the contract that this program speaks, or was built for another state of the contract.
         InterfaceVersion = "interface version", Component, "Build the component again with this program's `wit/`.";
         /// The component imports an interface that this program does not have.
         Import = "import", Component, "Build the component again; use only the contract and WASI 0.2.";
@@ -82,18 +82,18 @@ words! {
         /// by others. Refused by policy. As a finding: the kernel does not enforce a grant. Without policy: the file of a secret or of
         /// `ca_file` cannot be used, or there are more secrets than can be kept out of the log (64 KiB in all).
         Grant = "grant", Options, "Add the line of the remedy, grant a narrower directory, or correct the file that the message names.";
-        /// `pg_basebackup` does not know or take an option, or the option is reserved for the host.
-        BasebackupOption = "basebackup option", Options, "Take the option out, or write what the remedy says.";
+        /// `pg_basebackup` does not have an option or does not accept its value, or the option is reserved for the host.
+        BasebackupOption = "basebackup option", Options, "Remove the option, or write what the remedy says.";
         /// `pg_basebackup` in `bin_dir` cannot be run.
         Program = "program", Options, "Correct `bin_dir`.";
         /// `basebackup` needs a source. As a finding: nothing was compared with the source.
         Source = "source", Options, "Set `[source] conninfo`, or pass `--connstring`.";
         /// `bin_dir/postgres` does not report its version.
         BinDir = "bin_dir", Plan, "Correct `bin_dir`.";
-        /// The backup, the source and `bin_dir` are not of one major version.
+        /// The backup, the source and `bin_dir` do not have the same major version.
         MajorVersion = "major version", Plan, "Correct `bin_dir`, or choose another backup.";
-        /// The backup needs more bytes or inodes than there are once the old data is removed. As a finding: space may become tight,
-        /// but the size of the old data is not known.
+        /// The backup needs more bytes or inodes than are free once the old data is removed. As a finding: space may become tight, but the
+        /// size of the old data is not known.
         Space = "space", Plan, "Free some space, or map a tablespace to another file system.";
         /// Another file system is mounted inside what would be emptied.
         MountPoint = "mount point", Plan, "Unmount it, or use `wal_dir` or `tablespaces` for it.";
@@ -118,23 +118,21 @@ words! {
         StateDirectory = "state directory", Directory, "Correct `state_dir`.";
         /// The state file cannot be read, is of another version or about another directory, or cannot be written.
         StateFile = "state file", Directory, "Make sure that no process of an earlier run writes, then remove the file.";
-        /// `global` or `pg_control` is missing, a link or a directory; or `pg_control` has a wrong checksum or an unknown
-        /// format.
+        /// `global` or `pg_control` is missing or is a link, `pg_control` is a directory, or it has a wrong checksum or an unknown format.
         PgControl = "pg_control", Seal, "The backup is not whole: use another one.";
         /// `PG_VERSION`, `pg_control`, the catalogs, the plan, the source and `bin_dir` do not agree, or the version is not 13
         /// to 18.
         Version = "version", Seal, "Correct `bin_dir`, or use another backup.";
-        /// The backup, or the restored cluster, is another cluster than the plan's or the source's.
+        /// The backup or the restored cluster has another system identifier than the plan or the source.
         SystemIdentifier = "system identifier", Seal, "Use a backup of this cluster, or correct `[source] conninfo`.";
         /// One of `base`, `global`, `pg_xact`, `pg_multixact/members`, `pg_multixact/offsets` is missing. As a finding:
         /// missing empty directories were made.
         Directories = "directories", Seal, "The backup is not whole: use another one.";
-        /// The label is missing although the server ran when the backup was taken, cannot be read, or contradicts
-        /// `pg_control`.
+        /// The label cannot be read or contradicts `pg_control`, or it is missing although the server ran when the backup was taken.
         BackupLabel = "backup_label", Seal, "Never remove the label; for an atomic snapshot set `snapshot = true`.";
         /// The label or a file is of an incremental backup.
         Incremental = "incremental", Seal, "Use `tarball` or `barman`, which combine a chain, or run `pg_combinebackup` first.";
-        /// The backup starts or ends where the source's history never was.
+        /// The backup starts or ends at a position that is not in the source's history.
         Timeline = "timeline", Seal, "Choose an older or newer backup.";
         /// `pg_wal` holds WAL or history that the source never had, or a snapshot lacks its own WAL. As a finding: the start
         /// of replay must come from the source or an archive.
@@ -147,16 +145,16 @@ words! {
         Links = "links", Seal, "Name the place in the configuration, or take a backup without the link.";
         /// There is a FIFO, a socket or a device.
         SpecialFiles = "special files", Seal, "Use a backup without it.";
-        /// A file has a second name, which the server would change too.
+        /// A file has a second name (a hard link), so the server would change the file under both names.
         HardLinks = "hard links", Seal, "Copy the file.";
         /// A file belongs to another user, or lies deeper than 64 directories, or there are too many mount points. As a
         /// finding: permissions were corrected.
         Modes = "modes", Seal, "Change the owner.";
-        /// A mapped place is no longer the directory that the run holds.
+        /// A mapped place is no longer the directory that the run has opened.
         Places = "places", Seal, "Run again; do not move directories during a run.";
-        /// A restored line is refused, cannot be read by PostgreSQL, or includes a file that does not exist.
-        Configuration = "configuration", Seal, "Correct the line where the backup is taken; set `config = \"report\"` if `refuse-commands` refused it.";
-        /// `max_connections` or a setting like it is lower than on the primary, or is no number.
+        /// A line of the restored configuration is refused, cannot be read by PostgreSQL, or includes a file that does not exist.
+        Configuration = "configuration", Seal, "Correct the line on the server that is backed up; set `config = \"report\"` if `refuse-commands` refused it.";
+        /// `max_connections` or a setting like it is lower than on the primary, or is not a number.
         Settings = "settings", Seal, "Raise the setting.";
         /// A setting of the method or of the configuration cannot be written to `postgresql.auto.conf`. As a finding: a line
         /// was removed or overridden.
@@ -177,7 +175,7 @@ words! {
         Sync = "sync", Seal, "Look at the disk and the kernel's log.";
         /// The data directory holds data that the attempt removes.
         OldData = "old data", Finding, "Nothing, if the data may be removed.";
-        /// More findings were made than are listed.
+        /// There are more findings than are listed.
         Findings = "findings", Finding, "Deal with those that are listed, and run again.";
     }
 }

@@ -27,7 +27,7 @@ pub fn from_environment(environment: Environment<'_>) -> Result<Vec<PathBuf>, Pr
         let why = not_absolute(&relative.to_string_lossy());
         return Err(Problem::with_flag(
             VARIABLE,
-            format!("is a list of directories with colons between them, each of which {why}"),
+            format!("is a list of directories, separated by colons, each of which {why}"),
         ));
     }
     match directories.iter().find_map(|directory| directory.to_str().and_then(invisible)) {

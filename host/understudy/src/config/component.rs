@@ -21,8 +21,8 @@ pub(super) const KEYS: &[Key] = &[
         "`NAME.wasm` in the plugin path, else the method `NAME` that is included in the program",
         "the component. A text with a `/`, or one that ends in `.wasm`, is the path of its file, absolute or \
          relative to the folder of the configuration file. Any other text is looked up in place of the \
-         method's own name, so that several methods can use one plugin. An address and a registry reference \
-         such as `host/name:tag` are refused: neither is supported",
+         method's own name, so that several methods can use one plugin. A URL and a registry reference such \
+         as `host/name:tag` are not supported and are refused",
     ),
     Key::new(
         "options",
@@ -35,8 +35,8 @@ pub(super) const KEYS: &[Key] = &[
         "keep_data",
         "flag",
         "`false`",
-        "do not empty the directory; the method builds on the old files. Rejected unless the plan says \
-         that the method does, or there is nothing to mix with",
+        "do not empty the directory; the method builds on the old files. The method is rejected unless its plan says \
+         that it builds on old files, or the directory is empty or holds unfinished work",
     ),
     Key::new(
         "no_leader",

@@ -43,16 +43,16 @@ pub(super) const KEYS: &[Key] = &[
         "wal_dir",
         "path",
         "the WAL is in the data directory",
-        "the directory for the WAL; `pg_wal` becomes a link to it. Must be apart from the data directory \
-         and from every tablespace",
+        "the directory for the WAL; `pg_wal` becomes a link to this directory. It must not lie in the data directory \
+         or in the directory of a tablespace, nor contain one of them",
     ),
     Key::new(
         "tablespaces",
         "table",
         "empty: a method that would restore a tablespace is rejected",
-        "where each tablespace goes. A key is the tablespace's old path, its OID or its name; the value \
-         is the new absolute path. All places must be apart from each other; one target may be named \
-         twice",
+        "where each tablespace goes. A key is the tablespace's old path, its OID or its name; the value is the new \
+         absolute path. A target must not lie in the data directory, in `wal_dir` or in another target, nor \
+         contain one of them; two keys may have the same target",
     ),
     Key::new(
         "configure_standby",
@@ -65,26 +65,26 @@ pub(super) const KEYS: &[Key] = &[
         "standby_passfile",
         "path",
         "none",
-        "the `passfile` in `primary_conninfo`. Refused before the run if libpq would not read it (it does \
-         not exist, is not a file, or others may read or change it), or, if the source asks for a password, if \
-         it has none for the source: a line `host:port:replication:user:password`, `*` for any",
+        "the `passfile` in `primary_conninfo`. Refused before the run if libpq would not read it (it does not exist, \
+         is not a file, or others may read or change it). If the source asks for a password, the file must \
+         have a line for the source, `host:port:replication:user:password`, with `*` for any value",
     ),
     Key::new(
         "restore_command",
         "text",
         "none",
-        "written with `configure_standby`; without it the report has the line for Patroni's \
-         configuration. One line; must not set variables (also behind `&&`, `env`, `sh -c` and the like), nor have a \
-         password in an address or in an argument such as `--password=...`, because logs show the command",
+        "written with `configure_standby`; without it the report has the line for Patroni's configuration. One line; \
+         must not set variables (not even after `&&`, `env`, `sh -c` and the like), nor have a password in \
+         an address or in an argument such as `--password=...`, because logs show the command",
     ),
     Key::new(
         "config_file",
         "path",
         "`postgresql.conf` in the data directory, else the file below `/etc/postgresql/<major>/` whose \
          `data_directory` is this one",
-        "the server's `postgresql.conf`, if it is not in the data directory. Refused before the run if it does \
-         not exist or cannot be read, and checked before anything is emptied, unless it is, or includes, a file \
-         that is restored",
+        "the server's `postgresql.conf`, if it is not in the data directory. Unless a method restores it, it is \
+         refused before the run if it does not exist or cannot be read. Unless it is, or includes, a \
+         restored file, its settings are checked before anything is emptied",
     ),
     Key::new(
         "snapshot",
@@ -96,8 +96,8 @@ pub(super) const KEYS: &[Key] = &[
         "config",
         "`\"report\"` or `\"refuse-commands\"`",
         "`\"report\"`",
-        "what to do about restored settings that run commands, load libraries or lead outside: see [the \
-         restored configuration](checks.md#the-restored-configuration)",
+        "what to do about restored settings that run commands, load libraries or name files outside the data \
+         directory: see [the restored configuration](checks.md#the-restored-configuration)",
     ),
     Key::new(
         "trigger_file",
@@ -117,16 +117,16 @@ pub(super) const KEYS: &[Key] = &[
         "user",
         "text",
         "`\"postgres\"`",
-        "the user that root becomes before anything else. Refused: root under any name, an unknown user, \
-         and another user if the program does not run as root",
+        "the user that root becomes before anything else. Refused: root under any name, an unknown user, and, if the \
+         program does not run as root, a user other than its own",
     ),
     Key::new(
         "state_dir",
         "path",
         "`.local/state/understudy` in the home directory of the user that the program runs as",
-        "where state files and compiled plugins are kept. Must belong to that user, with no write access \
-         for others, and lie apart from all places of the replica and from every cluster. Others must not \
-         be able to replace it in a directory on its path",
+        "where state files and compiled plugins are kept. Must belong to that user, with no write access for others. \
+         Neither the data directory nor a mapped place may lie in it or contain it, and it may not lie in a \
+         cluster. Others must not be able to replace it in a directory on its path",
     ),
     Key::new(
         "plugin_path",
@@ -139,7 +139,7 @@ pub(super) const KEYS: &[Key] = &[
         "require_landlock",
         "1 to 7",
         "what the kernel has",
-        "the least Landlock ABI. A kernel with less refuses every component by policy (rule \
+        "the least Landlock ABI. On a kernel with an older ABI, every component is refused by policy (rule \
          `require_landlock`), and `basebackup` fails",
     ),
 ];

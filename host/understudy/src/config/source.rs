@@ -18,9 +18,10 @@ pub(super) const KEYS: &[Key] = &[
         "conninfo",
         "text",
         "required in this section",
-        "libpq's connection string, as `key=value` words or as a URI. Refused: keywords that libpq does \
-         not know, values that libpq does not take (`sslmode`, `port`, `target_session_attrs` and the like), the keywords `service` and `servicefile`, and relative paths of files. A certificate \
-         file that it names must exist if libpq needs it",
+        "libpq's connection string, as `key=value` words or as a URI. Refused: keywords that libpq does not know, \
+         values that libpq does not accept (for `sslmode`, `port`, `target_session_attrs` and the like), the \
+         keywords `service` and `servicefile`, and relative paths of files. A certificate file that the \
+         connection string names must exist if libpq needs it",
     ),
     Key::new(
         "passfile",

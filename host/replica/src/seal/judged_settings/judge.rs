@@ -212,7 +212,7 @@ impl<'a> Judge<'a> {
             Class::Cluster if is_data_directory(self.places, value) => Verdict::Nothing,
             Class::Cluster => Verdict::Refused(format!(
                 "`{name}` is `{}`: the server would run on that directory, which was not checked, and not on this one; remove the line \
-                 where the backup is taken",
+                 on the server that is backed up",
                 shown(value.as_bytes())
             )),
             Class::FileByName => hazard(is_path(value).then(|| {

@@ -167,7 +167,7 @@ pub(super) fn check(
              that is missing",
             joined(&complaints),
             if hba_file.starts_with(&server.replica.places.path) {
-                "where the backup is taken"
+                "on the server that is backed up"
             } else {
                 "there"
             }

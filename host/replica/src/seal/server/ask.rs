@@ -90,7 +90,7 @@ impl Server<'_> {
     pub(super) fn remedy(&self, name: &str) -> String {
         match (self.entry(name), &self.file) {
             (None, ConfigurationFile::At(file)) => format!("in {}", file.display()),
-            _ => "where the backup is taken, or in a configuration file of this machine that `[replica] config_file` names".to_owned(),
+            _ => "on the server that is backed up, or in a configuration file of this machine that `[replica] config_file` names".to_owned(),
         }
     }
 
@@ -110,7 +110,7 @@ impl Server<'_> {
             ConfigurationFile::At(file) if !words.contains(POSTGRESQL_AUTO_CONF) => {
                 format!("in {}", file.display())
             }
-            _ => "where the backup is taken".to_owned(),
+            _ => "on the server that is backed up".to_owned(),
         };
         let message = format!(
             "PostgreSQL would not start from this configuration: {words}. Correct it {remedy}, or add the file that is missing"

@@ -154,7 +154,7 @@ fn statistics(server: &Server<'_>, value: &str, verdicts: &mut Verdicts<'_>) -> 
         return Ok(());
     }
     verdicts.missing(format!(
-        "{what}: PostgreSQL {} does not recover without it. Create it, or remove the setting where the backup is taken",
+        "{what}: PostgreSQL {} does not recover without it. Create it, or remove the setting on the server that is backed up",
         server.replica.major
     ))
 }

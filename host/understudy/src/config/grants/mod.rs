@@ -64,10 +64,10 @@ pub(super) const KEYS: &[Key] = &[
         "environment",
         "`{ NAME = \"text\" }`",
         "none",
-        "all variables of the method's environment. A method can read every value. Refused: names that are not 1 to 64 \
-         letters, digits and `_`, or begin with a digit; names of variables that always hold a secret, such as `PGPASSWORD`; \
-         values that contain a secret of the run or look like one, such as an address with a password; and more than \
-         32 KiB in all",
+        "all variables of the method's environment. A method can read every value. Refused: names that are not 1 to \
+         64 letters, digits and `_`, or that begin with a digit; names of variables that always hold a \
+         secret, such as `PGPASSWORD`; values that contain a secret of the run or look like one, such as an \
+         address with a password; and more than 32 KiB in all",
     ),
     Key::new(
         "network",

@@ -19,9 +19,10 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "token",
         "secret",
         "none",
-        "a token of at least 8 bytes that the host sends as `Authorization: Bearer` in every HTTPS request to the server. \
-         The method never sees the token. The host refuses a response that contains the token or could hide it (a part, an \
-         encoded one), a request without TLS, and a request that already has an `Authorization` header",
+        "a token of at least 8 bytes that the host sends as `Authorization: Bearer` in every HTTPS request to the \
+         server. The method never sees the token. The host refuses a response that contains the token or \
+         could hide it (a partial or an encoded response), a request without TLS, and a request that already \
+         has an `Authorization` header",
     ),
     Key::new(
         "ca_file",

@@ -64,13 +64,15 @@ const FURTHER: &[Key] = &[
         "plan_retry_for",
         "time",
         "`\"20s\"`",
-        "the same while a method plans, and so during all of `check`. Longer than `retry_for` is refused",
+        "the same as `retry_for`, while a method plans, and so during all of `check`. Longer than `retry_for` is \
+         refused",
     ),
     Key::new(
         "idle_timeout",
         "time",
         "`\"30s\"`",
-        "how long one request may be silent. While a method plans, at most half of `plan_retry_for`",
+        "how long one request may go without a byte from the store. While a method plans, at most half of \
+         `plan_retry_for`",
     ),
 ];
 
