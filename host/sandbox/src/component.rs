@@ -270,7 +270,7 @@ fn link(
     })?;
     (contract.exports)(linked).map_err(|error| {
         let other = format!(
-            "does not fit version {} of the contract: it was built for another state of it, build it again",
+            "does not fit version {} of the contract: it was built for another state of the contract, build it again",
             contract.version
         );
         refusal(Rule::InterfaceVersion, &other, &error)

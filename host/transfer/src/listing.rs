@@ -58,7 +58,7 @@ struct Inner {
 pub(crate) enum Expected {
     /// The file is listed.
     Listed {
-        /// The number, for [`Listing::brought`].
+        /// The number, for [`Listing::mark_complete`].
         number: Number,
         /// The size in bytes.
         size: u64,

@@ -41,19 +41,20 @@ impl Method for Barman {
     fn describe() -> Description {
         Description::new("barman", env!("CARGO_PKG_VERSION"), "restores what Barman and barman-cloud keep")
             .option(OptionSpec::text("directory").doc(
-                "the folder that holds the server's folder, as Barman's `barman_home`; this or `store`",
+                "the folder that holds the server's folder, as Barman's `barman_home`; set this or `store`",
             ))
             .option(OptionSpec::text("store").doc(
-                "the name of a granted store (`grants.stores.NAME`) that holds the same, or what barman-cloud uploads; this \
-                 or `directory`",
+                "the name of a granted store (`grants.stores.NAME`) that holds the same, or what barman-cloud \
+                 uploads; set this or `directory`",
             ))
             .option(OptionSpec::text("prefix").doc(
-                "the folder below the directory or the store that holds the server's folder, as the path in barman-cloud's URL",
+                "the path of the folder that holds the server's folder, relative to the directory or the store; for \
+                 barman-cloud, the path in its URL",
             ))
             .option(OptionSpec::text("server").required().doc("the name of the server in Barman"))
             .option(OptionSpec::text("backup").default("latest").doc(
-                "the ID or the name of a backup, such as 20261126T043406; `latest` is the newest of status DONE that the \
-                 other options leave",
+                "the ID or the name of a backup, such as 20261126T043406; `latest` is the newest backup of status \
+                 DONE that fits the other options",
             ))
             .option(OptionSpec::text("target-time").doc(
                 "the newest backup that ended at or before this time, such as 2026-11-26 04:30:00+00",

@@ -33,15 +33,15 @@ impl Method for Mirror {
                 .doc("the copy of a data directory; no server runs in it"),
         )
         .option(
-            OptionSpec::text("wal").doc(format!("{wal}, behind a link that leads out of what is granted")),
+            OptionSpec::text("wal").doc(format!("{wal} but behind a link that leads out of the granted directories")),
         )
         .option(
             OptionSpec::texts("tablespaces")
                 .doc(format!("{tablespaces}, each as `oid=/path`, unless they are in the copy")),
         )
         .option(OptionSpec::choice("delta", Delta::CHOICES).default("off").doc(
-            "with keep_data, which existing files are kept: those of the same size and time, or those of the \
-             same contents; what the copy does not have is removed",
+            "with keep_data, which existing files are kept: those with the same size and time, or those with the \
+             same contents; files that the copy does not have are removed",
         ))
         .need(Need::new(NeedKind::Directory, "directory", "the copy is read from there"))
         .need(Need::new(NeedKind::Directory, "wal", wal).optional())

@@ -38,12 +38,13 @@ impl Method for PgBackRest {
         Description::new("pgbackrest", env!("CARGO_PKG_VERSION"), "restores from a repository of pgBackRest")
             .option(OptionSpec::text("stanza").required().doc("the stanza, as pgBackRest's `--stanza`"))
             .option(OptionSpec::texts("repositories").default(vec![REPOSITORY.to_owned()]).doc(
-                "names of granted stores (`grants.stores.NAME`) that hold a repository each: the first that has the \
-                 backup is used; its pass phrase, if it is encrypted, is the granted key of the same name",
+                "names of granted stores (`grants.stores.NAME`), each of which holds a repository: the first that has \
+                 the backup is used; the pass phrase of an encrypted repository is the granted key \
+                 of the same name",
             ))
             .option(OptionSpec::text("backup").doc(
-                "the label of a backup, such as 20261126-043406F_20261126-050000I; without it the newest that the \
-                 other options leave",
+                "the label of a backup, such as 20261126-043406F_20261126-050000I; without it, the newest backup \
+                 that fits the other options",
             ))
             .option(OptionSpec::text("target-time").doc(
                 "the newest backup that ended at or before this time, such as 2026-11-26 04:30:00+00",
@@ -53,8 +54,9 @@ impl Method for PgBackRest {
             ))
             .option(OptionSpec::integer("target-timeline").doc("the newest backup that ended on this timeline"))
             .option(OptionSpec::flag("older").default(false).doc(
-                "whether an older backup is restored if the plan finds that the newest that the other options leave cannot be \
-                 restored: it is damaged, has expired in part or is of an unsupported kind",
+                "whether an older backup is restored if the plan finds that the newest backup that fits the other \
+                 options cannot be restored: it is damaged, has expired in part or is of an \
+                 unsupported kind",
             ))
             .option(OptionSpec::flag("delta").default(false).doc(
                 "with keep_data, whether existing files with the right size and checksum are kept; files that the backup does not \

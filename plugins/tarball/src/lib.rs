@@ -33,11 +33,11 @@ impl Method for Tarball {
     fn describe() -> Description {
         Description::new("tarball", env!("CARGO_PKG_VERSION"), "restores what pg_basebackup -Ft writes")
             .option(OptionSpec::text("directory").doc(
-                "the folder that holds base.tar, plain or compressed, and what pg_basebackup wrote beside it, or that holds \
-                 several such folders; this or `store`",
+                "the folder that holds base.tar, plain or compressed, and what pg_basebackup wrote beside it, or a \
+                 folder that holds several such folders; set this or `store`",
             ))
             .option(OptionSpec::text("store").doc(
-                "the name of a granted store (`grants.stores.NAME`) that holds the same; this or `directory`",
+                "the name of a granted store (`grants.stores.NAME`) that holds the same; set this or `directory`",
             ))
             .option(OptionSpec::text("prefix").doc("the folder below the directory or the store to look in"))
             .option(OptionSpec::text("backup").doc(

@@ -38,10 +38,10 @@ impl Method for WalG {
     fn describe() -> Description {
         Description::new("walg", env!("CARGO_PKG_VERSION"), "restores from a storage of WAL-G")
             .option(OptionSpec::text("directory").doc(
-                "the folder that holds basebackups_005 and wal_005, WAL-G's WALG_FILE_PREFIX; this or `store`",
+                "the folder that holds basebackups_005 and wal_005, as WAL-G's WALG_FILE_PREFIX; set this or `store`",
             ))
             .option(OptionSpec::text("store").doc(
-                "the name of a granted store (`grants.stores.NAME`) that holds the same; this or `directory`",
+                "the name of a granted store (`grants.stores.NAME`) that holds the same; set this or `directory`",
             ))
             .option(OptionSpec::text("prefix").doc("the folder below the directory or the store to look in"))
             .option(OptionSpec::text("backup").doc(
@@ -58,7 +58,8 @@ impl Method for WalG {
                 "the one backup with this user data, in JSON, as WAL-G's `--target-user-data`",
             ))
             .option(OptionSpec::new("key", Kind::Secret).doc(
-                "the name of a granted key (`grants.keys.NAME`), WAL-G's WALG_LIBSODIUM_KEY; without it the storage is not encrypted",
+                "for an encrypted storage, the name of the granted key (`grants.keys.NAME`), which holds WAL-G's \
+                 WALG_LIBSODIUM_KEY",
             ))
             .option(OptionSpec::choice("libsodium-key-transform", TRANSFORMS).default("none").doc(
                 "how the key is written, as WAL-G's WALG_LIBSODIUM_KEY_TRANSFORM",

@@ -37,8 +37,8 @@ fn without_landlock_check_and_report_say_what_is_not_enforced_and_sockets_stay_f
     for says in [
         "the program tool may read, write and execute every file",
         "the program tool may send signals",
-        "the program tool may outlive its end",
-        "the kernel does not keep the method to the ports of the servers in `network`",
+        "the program tool may live on after it was ended",
+        "the kernel does not restrict the method to the ports of the servers in `network`",
     ] {
         assert!(said.contains(says) && said.contains("require_landlock"), "{says} in {said}");
     }
@@ -71,7 +71,7 @@ fn without_landlock_check_and_report_say_what_is_not_enforced_and_sockets_stay_f
     let output = stage.replica.command("check").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(!said.contains("because this kernel") && !said.contains("because the kernel"), "{said}");
-    assert!(!said.contains("the kernel does not keep"), "{said}");
+    assert!(!said.contains("the kernel does not restrict"), "{said}");
     // `check` also reports what no kernel enforces.
     assert!(said.contains("the program tool may change the mode, group and times"), "{said}");
 }

@@ -115,7 +115,7 @@ fn the_passfile_of_a_standby_must_have_a_line_for_its_source() {
     let line = format!("127.0.0.1:{port}:*:replicator:an-old-one\n");
     let replica = with_passfile(&primary, "old", Some(&write_private(&primary, "pgpass-old", &line)));
     let told =
-        format!("has another password for 127.0.0.1:{port}:replication:replicator than the one by which");
+        format!("has another password for 127.0.0.1:{port}:replication:replicator than the one with which");
     let said = output_of_check(&replica);
     assert!(said.contains(&told), "{said}");
     let ended = replica.created_by("basebackup").unwrap();

@@ -26,7 +26,8 @@ pub(super) struct KnownOption {
 const HOSTS: &str = "the host sets the directory of the replica and its source";
 const PLAIN: &str = "the replica must be a plain data directory with the WAL that it needs";
 const QUESTION: &str = "with it pg_basebackup makes no backup";
-const WHOLE: &str = "the replica must be whole, on disk, and cleaned up after a failure";
+const WHOLE: &str =
+    "the replica must be whole and on disk, and an incomplete replica must be removed after a failure";
 
 const fn flag(name: &'static str, letter: Option<char>, since: u32) -> KnownOption {
     KnownOption { name, letter, argument: Argument::None, since, refused: None }

@@ -78,7 +78,7 @@ fn check_one(tablespace: &Tablespace, directories: &Directories, major: u32) -> 
         Err(error) => return Err(refuse(format!("the path cannot be examined: {error}"))),
     };
     if !metadata.is_dir() {
-        return Err(refuse("the path is no directory; move it away".to_owned()));
+        return Err(refuse("the path is not a directory; move away what is there".to_owned()));
     }
     let user = rustix::process::geteuid().as_raw();
     if metadata.uid() != user {
@@ -206,7 +206,7 @@ mod tests {
         scene.map = vec![(TablespaceKey::Oid(2), scene.at("elsewhere"))];
         scene.refused("ln -s");
         std::fs::write(scene.at("later"), "").unwrap();
-        scene.refused("no directory");
+        scene.refused("is not a directory");
     }
 
     #[test]

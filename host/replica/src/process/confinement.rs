@@ -117,7 +117,7 @@ fn lower(resource: Resource, most: u64) -> rustix::io::Result<()> {
     setrlimit(resource, Rlimit { current: at_most(current), maximum: at_most(maximum) })
 }
 
-/// The restriction that no kernel enforces, as a sentence without its subject, which is the program.
+/// What a program can do on every kernel in spite of its confinement, as a sentence without its subject, which is the program.
 pub const NEVER_ENFORCED: &str = "may change the mode, group and times of every file that its user owns, and see the names, sizes and \
      link targets of files everywhere, because Landlock does not restrict this";
 
@@ -129,7 +129,7 @@ pub fn not_enforced(abi: u32, network: bool) -> Vec<&'static str> {
             "may read, write and execute every file that its user may, because this kernel has no Landlock";
         let ports = "may connect to every port, because this kernel has no Landlock";
         let signals = "may send signals to every process of its user, because this kernel has no Landlock";
-        let end = "may outlive its end if it starts processes faster than they are found, because this kernel has no Landlock";
+        let end = "may live on after it was ended if it starts processes faster than they are found, because this kernel has no Landlock";
         return [Some(files), network.then_some(ports), Some(signals), Some(end)]
             .into_iter()
             .flatten()
@@ -140,7 +140,7 @@ pub fn not_enforced(abi: u32, network: bool) -> Vec<&'static str> {
     let ports = "may connect to every port, because the kernel's Landlock is older than ABI 4";
     let signals =
         "may send signals to every process of its user, because the kernel's Landlock is older than ABI 6";
-    let end = "may outlive its end if it starts processes faster than they are found, because the kernel's Landlock is older than ABI 6";
+    let end = "may live on after it was ended if it starts processes faster than they are found, because the kernel's Landlock is older than ABI 6";
     let missing = [
         (abi < ABI_OF_TRUNCATION).then_some(truncation),
         (network && abi < ABI_OF_PORTS).then_some(ports),

@@ -43,8 +43,9 @@ impl ProcessCount {
         self.most.is_some() && Instant::now() >= self.next
     }
 
-    /// Returns whether the program may have too many threads, with ended processes that nobody has waited for, and more than can be counted
-    /// quickly. Judges by the number of all threads of the machine, which one small file has, and so is fast however many there are.
+    /// Returns whether the program may have too many threads, and more threads than can be counted quickly. Ended processes that nobody has
+    /// waited for are included. Judges by the number of all threads of the machine, which is in one small file, so this is fast however
+    /// many threads there are.
     pub(super) fn may_exceed(&self) -> bool {
         let (Some(most), Ok(now)) = (self.most, threads_of_the_machine()) else { return false };
         let (program, machine) = self.last;

@@ -56,7 +56,7 @@ fn running_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Found> {
     for process in &all {
         children.entry(process.parent).or_default().push(process.pid);
     }
-    // Each parent is removed from the map once, even if a PID that was reused meanwhile makes a cycle.
+    // Each parent is removed from the map once, even if a PID that was reused while the processes were read makes a cycle.
     let mut family: HashSet<u32> = HashSet::new();
     let mut parents = vec![std::process::id()];
     while let Some(parent) = parents.pop() {
@@ -128,7 +128,8 @@ pub(super) fn signal(processes: &[Process], signal: Signal) {
 }
 
 /// Sends `signal` to every process in the Landlock domain of this thread and in the domains within it, except this process. This is one step
-/// (kill(2) with -1), so no process can start another one and escape meanwhile. Without the proof every process of the user would get it.
+/// (kill(2) with -1), so no process can escape by starting another one before it gets the signal. Without the proof every process of the
+/// user would get it.
 pub(super) fn signal_domain(_proof: &SignalScope, signal: NixSignal) {
     // Fails if no other process is left. The caller polls until all are gone.
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), signal);

@@ -40,7 +40,7 @@ const PASSES: u32 = 64;
 const COUNT_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a count may take if there may be too many processes and signals are not restricted to the domain, so that the processes are not
-/// stopped meanwhile.
+/// stopped during the count.
 const COUNT_QUICKLY_WITHIN: Duration = Duration::from_millis(100);
 
 /// The most children that are reaped before the guard does anything else: processes may end as fast as the guard can reap them.
@@ -208,7 +208,7 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Waits until the program has ended or must be ended. Counts its processes meanwhile.
+    /// Waits until the program has ended or must be ended. While it waits, counts the program's processes.
     fn watch(&mut self, program: Pid, counted: &mut ProcessCount) -> io::Result<Seen> {
         loop {
             let reaped = reap(Some(program))?;
@@ -229,7 +229,7 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Counts the processes of the program. Returns why it need not be watched any more, if it need not.
+    /// Counts the processes of the program. Returns why the program need not be watched any more; `None` if it must still be watched.
     fn count(&mut self, program: Pid, counted: &mut ProcessCount) -> io::Result<Option<Seen>> {
         let too_many = |found: bool| found.then_some(Seen::TooMany);
         let deadline = Instant::now() + COUNT_WITHIN;
@@ -263,8 +263,8 @@ impl<'a> Guard<'a> {
         Ok(too_many(found))
     }
 
-    /// Returns whether there are too many processes. Stops them meanwhile if signals are restricted to the domain: stopped processes leave
-    /// the processor to this process, start no others and do not end. They stay stopped if there are too many, or after an error.
+    /// Returns whether there are too many processes. Stops them during the count if signals are restricted to the domain: stopped processes
+    /// leave the processor to this process, start no others and do not end. They stay stopped if there are too many, or after an error.
     fn count_stopped(&self, counted: &mut ProcessCount) -> io::Result<bool> {
         let Some(scope) = &self.scope else {
             let deadline = Instant::now() + COUNT_QUICKLY_WITHIN;
@@ -290,9 +290,9 @@ impl<'a> Guard<'a> {
         Ok(woken.host || woken.signal)
     }
 
-    /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace`, or if they become
-    /// too many meanwhile, sends KILL at once. Returns the program's status, and how many processes the program had left running if it ended
-    /// by itself.
+    /// Ends all descendants of this process: sends TERM and, after `grace`, sends KILL until none is left; without `grace`, or as soon as
+    /// there are too many of them, sends KILL at once. Returns the program's status, and how many processes the program had left running if
+    /// it ended by itself.
     fn end_all(
         &mut self,
         program: Option<(Pid, Option<Status>)>,
@@ -319,8 +319,8 @@ impl<'a> Guard<'a> {
                 self.terminate_all()?;
                 signalled = true;
             } else if Instant::now() >= deadline
-                // Other programs may have started the threads by which there may be too many, so they are counted. They must be ended even
-                // if they cannot be counted.
+                // The new threads of the machine may belong to other programs, so the program's processes are counted. They must be ended
+                // even if they cannot be counted.
                 || (counted.may_exceed() && self.count_stopped(counted).unwrap_or(true))
             {
                 pause = pause.min(self.kill_all(passes)?);
@@ -409,7 +409,7 @@ impl<'a> Guard<'a> {
 enum Started {
     /// The child has executed the program, or has ended.
     Executed,
-    /// The host or a signal says that the child must end, which has not executed the program.
+    /// The host or a signal says that the child must end. The child has not executed the program.
     MustEnd,
 }
 

@@ -100,7 +100,7 @@ pub struct NativeProgram {
 pub struct GuardExecutable(PathBuf);
 
 impl GuardExecutable {
-    /// Returns the executable of this process, even if its file was replaced meanwhile.
+    /// Returns the executable of this process, even if its file was replaced after this process was started.
     pub fn this() -> Self {
         Self(PathBuf::from("/proc/self/exe"))
     }

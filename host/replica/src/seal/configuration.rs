@@ -188,7 +188,7 @@ impl Reader<'_> {
                 Destination::Inside(path) => path,
                 Destination::Mapped => {
                     return refused(
-                        "which is in a place for the log or a tablespace: no configuration belongs there",
+                        "which is in a place for WAL or a tablespace: no configuration belongs there",
                     );
                 }
                 Destination::Unclear => return refused("whose destination cannot be determined"),
@@ -204,9 +204,7 @@ impl Reader<'_> {
         if path.as_ref().is_some_and(|path| {
             path.as_path().starts_with("pg_wal") || path.as_path().starts_with("pg_tblspc")
         }) {
-            return refused(
-                "which is in a place for the log or a tablespace: no configuration belongs there",
-            );
+            return refused("which is in a place for WAL or a tablespace: no configuration belongs there");
         }
         let missing = || {
             let message = format!(

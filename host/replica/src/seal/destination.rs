@@ -11,7 +11,7 @@ use super::places::Places;
 pub(super) enum Destination {
     /// Below the data directory; `None` is the data directory itself.
     Inside(Option<RelativePath>),
-    /// Into a mapped directory of the log or a tablespace, to which a method writes.
+    /// Into a mapped directory for WAL or a tablespace, to which a method writes.
     Mapped,
     /// The destination is not known: the path is invalid or not UTF-8, or it leads through a file system in which each process sees other
     /// files (`/proc/self/cwd` is the data directory for the server, and another directory for this program).

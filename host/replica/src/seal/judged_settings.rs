@@ -1,9 +1,10 @@
 //! Judges the restored settings, which may make the server run, load, write or read something. They are not trusted, because they come with
 //! the backup. Each mention of a setting is judged by the setting's class in the table of settings, even if a later mention overrides it,
 //! because the later mention may be removed. Settings that can end recovery, damage the replica or make it follow another server are
-//! overridden or refused under every policy, unless the server surely does not read the file: then they are reported. Settings that run or load something, or lead out of the data directory, are reported, or
-//! refused with `config = "refuse-commands"`. Other settings of interest are only reported. A mention that a later line of the same file overrides is
-//! not reported. Secrets are not shown: a report shows only the program of a command.
+//! overridden or refused under every policy, unless it is certain that the server does not read the file: then they are reported. Settings
+//! that run or load something, or lead out of the data directory, are reported, or refused with `config = "refuse-commands"`. Other
+//! settings of interest are only reported. A mention that a later line of the same file overrides is not reported. Secrets are not shown: a
+//! report shows only the program of a command.
 
 mod judge;
 mod logs;

@@ -48,7 +48,7 @@ pub(super) fn check_identifier(
 }
 
 /// Reads backup_label. It may be missing only if the files are consistent without it: after a shutdown, or if the operator said that
-/// the backup is a snapshot. Otherwise PostgreSQL would start without it and be silently corrupt.
+/// the backup is a snapshot. Otherwise PostgreSQL would start without the label, from files that are not consistent, and report no error.
 pub(super) fn read_label(
     top: &Directory,
     control: &ControlFile,
@@ -69,7 +69,7 @@ pub(super) fn read_label(
         } else {
             let message = format!(
                 "`backup_label` is missing although the backup was taken of a running server (state: {state}): \
-                 PostgreSQL would start from it and be corrupt; for an atomic snapshot set `snapshot = true`"
+                 PostgreSQL would start from the files and be corrupt; for an atomic snapshot set `snapshot = true`"
             );
             Err(Problem::new(LABEL, message))
         };

@@ -39,8 +39,8 @@ enum Grammar {
     Words(&'static str, &'static [&'static str]),
     /// A whole number from the first value to the second.
     Number(i64, i64),
-    /// A time of as many milliseconds as between the two numbers: a whole number, with or without a unit. Or, without a unit, the number
-    /// that comes first.
+    /// A time from the second number to the third, in milliseconds, written as a whole number with or without a unit; or the first number,
+    /// if there is one, without a unit.
     Milliseconds(Option<i64>, i64, i64),
 }
 

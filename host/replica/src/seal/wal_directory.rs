@@ -56,7 +56,7 @@ pub(super) fn judge(places: &Places<'_>) -> Result<LinkAction, Problem> {
         (Some(Kind::Directory), Some(wal)) => Err(Problem::new(
             CHECK,
             format!(
-                "`pg_wal` holds files although `wal_dir` is `{}`: the method must write the log to that directory",
+                "`pg_wal` holds files although `wal_dir` is `{}`: the method must write the WAL to that directory",
                 wal.path.display()
             ),
         )),

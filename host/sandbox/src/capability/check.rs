@@ -76,7 +76,7 @@ impl<'a> Check<'a> {
     pub(super) fn cannot_be_granted(&mut self, need: &Need) {
         if need.required {
             let what = format!("it needs the {} {} ({})", need.kind.word(), need.name, need.reason);
-            self.unmet(format!("{what}, and this version of the program cannot grant one"), None);
+            self.unmet(format!("{what}, which this version of the program cannot grant"), None);
         }
     }
 

@@ -35,7 +35,8 @@ pub enum Compiler {
 }
 
 impl Compiler {
-    /// Returns a compiler that runs the executable of this process, even if the executable's file was replaced meanwhile.
+    /// Returns a compiler that runs the executable of this process, even if the executable's file was replaced after this process was
+    /// started.
     pub fn this_executable() -> Self {
         Self::Child { executable: PathBuf::from("/proc/self/exe"), bounds: CompileBounds::default() }
     }

@@ -194,7 +194,7 @@ impl PrivateDirectory {
         for entry in rustix::fs::Dir::read_from(&self.directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            // A file that was removed meanwhile, or that another user owns, is skipped.
+            // A file that was removed after its name was read, or that another user owns, is skipped.
             if let Ok(file) = self.read(name) {
                 files.push((name.to_owned(), file.metadata()?));
             }

@@ -21,7 +21,7 @@ async fn reading_a_file_elsewhere_is_denied_and_no_remedy_grants_more_than_was_r
     let message = stage.fails(Outcome::Denied).await;
     let denials = stage.denials();
     assert_eq!(denials.len(), 1, "{denials:?}");
-    let what = format!("{} (which is not a directory, and `read` grants nothing else)", secret.display());
+    let what = format!("{} (not a directory, and `read` grants only directories)", secret.display());
     assert_eq!((denials[0].capability.word(), denials[0].what.as_str()), ("read", what.as_str()));
     assert_eq!(denials[0].remedy, None, "its directory is more than the component asked for");
     assert!(message.contains("ermission denied"), "the component gets EACCES: {message}");

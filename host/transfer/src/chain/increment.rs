@@ -179,7 +179,9 @@ impl HeaderReader {
                 let bytes = u64::from(self.number(4)) | u64::from(self.number(8)) << 32;
                 let count = bytes / self.page_size.bytes();
                 let count = u32::try_from(count).ok().filter(|_| bytes % self.page_size.bytes() == 0);
-                let why = || corrupt(&format!("is of a file of {bytes} bytes, which are not whole pages"));
+                let why = || {
+                    corrupt(&format!("is of a file of {bytes} bytes, which is not a whole number of pages"))
+                };
                 let count = count.ok_or_else(why)?;
                 (count, count)
             }

@@ -154,7 +154,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Takes no more pages from older backups than a file of `count` pages has.
+    /// Limits the pages that are taken from older backups to those of a file of `count` pages.
     pub(crate) fn shorten(&mut self, count: u32) {
         self.end = self.end.min(count);
     }
@@ -202,7 +202,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Ends with the current backup and begins with the next older one.
+    /// Ends the current backup and begins the next older one.
     ///
     /// # Errors
     /// `Invalid` while archives or files of the chain are being unpacked; `Corrupt` if the format is PostgreSQL's and the current backup
@@ -262,8 +262,8 @@ impl Chain {
         self.inner().files.contains_key(path)
     }
 
-    /// Begins with the file `path` of an archive of the backup with this number. Unless the answer is [`Needed::Nothing`], the caller ends
-    /// with [`Chain::put_back`], [`Chain::complete`] or [`Chain::fail`].
+    /// Begins to write the file `path` of an archive of the backup with this number. Unless the answer is [`Needed::Nothing`], the caller
+    /// must then call [`Chain::put_back`], [`Chain::complete`] or [`Chain::fail`].
     ///
     /// # Errors
     /// `Corrupt` if an archive of the newest backup contains the file twice; `Invalid` if another archive that contains the file is being
@@ -293,7 +293,7 @@ impl Chain {
         Pages { end, written: Vec::new(), charge: self.memory.charge_anyway(0) }
     }
 
-    /// Ends with a file that still lacks pages.
+    /// Records that a file is written as far as this backup has it, and still lacks pages.
     ///
     /// # Errors
     /// `Limit` if too little memory is left.
@@ -301,14 +301,14 @@ impl Chain {
         self.inner().add(path, File::Partial(pages, link))
     }
 
-    /// Ends with a file that could not be written. It never counts as complete, even if another member of the newest backup that writes the
+    /// Records that a file could not be written. It never counts as complete, even if another member of the newest backup that writes the
     /// same file ends without an error.
     pub(crate) fn fail(&self, path: &str) {
         // If too little memory is left for the entry, the item itself fails all the same.
         let _ = self.inner().add(path, File::Failed);
     }
 
-    /// Ends with a file that is complete, unless writing it has failed.
+    /// Records that a file is complete, unless writing it has failed.
     pub(crate) fn complete(&self, path: &str) {
         let mut inner = self.inner();
         if !matches!(inner.files.get(path), Some(File::Failed)) {

@@ -90,8 +90,8 @@ fn a_header_that_lies_is_corrupt() {
         (wal, wal_g(131_073 * 8192, &[]), 0, "a segment has 131072"),
         (postgres, changed(8191, 1), 2, "other bytes than zeros"),
         (wal, postgresql(9, &[]), 0, "does not begin"),
-        (wal, wal_g(8191, &[]), 0, "not whole pages"),
-        (wal, wal_g(u64::MAX - 8191, &[]), 0, "not whole pages"),
+        (wal, wal_g(8191, &[]), 0, "not a whole number of pages"),
+        (wal, wal_g(u64::MAX - 8191, &[]), 0, "not a whole number of pages"),
         (wal, wal_g(2 * 8192, &[1, 0]), 2, "do not ascend"),
     ] {
         let bytes = if bytes.len() < 16 { [&bytes[..], &[0; 4]].concat() } else { bytes };

@@ -329,7 +329,7 @@ fn write_linked(
         match plain.read(&mut buffer[..most]) {
             Ok(0) if left > 0 => return Err(file::too_short(item.size - left, item.size)),
             Ok(0) => {
-                // Before the chain learns which pages the file has.
+                // This check comes before the chain learns which pages the file has.
                 stored.lock().unwrap_or_else(PoisonError::into_inner).unchanged()?;
                 return linked.finish();
             }

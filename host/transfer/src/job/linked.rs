@@ -60,7 +60,7 @@ pub(super) struct Linked<'a> {
     stage: Stage<'a>,
     /// How many bytes were written to the file.
     written: u64,
-    /// Whether the chain has not been told yet how the file ended.
+    /// Whether the chain does not know yet how writing the file ended.
     is_open: bool,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Stage<'a> {
         Self::Header(needed, Box::new(reader))
     }
 
-    /// Begins with a member that is the whole file.
+    /// Begins to write a member that is the whole file.
     fn whole(
         directories: &mut Directories,
         job: &'a State,
@@ -111,7 +111,7 @@ impl<'a> Stage<'a> {
 }
 
 impl<'a> Linked<'a> {
-    /// Begins with a member.
+    /// Begins to write a member.
     ///
     /// # Errors
     /// Fails if the file cannot be created, or an archive of the newest backup contains it twice.
@@ -234,7 +234,7 @@ impl<'a> Linked<'a> {
         }
     }
 
-    /// Begins with the pages of an increment.
+    /// Begins to write the pages of an increment.
     fn increment(
         &self,
         directories: &mut Directories,
@@ -261,14 +261,14 @@ impl<'a> Linked<'a> {
         };
         let numbers = header.pages.iter().map(|number| needs(&mut pages, *number)).collect();
         if self.chain.format() == IncrementFormat::WalG {
-            // WAL-G cuts the file to this size before it applies the newer increments. PostgreSQL's newest increment says it for all.
+            // WAL-G cuts the file to this size before it applies the newer increments. In PostgreSQL's format, the size in the newest
+            // increment applies to all.
             pages.shorten(header.count);
         }
         Ok(Stage::Increment { file, pages, numbers, at: 0, _charge: header.charge })
     }
 
-    /// Ends with the member: compares its digest, and tells the chain which pages the file still lacks. Returns how many bytes were
-    /// written.
+    /// Finishes the member: compares its digest, and tells the chain which pages the file still lacks. Returns how many bytes were written.
     ///
     /// # Errors
     /// `Corrupt` if the digest is wrong, or the member ended within the header of an increment.

@@ -106,7 +106,8 @@ pub struct Assembly {
     pub mode: Option<u32>,
     /// The modification time in seconds since 1970.
     pub mtime: Option<u64>,
-    /// Whether an existing file with this size and digest is kept, and with `blocks` the blocks of another that are the same.
+    /// Whether an existing file with this size and digest is kept. If the existing file differs and `blocks` is given, its blocks that are
+    /// the same are kept.
     pub keep_same: bool,
     /// The digests of the blocks.
     pub blocks: Option<BlockDigests>,

@@ -2,9 +2,9 @@
 //! in it. So the keys are blanked when the plugin reads the text ([`Blanking`]); the text is not written to a file
 //! ([`Refusing`]); and it is not returned in compressed form, because the plugin could decompress it ([`RefusingCompressed`]).
 //!
-//! A text to be written or returned compressed is recognised by its first bytes ([`FORMATS`]), never by an object's name: the rows of a
-//! table may contain any line, and a file of the replica must stay as it is. In decrypted bytes that a plugin reads, the rest of every line
-//! that begins like a key's line is blanked, whatever the text. Another tool's format needs another entry.
+//! A text that is to be written, or returned in compressed form, is recognised by its first bytes ([`FORMATS`]), never by an object's name:
+//! the rows of a table may contain any line, and a file of the replica must stay as it is. In decrypted bytes that a plugin reads, the rest
+//! of every line that begins like a key's line is blanked, whatever the text is. To support the format of another tool, add an entry.
 
 mod blank;
 mod refuse;

@@ -108,7 +108,7 @@ impl<'a> Scattered<'a> {
         }
     }
 
-    /// Ends with a file of which more will be written later.
+    /// Keeps the file, more of which will be written later.
     pub(crate) fn keep(mut self) {
         self.created = None;
     }

@@ -51,7 +51,7 @@ const CODES: &[Code] = &[
     // S3, and Google's XML interface.
     credentials(
         "AccessDenied",
-        "the credentials may not do this",
+        "the credentials do not permit this request",
         "grant s3:GetObject for the objects, and s3:ListBucket for the bucket, without which S3 also denies access to objects \
          that do not exist (Google: storage.objects.get and storage.objects.list)",
     ),
@@ -153,7 +153,7 @@ const CODES: &[Code] = &[
     credentials("NoAuthenticationInformation", "the store requires credentials", "set `credentials`"),
     credentials(
         "AuthorizationFailure",
-        "the credentials may not do this, or not from this network",
+        "the credentials do not permit this request, or not from this network",
         "check the account's firewall and roles",
     ),
     credentials(
@@ -181,7 +181,11 @@ const CODES: &[Code] = &[
         "the token is not for this address",
         "make a `sas_token` with this machine's `sip`",
     ),
-    credentials("InsufficientAccountPermissions", "the account may not do this", "check its roles"),
+    credentials(
+        "InsufficientAccountPermissions",
+        "the account does not permit this request",
+        "check its roles",
+    ),
     credentials(
         "KeyBasedAuthenticationNotPermitted",
         "the account takes no keys",

@@ -47,8 +47,8 @@ pub(super) struct Judge<'a> {
     pub(super) major: u32,
     /// See [`is_elsewhere`].
     is_elsewhere: bool,
-    /// Whether the server surely reads no restored file but postgresql.auto.conf. Patroni, if it may start the server, would also read the
-    /// files that are only for Patroni, and make one of them the main file.
+    /// Whether it is certain that the server reads no restored file except postgresql.auto.conf. Patroni, if it may start the server, would
+    /// also read the files that are only for Patroni, and make one of them the main file.
     reads_only_auto: bool,
     /// Whether the seal writes its own `primary_conninfo`.
     configures_standby: bool,

@@ -42,7 +42,7 @@ impl State {
         Ok(self.table.push(FileChain(chain))?)
     }
 
-    /// Ends with one backup of a chain and begins with the next older one.
+    /// Ends the current backup of a chain and begins the next older one.
     ///
     /// # Errors
     /// The error of the chain.
@@ -50,7 +50,7 @@ impl State {
         Ok(self.table.get(chain)?.0.begin_older().map_err(|error| self.error(error))?)
     }
 
-    /// Returns why the data directory is not whole although the component says so; `None` if every chain that it made is complete.
+    /// Returns why the data directory is not whole although the component reports success; `None` if every chain that it made is complete.
     pub(crate) fn incomplete_chain(&self) -> Option<String> {
         let path = self.job.chains.iter().find_map(|chain| chain.missing(1).pop())?;
         Some(format!(

@@ -59,7 +59,7 @@ impl NetworkUse {
         }
     }
 
-    /// Returns how many bytes were sent to and received from all servers in the run, and how many may be.
+    /// Returns how many bytes the run has exchanged with all servers together, and how many it may exchange.
     pub(crate) fn bytes(&self) -> Amount {
         let (spent, limit) = self.total.spent();
         Amount::of(spent.0, limit.0)

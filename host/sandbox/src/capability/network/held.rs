@@ -3,9 +3,9 @@
 //! [`HELD`], in `describe` as well as in a run.
 //!
 //! Each list of headers, request and response reserves the most that it may need. Handles that lead to the same memory share one
-//! reservation: the headers and the body of a response have that of the response. A request that was sent has its reservation until its
-//! response has come or its task has ended, even if the component drops every handle before. A server may answer before it has read the
-//! whole body: two chunks of each such request, of which there are as many as connections, are not counted then.
+//! reservation: the headers and the body of a response use the reservation of the response. A request that was sent has its reservation
+//! until its response has come or its task has ended, even if the component drops every handle before. If a server answers before it has
+//! read the whole body of a request, two chunks of the body are not counted. There are at most as many such requests as connections.
 
 mod fields;
 mod requests;
@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpCtxView};
 use super::http::{CHUNK, FIELDS, HEAD, HEADERS, Http};
 use crate::state::State;
 
-/// How many bytes the method of a request may have.
+/// How many bytes the HTTP method of a request may have.
 const METHOD: usize = 64;
 /// How many bytes the scheme of a request may have.
 const SCHEME: usize = 16;
@@ -102,7 +102,7 @@ impl Held {
         self.shares.remove(&handle)
     }
 
-    /// Lets the handle `other` have the share of `handle` too.
+    /// Gives the share of `handle` to the handle `other` too.
     fn share(&mut self, handle: u32, other: u32) {
         if let Some(share) = self.shares.get(&handle).cloned() {
             self.shares.insert(other, share);

@@ -89,7 +89,7 @@ impl WasiHttpHooks for Hooks {
             connections.as_ref().map(|connections| connections.call("outgoing-handler.handle", object));
         let call = call.unwrap_or_default();
         Box::new(async move {
-            // Also ends if the request is dropped, because then this task is.
+            // Also ends if the request is dropped, because that drops this task.
             let _share = share;
             let connections = connections.ok_or(Error::HttpRequestDenied)?;
             let sent = send(&connections, request, options.unwrap_or_default(), &call).await;
@@ -323,7 +323,7 @@ fn shown_request<B>(request: &Request<B>) -> String {
 /// Returns an authority for a message, without a user and a password before the host.
 fn shown(authority: &Authority) -> String {
     match authority.as_str().rsplit_once('@') {
-        Some((_, host)) => format!("{} as a user, whom no address may name", printable(host, SHOWN)),
+        Some((_, host)) => format!("{} with a user, which is not allowed", printable(host, SHOWN)),
         None => printable(authority.as_str(), SHOWN),
     }
 }
@@ -422,7 +422,7 @@ fn no_response(connections: &Connections, server: &Server, error: &hyper::Error)
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         let failed = inner.downcast_ref::<io::Error>();
-        // The body is shorter than the response said.
+        // The body is shorter than its Content-Length.
         is_incomplete |= failed.is_some_and(|failed| failed.kind() == io::ErrorKind::UnexpectedEof);
         if let Some(own) = failed.and_then(|failed| own(connections, server, failed)) {
             return own;

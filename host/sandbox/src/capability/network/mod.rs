@@ -143,8 +143,8 @@ impl Capability for Network {
         tcp::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
         udp_create_socket::add_to_linker::<State, NetworkData>(linker, NetworkView::of)?;
         instance_network::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
-        // No UDP socket is ever created, so a component cannot call the functions of one. WASI's own implementation is also set up to allow
-        // no UDP.
+        // No UDP socket is ever created, so a component cannot call the functions of UDP sockets. WASI's own implementation is also set up
+        // to allow no UDP.
         udp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
         types::add_to_linker::<State, HttpData>(linker, &types::LinkOptions::default(), HttpView::of)?;
         outgoing_handler::add_to_linker::<State, HttpData>(linker, HttpView::of)
@@ -169,7 +169,7 @@ pub(crate) fn findings(grants: &Grants, abi: u32) -> Vec<Finding> {
         _ => format!("the kernel's Landlock is older than ABI {ABI_OF_TCP}"),
     };
     let message = format!(
-        "the kernel does not keep the method to the ports of the servers in `network`, because {why}: WASI alone does; \
+        "the kernel does not restrict the method to the ports of the servers in `network`, because {why}: only WASI does; \
          `require_landlock = {ABI_OF_TCP}` refuses such a kernel"
     );
     vec![Finding { check: Rule::Grant, level: Level::Warn, message }]

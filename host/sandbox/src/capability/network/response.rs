@@ -35,7 +35,7 @@ pub(super) enum Unsearchable {
     SentBack(#[from] SentBack),
     /// The response has a form in which the token could not be found.
     #[error(
-        "the server sends {0} to a request with the `token`, in which the host could not find the token: the host asked for a whole response \
+        "the server sends {0}, in which the host cannot search for the `token`: the host asked for a whole response \
          that is not compressed"
     )]
     Coded(Coded),

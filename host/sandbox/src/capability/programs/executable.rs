@@ -70,7 +70,7 @@ fn judge(path: &Path, real: &Path) -> Result<(), String> {
     }
     if metadata.mode() & SET_ID != 0 {
         return Err(format!(
-            "{shown} is setuid or setgid (mode {:04o}), and a granted program gains no privileges: name a program that works without",
+            "{shown} is setuid or setgid (mode {:04o}), and a granted program gains no privileges: name a program that needs none",
             metadata.mode() & 0o7777
         ));
     }
@@ -78,7 +78,7 @@ fn judge(path: &Path, real: &Path) -> Result<(), String> {
         Err(Errno::NODATA | Errno::NOTSUP) => {}
         Ok(_) | Err(Errno::RANGE) => {
             return Err(format!(
-                "{shown} has file capabilities, and a granted program gains no privileges: name a program that works without"
+                "{shown} has file capabilities, and a granted program gains no privileges: name a program that needs none"
             ));
         }
         Err(error) => return Err(format!("{shown}: its capabilities cannot be read: {error}")),

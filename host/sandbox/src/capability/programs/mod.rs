@@ -178,7 +178,7 @@ fn check(grant: &ProgramGrant, grants: &Grants) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the path of a program of this name in [`PATH`], or one to fill in.
+/// Returns the path of a program of this name in [`PATH`], or a placeholder for the path.
 fn found(name: &str) -> PathBuf {
     let is_name = !name.is_empty() && !name.contains('/');
     let mut paths = std::env::split_paths(PATH).map(|directory| directory.join(name));

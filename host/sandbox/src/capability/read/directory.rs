@@ -19,7 +19,7 @@ pub(crate) fn find_granted_directory(wanted: &Path, granted: &[PathBuf]) -> Resu
     let covers = |real: &Path| granted.iter().any(|granted| real.starts_with(Way::of(granted).end));
     let real = match wanted.canonicalize() {
         Ok(real) => real,
-        // A component must not learn whether a path outside of its grants exists, be it through a link in a granted directory.
+        // A component must not learn whether a path outside of its grants exists, not even through a link in a granted directory.
         Err(error) if covers(&Way::of(&wanted).end) => {
             return Err(Error::from(error).of(wanted.display()));
         }

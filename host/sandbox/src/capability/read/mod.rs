@@ -91,8 +91,9 @@ impl Read {
         let host = path.to_host();
         match host.symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => Self.denies(path.to_string(), remedies.read(&host)),
-            Ok(_) => Self
-                .denies(format!("{path} (which is not a directory, and `read` grants nothing else)"), None),
+            Ok(_) => {
+                Self.denies(format!("{path} (not a directory, and `read` grants only directories)"), None)
+            }
             Err(_) => Self.denies(path.to_string(), None),
         }
     }

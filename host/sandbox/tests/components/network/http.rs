@@ -250,7 +250,7 @@ async fn what_could_lead_to_another_server_is_refused() {
     // No message contains the password.
     let stage = get(&format!("http://user:swordfish@{}/", server.address())).plain_server(server.address());
     let (what, remedy) = stage.is_denied().await;
-    let says = format!("a request to {} as a user, whom no address may name", server.address());
+    let says = format!("a request to {} with a user, which is not allowed", server.address());
     assert_eq!((what, remedy), (says, None));
     assert!(!format!("{:?}", stage.lines()).contains("swordfish"));
     assert!(server.heads().is_empty());

@@ -184,7 +184,7 @@ impl types::HostRequestOptions for HttpView<'_> {
     }
 }
 
-/// The body has no share of its own: its chunks and trailers are in the request, or gone with it.
+/// The body has no share of its own: the share of the request includes its chunks and trailers.
 impl types::HostOutgoingBody for HttpView<'_> {
     fn write(
         &mut self,

@@ -24,7 +24,7 @@ impl types::HostFutureIncomingResponse for HttpView<'_> {
         let handle = future.rep();
         let got = types::HostFutureIncomingResponse::get(&mut self.wasi(), future)?;
         if let Some(Ok(response)) = &got {
-            // Nothing more is needed of the request, but for chunks of its body that are still being sent.
+            // The request needs no more memory, except for chunks of its body that are still being sent.
             self.gone(handle);
             if let Ok(response) = response {
                 let share = self.http.held.reserve(HELD_BY_RESPONSE)?;
@@ -74,7 +74,7 @@ impl types::HostIncomingResponse for HttpView<'_> {
     }
 }
 
-/// The stream of a body has no share of its own, because the body cannot be dropped before it.
+/// The stream of a body has no share of its own, because the body cannot be dropped before its stream.
 impl types::HostIncomingBody for HttpView<'_> {
     fn stream(
         &mut self,

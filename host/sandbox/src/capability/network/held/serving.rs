@@ -1,4 +1,4 @@
-//! What a component would need if it were called with a request, which no component is.
+//! The functions of `wasi:http` for a component that is called with a request. No component is ever called with one.
 
 use wasmtime::component::Resource;
 use wasmtime_wasi_http::FieldMap;
