@@ -235,7 +235,7 @@ mod tests {
           26 22 0:5 / /mnt/other rw - tmpfs none rw\n";
 
     #[test]
-    fn what_is_mounted_in_two_places_is_one() {
+    fn paths_to_one_directory_through_two_mounts_overlap() {
         let mounts = Mounts::parse(MOUNTS);
         let regions = |path: &Path| -> Vec<Region> {
             mounts.region(path).into_iter().chain(mounts.mounted_below(path)).collect()

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_removed_before_a_text_is_cut_and_nothing_shows_the_beginning_of_one() {
+    fn a_text_is_cut_after_its_secrets_are_removed_so_that_no_part_of_a_secret_is_shown() {
         let redactor = Redactor::new();
         redactor.add(&foundation::secret::Secret::new("sw0rdfish-of-the-sea")).unwrap();
         let shown = |text: &str| printable_without(&redactor, text, true, 100);

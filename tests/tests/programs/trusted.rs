@@ -6,7 +6,7 @@ use crate::stage::Stage;
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
-fn a_program_cannot_be_let_write_itself_the_audit_or_a_plugin() {
+fn no_grant_lets_a_program_write_itself_the_audit_file_or_the_folder_of_plugins() {
     let stage = Stage::new("programs-trusted");
     let bin = stage.replica.directory("bin").unwrap();
     let script = stage.script("bin/tool", "echo 'echo changed' >> $0");

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_30_of_a_configuration_that_is_elsewhere_only_what_is_here_is_judged() {
+    fn rule_30_only_files_in_the_data_directory_are_judged_if_the_configuration_is_elsewhere() {
         assert!(checked(&[], &DEFAULTS).is_ok());
         assert!(checked(&[("postgresql.auto.conf", "max_connections = 99")], &DEFAULTS).is_err());
     }

@@ -258,7 +258,7 @@ async fn a_body_that_always_ends_too_early_is_never_taken_for_whole() {
 }
 
 #[tokio::test]
-async fn what_came_before_a_failure_is_given_and_the_failure_each_time_it_is_read_on() {
+async fn bytes_before_a_failure_are_returned_and_every_later_read_fails_alike() {
     let object = pattern(100_000);
     let server = Responder::start(move |number, request| {
         let (status, headers, body) = right(request, &object, "a");

@@ -116,7 +116,7 @@ fn a_tree_that_has_less_than_backup_info_says_is_refused() {
 }
 
 #[test]
-fn what_the_size_does_not_count_hides_no_missing_file() {
+fn a_missing_file_is_noticed_despite_files_that_the_size_does_not_count() {
     let scene = scene();
     scene.info(&Info::new(ID).with("mode=rsync-concurrent").with(format!("size={}", scene.bytes(ID))));
     // A copy that followed the link of the tablespace, and a manifest that was made later.
@@ -297,7 +297,7 @@ fn a_manifest_must_fit_every_file() {
 }
 
 #[test]
-fn a_manifest_of_generate_manifest_covers_no_tablespace() {
+fn a_manifest_of_generate_manifest_lists_no_file_of_a_tablespace() {
     let scene = scene();
     scene.manifest(ID, &COVERED);
     let (result, record) = scene.create_of(&scene.request());

@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn every_call_on_a_process_by_its_number_is_forbidden_and_allowed_for_oneself() {
+    fn calls_that_take_a_pid_are_allowed_only_for_the_calling_process() {
         let rules = forbidden(false).unwrap();
         for call in OF_A_PROCESS {
             assert_eq!(rules[call], [is_not(0, 0).unwrap()], "{call}");
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn files_in_memory_watches_and_attributes_by_path_look_as_if_the_kernel_had_none() {
+    fn memory_files_watches_and_attributes_by_path_fail_as_if_not_supported() {
         use rustix::fs::{
             MemfdFlags, XattrFlags, inotify, lremovexattr, lsetxattr, memfd_create, removexattr, setxattr,
         };

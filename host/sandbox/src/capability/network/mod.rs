@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_kernel_that_does_not_keep_a_method_to_its_ports_is_named() {
+    fn a_kernel_too_old_to_restrict_ports_is_reported() {
         let granted = with(&[("a.example:1", "")]);
         for (abi, says) in [(0, "has no Landlock"), (3, "older than ABI 4")] {
             let found = findings(&granted, abi);

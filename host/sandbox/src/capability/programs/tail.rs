@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_taken_out_before_anything_is_cut_and_the_bound_holds_after_it() {
+    fn the_bound_also_holds_after_secrets_are_replaced_and_a_longer_line_is_left_out() {
         let mut tail = Tail::default();
         for _ in 0..10_000 {
             tail.push(&line(b"x", true));

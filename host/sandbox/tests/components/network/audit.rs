@@ -22,7 +22,7 @@ fn record(function: &str, object: impl ToString, answer: &str) -> (String, Strin
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_is_denied_has_one_record_each() {
+async fn each_denied_call_has_one_record() {
     let server = tcp_server(|stream| stream.write_all(b"monday"));
     let address = server.address();
     let look_up = |name: &str, answer| record("ip-name-lookup.resolve-addresses", name, answer);

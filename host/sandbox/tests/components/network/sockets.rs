@@ -194,7 +194,7 @@ async fn the_bytes_of_a_connection_count_for_every_granted_server_at_its_address
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn what_a_method_sends_counts_too() {
+async fn sent_bytes_count_towards_the_bound_too() {
     let server = tcp_server(|stream| {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).map(drop)
@@ -209,7 +209,7 @@ async fn what_a_method_sends_counts_too() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn the_bound_of_bytes_is_that_of_the_run_and_not_of_a_step() {
+async fn the_bound_of_bytes_holds_for_plan_and_create_together() {
     let server = echo();
     let stage = hello(server.address())
         .plain_server(server.address())

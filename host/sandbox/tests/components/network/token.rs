@@ -81,7 +81,7 @@ async fn the_host_adds_the_token_and_the_component_never_sees_it() {
 
 #[tokio::test]
 #[ignore = "needs components: cargo xtask test"]
-async fn a_response_in_which_the_token_would_not_be_found_is_neither_asked_for_nor_taken() {
+async fn a_response_in_which_the_token_would_not_be_found_is_neither_requested_nor_accepted() {
     let (_folder, authority, trusted) = authority();
     let server = |answer: fn(&mut dyn Stream, &str) -> std::io::Result<()>| {
         https_server(&authority, certificates::ServerCertificate::Right, answer)

@@ -35,7 +35,7 @@ async fn an_object_that_changes_in_the_middle_is_corrupt_and_never_mixed() {
 }
 
 #[tokio::test]
-async fn an_object_that_shrank_to_less_than_was_read_is_corrupt_where_nothing_can_be_compared() {
+async fn an_object_that_shrank_below_the_bytes_read_is_corrupt_even_without_an_etag() {
     let object = pattern(100_000);
     let server = Responder::start(move |number, request| {
         let unmarked = |(status, mut headers, body): (u16, Vec<(&'static str, String)>, Vec<u8>)| {
@@ -74,7 +74,7 @@ async fn an_object_that_vanishes_in_the_middle_is_not_found() {
 }
 
 #[tokio::test]
-async fn an_object_that_vanishes_is_not_found_where_the_range_of_it_is_refused_too() {
+async fn an_object_that_vanishes_is_not_found_even_if_the_server_refuses_its_range() {
     let object = pattern(100_000);
     let server = Responder::start(move |number, request| {
         let (status, headers, body) = right(request, &object, "a");

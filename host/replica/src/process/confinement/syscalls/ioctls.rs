@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_change_a_file_or_a_directory_look_as_if_the_file_system_had_none() {
+    fn requests_that_change_a_file_or_a_directory_fail_as_on_a_file_system_without_them() {
         // SETFLAGS, ENABLE_VERITY, SET_ENCRYPTION_POLICY, FSSETXATTR, FIFREEZE, SETVERSION, FIDEDUPERANGE, SUBVOL_CREATE, SNAP_CREATE,
         // SNAP_CREATE_V2, SET_RECEIVED_SUBVOL of btrfs, FAT's attributes, F2FS, CIFS, FIBMAP, BLKDISCARD.
         let changing = [
