@@ -378,8 +378,8 @@ fn warn_of_unknown_tablespaces(request: &Request, facts: &SourceFacts, run: &Run
         return;
     }
     let message = "the role of the source may not connect to a database, so that the source's tablespaces are not compared with the \
-                   map: if the source has a tablespace that the map does not name by its location, pg_basebackup fails when the data directory is \
-                   already empty; let the role connect to the database of `conninfo` (`postgres` if it names none)";
+                   map: if the source has a tablespace that the map does not name by its location, pg_basebackup fails when the data directory \
+                   is already empty; let the role connect to the database of `conninfo` (`postgres` if it names none)";
     run.log(Level::Warn, "host", message);
     for (key, _) in request.directories.tablespaces.entries() {
         let key = match key {

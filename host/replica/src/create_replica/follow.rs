@@ -58,7 +58,8 @@ fn wrong_password(source: &Source, passfile: &Path, conninfo: &Conninfo, whose: 
     let differing = source.hosts_with_another_password(passfile, conninfo).unwrap_or_default();
     (!differing.is_empty()).then(|| {
         finding(format!(
-            "{} ({whose}) has another password for {} than the one with which this run reaches the source: the standby does not follow if the password in this file is wrong; correct it there",
+            "{} ({whose}) has another password for {} than the one with which this run reaches the source: the standby does not follow \
+             if the password in this file is wrong; correct it there",
             passfile.display(),
             differing.join(", ")
         ))

@@ -63,7 +63,8 @@ pub(super) fn hold_no_other_version(directories: &Directories, installed: u32) -
             let major = folder.and_then(|folder| folder.version.major());
             if major.is_some_and(|major| major != installed && Some(major) != old) {
                 let message = format!(
-                    "{} holds `{}`, the folder of another major version than PostgreSQL {installed} in `bin_dir`; move it away or map the tablespace elsewhere",
+                    "{} holds `{}`, the folder of another major version than PostgreSQL {installed} in `bin_dir`; \
+                     move it away or map the tablespace elsewhere",
                     place.display(),
                     name.display()
                 );

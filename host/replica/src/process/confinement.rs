@@ -140,7 +140,8 @@ pub fn not_enforced(abi: u32, network: bool) -> Vec<&'static str> {
     let ports = "may connect to every port, because the kernel's Landlock is older than ABI 4";
     let signals =
         "may send signals to every process of its user, because the kernel's Landlock is older than ABI 6";
-    let end = "may live on after it was ended if it starts processes faster than they are found, because the kernel's Landlock is older than ABI 6";
+    let end = "may live on after it was ended if it starts processes faster than they are found, because the kernel's Landlock is older \
+               than ABI 6";
     let missing = [
         (abi < ABI_OF_TRUNCATION).then_some(truncation),
         (network && abi < ABI_OF_PORTS).then_some(ports),
