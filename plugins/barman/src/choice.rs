@@ -12,8 +12,8 @@ use crate::place::Place;
 /// How many backups that cannot be chosen are described in a failure.
 const NAMED: usize = 3;
 
-/// Reads the `backup.info` of the backups that the options allow, at least one, the best first. By its status, each has all its files.
-/// Whether Barman deletes a backup is known only of the first.
+/// Returns the backups that the options allow, the best first, read from their `backup.info`. There is at least one, and the status of each
+/// says that all its files were copied. Only for the first backup, the function has checked that Barman does not delete it.
 ///
 /// # Errors
 /// [`Failure::NotApplicable`] if the server has no backup; [`Failure::Failed`] if none can be chosen.

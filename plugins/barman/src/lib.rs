@@ -64,8 +64,8 @@ impl Method for Barman {
             ))
             .option(OptionSpec::integer("target-timeline").doc("the newest backup on this timeline"))
             .option(OptionSpec::flag("older").default(false).doc(
-                "whether an older backup is restored if the plan finds that the newest that the other options leave cannot be \
-                 restored: files of it are missing, or it is of an unsupported kind",
+                "whether an older backup is restored if the plan finds that the newest backup that fits the other \
+                 options cannot be restored: some of its files are missing, or it is of an unsupported kind",
             ))
             .option(OptionSpec::choice("wal", Wal::CHOICES).default("consistent").doc(
                 "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all archived \

@@ -45,7 +45,7 @@ impl Options {
         let takes_older = request.flag("older")?;
         if takes_older && !matches!(wanted, Wanted::Newest(_)) {
             return Err(Failure::failed(
-                "the option `backup` names the one that is restored, and `older = true` would take another: set one of them",
+                "the option `backup` names the backup to restore, and `older = true` would take another: set only one of the two",
             ));
         }
         Ok(Self { place: Place::of(request)?, wanted, takes_older, wal })

@@ -48,7 +48,7 @@ impl Place {
     /// failure for more than `most` objects.
     ///
     /// # Errors
-    /// Fails if the store cannot list its objects, as a web server; the errors of [`each_in`].
+    /// Fails if the store, such as a web server, cannot list its objects; the errors of [`each_in`].
     pub(crate) fn each_in(
         &self,
         folder: &str,

@@ -62,11 +62,11 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// How many older backups are tried.
+/// How many older backups are tried at most.
 pub(crate) const MOST_OLDER: usize = 20;
 
-/// Finds the best backup that can be restored, and how many bytes and files will be written for it, without WAL. Tries backups after the best
-/// one only if the options allow older ones, and logs why it passes over a backup.
+/// Returns the first backup of [`choose`] that can be restored, and how many bytes and files will be written for it, without WAL. If the
+/// options do not allow older backups, tries only the first. Logs why it skips a backup.
 fn first_usable(options: &Options) -> Result<(Usable, Counts), Failure> {
     let place = &options.place;
     let mut candidates = choose(options)?.into_iter();
@@ -74,7 +74,7 @@ fn first_usable(options: &Options) -> Result<(Usable, Counts), Failure> {
     let most = if options.takes_older { 1 + MOST_OLDER } else { 1 };
     for (entry, backup) in candidates.by_ref().take(most) {
         let id = &entry.id;
-        // The first is known to be kept.
+        // `choose` has checked this for the first backup.
         let kept = if failures.is_empty() { Ok(()) } else { check_kept(place, id) };
         let checked = kept.and_then(|()| usable_of(place, &entry, backup)).and_then(|usable| {
             let counted = counted(place, &usable)?;
@@ -96,7 +96,8 @@ fn first_usable(options: &Options) -> Result<(Usable, Counts), Failure> {
     Err(Failure::failed(match candidates.next() {
         None => why,
         Some((next, _)) if options.takes_older => format!(
-            "{why}; older backups from {} on were not tried, because {MOST_OLDER} are at most: choose one with `backup`",
+            "{why}; the backup {} and older ones were not tried, because at most {MOST_OLDER} older backups are: choose one with \
+             `backup`",
             next.id
         ),
         Some((next, _)) => {

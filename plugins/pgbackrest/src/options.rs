@@ -54,7 +54,7 @@ impl Options {
         let (wanted, takes_older) = (wanted(request)?, request.flag("older")?);
         if takes_older && matches!(wanted, Wanted::Label(_)) {
             return Err(Failure::failed(
-                "the option `backup` names the one that is restored, and `older = true` would take another: set one of them",
+                "the option `backup` names the backup to restore, and `older = true` would take another: set only one of the two",
             ));
         }
         Ok(Self { stanza, repositories, wanted, takes_older, is_delta: request.flag("delta")?, wal })

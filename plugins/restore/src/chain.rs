@@ -4,8 +4,8 @@ use postgres_formats::control_file::RelationFiles;
 use understudy::Error;
 use understudy::transfer::{Chain, IncrementFormat};
 
-/// The size of a page of PostgreSQL in bytes, also of WAL-G's increments (`BlockSize` in WAL-G's internal/walparser). A method refuses a
-/// cluster with another when it reads the control file.
+/// The usual size of a page in bytes. WAL-G's increments support no other size (`BlockSize` in WAL-G's internal/walparser). When a method
+/// reads the control file, it refuses a cluster with another page size.
 const PAGE: u32 = RelationFiles::DEFAULT.page_size;
 
 /// Makes an empty chain of backups whose increments have the format `format`.

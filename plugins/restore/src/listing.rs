@@ -3,18 +3,18 @@
 use understudy::store::{Bucket, Object};
 use understudy::{Error, Failure, cancelled};
 
-/// Why a folder was not gone through to its end.
+/// Why the objects of a folder were not all listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The store, such as a web server, cannot list its objects. Contains what the store says.
     Unlistable(String),
-    /// There are more objects than the given number.
+    /// There are more objects than this number.
     TooMany(usize),
 }
 
-/// Calls `each` with every object in `folder` of `bucket` and below it, and with its path below the folder; never if the folder does not
-/// exist. Goes through at most `most` objects, with those outside the folder whose keys begin with its name. An empty `folder` stands for
-/// the whole bucket. Returns the number of objects.
+/// Calls `each` with every object in `folder` of `bucket` and below it, and with its path below the folder. Does not call it if the folder
+/// does not exist. An empty `folder` is the whole bucket. Lists at most `most` objects. This number and the returned number include objects
+/// outside the folder whose keys begin with the name of the folder.
 ///
 /// # Errors
 /// The failure that `refused` makes; the error of the store; the errors of `each`.

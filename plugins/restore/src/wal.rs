@@ -211,7 +211,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// Adds the amount to numbers that are known.
+    /// Returns the sums of this amount and the given numbers. The sum of an unknown number is unknown.
     #[must_use]
     pub fn added_to(self, (bytes, files): Counts) -> Counts {
         let sum = |one: Option<u64>, other| one.map(|one| one.saturating_add(other));

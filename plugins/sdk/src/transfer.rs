@@ -51,7 +51,7 @@ pub struct Job {
     inner: data::Job,
     waiting: Vec<Fetch>,
     on_failure: Option<Failure>,
-    /// The origins of [`Job::origin_of`], with the name of the store and the compression of each.
+    /// The origins that [`Job::origin_of`] has added: the name of the store, the compression and the number of each.
     origins: Vec<(String, Option<Codec>, u32)>,
 }
 
@@ -78,7 +78,7 @@ impl Job {
         Ok(self.inner.add_origin(&bucket.inner, via.map(|via| &via.0))?)
     }
 
-    /// Returns the origin of the objects of `bucket` that are compressed with `codec`, or with nothing if it is `None`. The first call for
+    /// Returns the origin of the objects of `bucket` that are compressed with `codec`; `None` if they are not compressed. The first call for
     /// a store and a compression adds the origin with the pipeline that `via` makes, and later calls return the same origin. In one job,
     /// objects of the same store and compression that need different keys must get their origins from [`Job::origin`].
     ///

@@ -115,7 +115,7 @@ fn most_bytes(sentinel: &Sentinel) -> u64 {
     sentinel.catalog.map_or(u64::MAX, |bytes| bytes.saturating_add(SLACK))
 }
 
-/// Adds one archive to `job`, from which at most `limit` bytes are written.
+/// Adds one archive to `job`, of which at most `limit` bytes may be written.
 fn unpack(
     place: &Place,
     archive: &Archive,

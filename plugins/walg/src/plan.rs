@@ -29,7 +29,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 pub(crate) struct Usable {
     pub(crate) newest: Link,
-    /// The backups that it depends on, newest first.
+    /// The backups on which `newest` depends, newest first.
     pub(crate) older: Vec<Link>,
     pub(crate) looked: Looked,
     pub(crate) plan: Plan,

@@ -189,7 +189,7 @@ fn the_number_of_older_backups_that_are_tried_is_bounded() {
     }
     let request = scene.request().with("older", true);
     let refused = scene.refusal_of(&request);
-    assert!(refused.contains(&format!("from {THREE} on were not tried")), "{refused}");
+    assert!(refused.contains(&format!("the backup {THREE} and older ones were not tried")), "{refused}");
     scene.remove(&format!("meta/{}-backup.info", ids[0]));
     assert_eq!(chosen(&scene, &request).0, THREE);
 }
