@@ -48,8 +48,8 @@ fn item(holds: Holds, archive: &ArchiveObject, origin: u32, limit: u64) -> Unpac
     Unpack { origin, object: archive.object.key.clone(), path, limit, skip, refuse }
 }
 
-/// Adds to the job the archives of a backup. With `chain`, the backup is the current link of the chain, and tablespaces that the newest backup
-/// does not have are left out, because they were dropped after this backup. Returns the manifest, if there is one.
+/// Adds to the job the archives of a backup. With `chain`, the backup is the current link of the chain, and tablespaces that the newest
+/// backup does not have are left out, because they were dropped after this backup. Returns the manifest, if there is one.
 ///
 /// # Errors
 /// The error of the host; the errors of [`manifest::archived`].

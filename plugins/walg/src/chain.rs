@@ -19,8 +19,8 @@ pub(crate) struct Loaded {
     pub(crate) archives: BTreeSet<String>,
 }
 
-/// Reads the sentinels of the backup `name` and of every backup on which it depends. Returns the older backups with the newest first. If the
-/// sentinel of `name` lists the files of the backup, passes the list to `listed`.
+/// Reads the sentinels of the backup `name` and of every backup on which it depends. Returns the older backups with the newest first. If
+/// the sentinel of `name` lists the files of the backup, passes the list to `listed`.
 ///
 /// # Errors
 /// Fails if a backup is missing, or does not belong to the chain.
