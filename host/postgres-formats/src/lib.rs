@@ -20,6 +20,7 @@ pub mod control_file;
 pub mod history;
 mod lsn;
 pub mod names;
+pub mod page;
 pub mod segment;
 pub mod tablespace_map;
 pub mod version;
