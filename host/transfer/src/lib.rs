@@ -16,6 +16,7 @@ mod key_texts;
 pub mod keys;
 pub mod listing;
 pub mod meter;
+pub mod pages;
 pub mod pipeline;
 pub mod plane;
 pub mod rate;

@@ -33,8 +33,8 @@ use crate::{Error, Failure, cancelled};
 
 pub use crate::digests::{Algorithm, Digest};
 pub use crate::raw::understudy::method::transfer::{
-    Action, Assembly, BlockDigests, Extent, Fetch, IncrementFormat, Listed, Outcome, Piece, Status, Unless,
-    Unpack,
+    Action, Assembly, BlockDigests, Extent, Fetch, IncrementFormat, Listed, Outcome, PageChecks, Piece,
+    Status, Unless, Unpack,
 };
 
 /// How many items one call to the host may have.
@@ -68,6 +68,15 @@ impl Job {
 
     fn with(report_all: bool) -> Self {
         Self { inner: data::Job::new(report_all), waiting: Vec::new(), on_failure: None, origins: Vec::new() }
+    }
+
+    /// Has the checksums of the pages in the files of relations checked in every file that the job writes, except in files that have a
+    /// digest. Must be called before items are added.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for sizes that PostgreSQL does not have, or if items were added already.
+    pub fn check_pages(&mut self, by: PageChecks) -> Result<(), Error> {
+        Ok(self.inner.check_pages(by)?)
     }
 
     /// Adds an origin of items, for [`Fetch::origin`] and [`Unpack::origin`]. `bucket` and `via` may be dropped afterwards.

@@ -4,7 +4,9 @@ use ::transfer::chain::IncrementFormat;
 use ::transfer::digest::Digest;
 use ::transfer::job::{Action, Assembly, BlockDigests, Extent, Fetch, Overwrite, Piece, Status, Unpack};
 use ::transfer::listing::Listed;
+use ::transfer::pages::PageChecks;
 use ::transfer::pipeline::Pipeline;
+use replica::Lsn;
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::DynPollable;
 
@@ -30,6 +32,16 @@ impl transfer::HostJob for State {
         via: Option<Resource<Pipeline>>,
     ) -> Answer<u32> {
         self.add_origin_to(&job, &bucket, via.as_ref())
+    }
+
+    async fn check_pages(&mut self, job: Resource<TransferJob>, by: transfer::PageChecks) -> Answer<()> {
+        let checks = PageChecks {
+            page_size: by.page_size,
+            segment_pages: by.segment_pages,
+            start: Lsn(by.start_lsn),
+            stop: Lsn(by.stop_lsn),
+        };
+        self.check_pages_of(&job, checks)
     }
 
     async fn fetch(&mut self, job: Resource<TransferJob>, items: Vec<transfer::Fetch>) -> Answer<()> {

@@ -32,7 +32,7 @@ pub(crate) struct PageSize(u32);
 impl PageSize {
     /// # Errors
     /// `Invalid` if `bytes` is not a size that PostgreSQL can be built with.
-    fn new(bytes: u32) -> Result<Self, Error> {
+    pub(crate) fn new(bytes: u32) -> Result<Self, Error> {
         if bytes.is_power_of_two() && (1024..=32768).contains(&bytes) {
             return Ok(Self(bytes));
         }

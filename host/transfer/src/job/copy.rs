@@ -1,4 +1,4 @@
-//! Copies a local file within the kernel if neither a digest nor a filter needs its bytes.
+//! Copies a local file within the kernel if neither a check nor a filter needs its bytes.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ pub(crate) fn within_kernel(
     offset: u64,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
-    if output.is_hashed() || output.left() < SMALLEST {
+    if output.is_checked() || output.left() < SMALLEST {
         return Ok(());
     }
     if offset == 0 && output.position() == 0 && !origin.no_reflink.load(Ordering::Relaxed) {

@@ -221,6 +221,7 @@ fn has_same_content(worker: &mut Worker, job: &State, existing: &File, item: &It
             .withheld
             .refusing(item.origin.via.decode_to_keep(plain, &job.memory_allowance(job.cancel_token()))?);
     }
+    let mut pages = job.page_checker(&item.path, item.digest.as_ref());
     let half = worker.buffer.len() / 2;
     let (stored_bytes, existing_bytes) = worker.buffer.split_at_mut(half);
     let mut at = item.at.unwrap_or(0);
@@ -228,7 +229,7 @@ fn has_same_content(worker: &mut Worker, job: &State, existing: &File, item: &It
     loop {
         job.fail_if_cancelled()?;
         let count = match plain.read(stored_bytes) {
-            Ok(0) => return Ok(at == end),
+            Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(named(Error::from(error), &item.object, &item.origin)),
@@ -239,20 +240,30 @@ fn has_same_content(worker: &mut Worker, job: &State, existing: &File, item: &It
         job.read_without_writing(count as u64);
         let existing_bytes = &mut existing_bytes[..count];
         match existing.read_exact_at(existing_bytes, at) {
-            Ok(()) if existing_bytes == &stored_bytes[..count] => at += count as u64,
+            Ok(()) if existing_bytes == &stored_bytes[..count] => {
+                if let Some(pages) = &mut pages {
+                    pages.update(at, existing_bytes);
+                }
+                at += count as u64;
+            }
             Ok(()) => return Ok(false),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
             Err(error) => return Err(error.into()),
         }
     }
+    match pages {
+        Some(pages) if at == end => pages.finish().map(|()| true),
+        _ => Ok(at == end),
+    }
 }
 
 fn output<'a>(worker: &mut Worker, job: &'a State, item: &Item) -> Result<Output<'a>, Error> {
     let place = job.target().file(&item.path)?;
-    let wanted = || Wanted { size: item.size, digest: item.digest.clone(), mode: item.mode };
+    let pages = job.page_checker(&item.path, item.digest.as_ref());
+    let wanted = Wanted { size: item.size, digest: item.digest.clone(), pages, mode: item.mode };
     match item.at {
-        Some(at) => Output::part(&job.destination, &mut worker.directories, &place, at, wanted()),
-        None => Output::replace(&job.destination, &mut worker.directories, &place, wanted()),
+        Some(at) => Output::part(&job.destination, &mut worker.directories, &place, at, wanted),
+        None => Output::replace(&job.destination, &mut worker.directories, &place, wanted),
     }
 }
 

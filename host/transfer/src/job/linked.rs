@@ -8,6 +8,7 @@ use crate::chain::{Chain, ChainUse, IncrementFormat, Needed, Pages};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
 use crate::job::state::State;
+use crate::pages::PageChecker;
 use crate::sink::directories::Directories;
 use crate::sink::file;
 use crate::sink::scattered::Scattered;
@@ -57,6 +58,8 @@ pub(super) struct Linked<'a> {
     /// The size of the member in bytes.
     size: u64,
     hasher: Option<(Hasher, Digest)>,
+    /// Checks the pages that are written.
+    pages: Option<PageChecker>,
     stage: Stage<'a>,
     /// How many bytes were written to the file.
     written: u64,
@@ -125,6 +128,7 @@ impl<'a> Linked<'a> {
         let place = job.target().file(&file)?;
         let path = text(&file);
         let needed = chain.begin(&path, link)?;
+        let pages = job.page_checker(&file, digest.as_ref());
         let hasher = digest.map(|digest| (Hasher::new(digest.algorithm), digest));
         let stage = match content {
             _ if matches!(needed, Needed::Nothing) => Stage::Discard,
@@ -136,7 +140,7 @@ impl<'a> Linked<'a> {
             }
         };
         let is_open = !matches!(stage, Stage::Discard);
-        Ok(Self { job, chain, link, path, place, size, hasher, stage, written: 0, is_open })
+        Ok(Self { job, chain, link, path, place, size, hasher, pages, stage, written: 0, is_open })
     }
 
     /// Takes the next bytes of the member.
@@ -204,7 +208,7 @@ impl<'a> Linked<'a> {
                 }
                 let count = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
                 let to = first.map(|first| u64::from(first) * page + inside);
-                self.written += put(self.job, file, to, &bytes[..count])?;
+                self.written += put(self.job, file, &mut self.pages, to, &bytes[..count])?;
                 *at += count as u64;
                 Ok(&bytes[count..])
             }
@@ -217,13 +221,13 @@ impl<'a> Linked<'a> {
                     run += page;
                 }
                 let count = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
-                self.written += put(self.job, file, is_lacking.then_some(*at), &bytes[..count])?;
+                let to = is_lacking.then_some(*at);
+                self.written += put(self.job, file, &mut self.pages, to, &bytes[..count])?;
                 *at += count as u64;
                 Ok(&bytes[count..])
             }
             Stage::Whole { file, at } => {
-                file.write(*at, bytes)?;
-                self.written += bytes.len() as u64;
+                self.written += put(self.job, file, &mut self.pages, Some(*at), bytes)?;
                 *at += bytes.len() as u64;
                 Ok(&[])
             }
@@ -268,13 +272,17 @@ impl<'a> Linked<'a> {
         Ok(Stage::Increment { file, pages, numbers, at: 0, _charge: header.charge })
     }
 
-    /// Finishes the member: compares its digest, and tells the chain which pages the file still lacks. Returns how many bytes were written.
+    /// Finishes the member: compares its digest, checks its pages, and tells the chain which pages the file still lacks. Returns how many
+    /// bytes were written.
     ///
     /// # Errors
-    /// `Corrupt` if the digest is wrong, or the member ended within the header of an increment.
+    /// `Corrupt` if the digest or a page is wrong, or the member ended within the header of an increment.
     pub(super) fn finish(mut self) -> Result<u64, Error> {
         if let Some((hasher, digest)) = self.hasher.take() {
             file::compare(hasher, &digest)?;
+        }
+        if let Some(pages) = self.pages.take() {
+            pages.finish()?;
         }
         match std::mem::replace(&mut self.stage, Stage::Discard) {
             Stage::Increment { pages, file, .. } => {
@@ -295,11 +303,22 @@ impl<'a> Linked<'a> {
     }
 }
 
-/// Writes bytes at `to`, or passes over them if `to` is `None`. Returns how many were written.
-fn put(job: &State, file: &mut Scattered<'_>, to: Option<u64>, bytes: &[u8]) -> Result<u64, Error> {
+/// Writes bytes at `to` and checks their pages, or passes over them if `to` is `None`. Returns how many were written.
+fn put(
+    job: &State,
+    file: &mut Scattered<'_>,
+    pages: &mut Option<PageChecker>,
+    to: Option<u64>,
+    bytes: &[u8],
+) -> Result<u64, Error> {
     let length = bytes.len() as u64;
     match to {
-        Some(to) => file.write(to, bytes).map(|()| length),
+        Some(to) => {
+            if let Some(pages) = pages {
+                pages.update(to, bytes);
+            }
+            file.write(to, bytes).map(|()| length)
+        }
         None => pass_over(job, length).map(|()| 0),
     }
 }

@@ -26,6 +26,7 @@ use crate::derive::Withheld;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::listing::Listing;
+use crate::pages::PageChecks;
 use crate::pipeline::Pipeline;
 use crate::store::{Range, Store};
 use crate::target::Target;
@@ -232,6 +233,16 @@ impl Job {
     /// `Limit` if there are more than [`MOST_ORIGINS`], or too little memory is left.
     pub fn add_origin(&self, store: Store, via: Pipeline) -> Result<u32, Error> {
         self.state.add_origin(Origin::new(store, via, &self.state.memory)?)
+    }
+
+    /// Has the checksums of the pages in the files of relations checked while the files are written, except those of files that are
+    /// compared with a digest. A page that an item does not have as a whole is not checked.
+    ///
+    /// # Errors
+    /// `Invalid` for sizes that PostgreSQL does not have, or if items were added already.
+    pub fn check_pages(&self, checks: PageChecks) -> Result<(), Error> {
+        checks.check()?;
+        self.state.check_pages(checks)
     }
 
     /// Adds files to fetch, all or none of them. Waits while the queue is full. Also waits while memory is short and items of the job are

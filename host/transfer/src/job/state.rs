@@ -11,12 +11,15 @@ use super::outcomes::Outcomes;
 use super::{Action, MOST_ORIGINS, Observer, Outcome, QUEUE, Status};
 use crate::budget::{ALLOCATION_OVERHEAD, Budget, Charge, MemoryAllowance};
 use crate::derive::Withheld;
+use crate::digest::Digest;
 use crate::error::{Error, Kind};
+use crate::pages::{PageChecker, PageChecks};
 use crate::pipeline::Pipeline;
 use crate::rate::Rate;
 use crate::sink::destination::Destination;
 use crate::store::Store;
 use crate::target::Target;
+use foundation::rooted::RelativePath;
 
 /// An origin of items: a store and how its objects are decoded.
 pub(crate) struct Origin {
@@ -47,6 +50,8 @@ pub(crate) struct State {
     pub(crate) rate: Option<Arc<Rate>>,
     /// The derived keys, which the job must not write.
     pub(crate) withheld: Withheld,
+    /// How the pages of relations are checked; not set if they are not.
+    pages: OnceLock<PageChecks>,
     origins: Mutex<Vec<Arc<Origin>>>,
     /// Free slots in the queue; closed when the job is cancelled.
     queue_slots: Semaphore,
@@ -89,6 +94,7 @@ impl State {
             runtime,
             rate,
             withheld,
+            pages: OnceLock::new(),
             origins: Mutex::default(),
             queue_slots: Semaphore::new(QUEUE),
             account: Mutex::new(Account { next: 0, queued: 0, done: 0, failed: 0, in_progress: 0, outcomes }),
@@ -110,6 +116,28 @@ impl State {
     /// Returns the observer of the job.
     pub(super) fn observer(&self) -> Option<&dyn Observer> {
         self.observer.get().map(AsRef::as_ref)
+    }
+
+    /// Has the pages of relations checked in every file that the job writes.
+    ///
+    /// # Errors
+    /// `Invalid` if items were added already, or the pages are checked already.
+    pub(super) fn check_pages(&self, checks: PageChecks) -> Result<(), Error> {
+        if self.account().next > 0 {
+            return Err(Error::new(
+                Kind::Invalid,
+                "whether pages are checked is said before items are added",
+            ));
+        }
+        let why = || Error::new(Kind::Invalid, "the pages of this job are checked already");
+        self.pages.set(checks).map_err(|_| why())
+    }
+
+    /// Begins to check the pages of the file `path`; `None` if they are not checked, because the job does not, the file does not consist
+    /// of pages, or its bytes have a digest.
+    pub(super) fn page_checker(&self, path: &RelativePath, digest: Option<&Digest>) -> Option<PageChecker> {
+        let checks = *self.pages.get().filter(|_| digest.is_none())?;
+        PageChecker::of(checks, path.as_os_str().to_str()?)
     }
 
     pub(super) fn add_origin(&self, origin: Origin) -> Result<u32, Error> {

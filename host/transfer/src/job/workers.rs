@@ -10,14 +10,16 @@ use super::pool::Pool;
 use super::worker;
 use crate::budget::{Budget, Charge};
 use crate::codec::DECODER_OVERHEAD;
+use crate::pages;
 use crate::rate::Rate;
 use crate::sink::ring::FEWEST_BUFFERS;
 use crate::sink::{BUFFER, directories};
 use crate::store::this_thread_may_block;
 
-/// The memory of a worker in bytes: its buffer, the fewest buffers that a ring has, a decoder without its window, and the names of its
-/// open directories.
-pub const WORKER: u64 = ((1 + FEWEST_BUFFERS) * BUFFER) as u64 + DECODER_OVERHEAD + (256 << 10);
+/// The memory of a worker in bytes: its buffer, the fewest buffers that a ring has, a decoder without its window, the names of its
+/// open directories, and the pages that have arrived in part of a large file and of a small file that is written meanwhile.
+pub const WORKER: u64 =
+    ((1 + FEWEST_BUFFERS) * BUFFER + 2 * pages::LARGEST) as u64 + DECODER_OVERHEAD + (256 << 10);
 
 /// How many files a worker has open in addition to directories: the files that it reads, writes and compares.
 const WORKER_FILES: u64 = 4;

@@ -14,6 +14,7 @@ use super::destination::Destination;
 use super::directories::{Directories, create, failed, look, open};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind};
+use crate::pages::PageChecker;
 use crate::target::Place;
 
 /// After each run of this many bytes, the kernel is asked to start writing them to disk, so that the final sync has little to do. That
@@ -38,15 +39,18 @@ pub(crate) struct Output<'a> {
     /// The offset up to which the budget is reserved.
     reserved_to: u64,
     hasher: Option<(Hasher, Digest)>,
+    pages: Option<PageChecker>,
     finished: bool,
 }
 
-/// The expected size and digest of a file, and its mode.
+/// What a file must be, and its mode.
 pub(crate) struct Wanted {
     /// The size in bytes.
     pub(crate) size: u64,
     /// The digest.
     pub(crate) digest: Option<Digest>,
+    /// What checks its pages.
+    pub(crate) pages: Option<PageChecker>,
     /// The permission bits.
     pub(crate) mode: u32,
 }
@@ -141,6 +145,7 @@ impl<'a> Output<'a> {
             size,
             reserved_to: 0,
             hasher,
+            pages: wanted.pages,
             finished: false,
         }
     }
@@ -161,9 +166,9 @@ impl<'a> Output<'a> {
         self.size.saturating_sub(self.written)
     }
 
-    /// Returns whether a digest of the file's bytes is computed.
-    pub(crate) fn is_hashed(&self) -> bool {
-        self.hasher.is_some()
+    /// Returns whether the file's bytes are checked, so that they must be given to [`Output::write`].
+    pub(crate) fn is_checked(&self) -> bool {
+        self.hasher.is_some() || self.pages.is_some()
     }
 
     /// Writes the next bytes.
@@ -179,7 +184,11 @@ impl<'a> Output<'a> {
         if let Some((hasher, _)) = &mut self.hasher {
             hasher.update(bytes);
         }
-        self.file.write_all_at(bytes, self.position()).map_err(|error| self.io_error("write", error))?;
+        let position = self.position();
+        if let Some(pages) = &mut self.pages {
+            pages.update(position, bytes);
+        }
+        self.file.write_all_at(bytes, position).map_err(|error| self.io_error("write", error))?;
         self.copied(bytes.len() as u64);
         Ok(())
     }
@@ -218,16 +227,19 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Checks the size and the digest, and sets the modification time if one is given.
+    /// Checks the size, the digest and the pages, and sets the modification time if one is given.
     ///
     /// # Errors
-    /// `Corrupt` if the size or the digest is wrong.
+    /// `Corrupt` if the size, the digest or a page is wrong.
     pub(crate) fn finish(mut self, mtime: Option<u64>) -> Result<(), Error> {
         if self.written < self.size {
             return Err(too_short(self.written, self.size));
         }
         if let Some((hasher, digest)) = self.hasher.take() {
             compare(hasher, &digest)?;
+        }
+        if let Some(pages) = self.pages.take() {
+            pages.finish()?;
         }
         if let Some(mtime) = mtime {
             set_time(&self.file, mtime)?;

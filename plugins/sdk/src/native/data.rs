@@ -1,5 +1,5 @@
 //! A stand-in for the data plane, for tests of a method. Stores are directories, and files are copied when they are added. The stand-in
-//! neither decodes nor unpacks; a method that needs decoding or unpacking must be tested with the real host.
+//! neither decodes nor unpacks nor checks pages; a method that needs any of it must be tested with the real host.
 
 mod assembly;
 
@@ -16,7 +16,7 @@ use super::with;
 use crate::raw::understudy::method::digests::Algorithm;
 use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
 use crate::raw::understudy::method::transfer::{
-    Action, Assembly, Fetch, IncrementFormat, Listed, Outcome, Status, Unless, Unpack,
+    Action, Assembly, Fetch, IncrementFormat, Listed, Outcome, PageChecks, Status, Unless, Unpack,
 };
 use crate::raw::understudy::method::types::Error;
 
@@ -288,6 +288,13 @@ struct State {
 impl Job {
     pub(crate) fn new(report_all: bool) -> Self {
         Self { report_all, state: RefCell::default() }
+    }
+
+    pub(crate) fn check_pages(&self, _by: PageChecks) -> Result<(), Error> {
+        match self.state.borrow().items {
+            0 => Ok(()),
+            _ => Err(Error::Invalid("whether pages are checked is said before items are added".to_owned())),
+        }
     }
 
     pub(crate) fn add_origin(&self, bucket: &Bucket, via: Option<&Pipeline>) -> Result<u32, Error> {

@@ -10,6 +10,7 @@ use ::transfer::chain::Chain;
 use ::transfer::error::Kind;
 use ::transfer::job::{Action, Fetch, Job, Status, Unpack};
 use ::transfer::listing::{Listed, Listing};
+use ::transfer::pages::PageChecks;
 use ::transfer::pipeline::Pipeline;
 use ::transfer::target::RefusedPath;
 use async_trait::async_trait;
@@ -106,6 +107,15 @@ impl State {
         let (index, charge) = added.map_err(|error| self.error(error))?;
         self.table.get_mut(job)?.origins.push((name, charge));
         Ok(index)
+    }
+
+    /// Has the pages of relations checked in every file that the job writes.
+    ///
+    /// # Errors
+    /// `Denied` if nothing may be written; otherwise the error of the job.
+    pub(crate) fn check_pages_of(&mut self, job: &Resource<TransferJob>, checks: PageChecks) -> Answer<()> {
+        let work = self.writable_job(job)?;
+        Ok(work.check_pages(checks).map_err(|error| self.error(error))?)
     }
 
     /// Returns the capability that opens this origin of a job, for the record of a call; `store` if there is no such origin.

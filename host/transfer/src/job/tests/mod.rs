@@ -4,6 +4,7 @@ mod chains;
 mod fetching;
 mod held;
 mod listings;
+mod pages;
 mod stopping;
 mod unpacking;
 

@@ -208,7 +208,8 @@ impl<'a> Writing<'a> {
             To::Linked(Box::new(Linked::begin(&mut worker.directories, job, link, size, digest)?))
         } else {
             let place = job.target().file(&path)?;
-            let wanted = Wanted { size, digest, mode: job.target().modes.0 };
+            let pages = job.page_checker(&path, digest.as_ref());
+            let wanted = Wanted { size, digest, pages, mode: job.target().modes.0 };
             To::File(Output::create(&job.destination, &mut worker.directories, &place, wanted)?)
         };
         Ok(Self { number, to })
