@@ -270,6 +270,17 @@ impl RelationFiles {
         Ok(Self { page_size: bytes.u32(PAGE_SIZE)?, segment_pages: bytes.u32(SEGMENT_PAGES)? })
     }
 
+    /// Reads both numbers if the pages of the cluster have checksums (`data_checksums`); `None` if they do not.
+    ///
+    /// # Errors
+    /// The errors of [`RelationFiles::parse`], and [`ControlFileError::Value`] for a kind of checksums that PostgreSQL 13 to 18 do not have.
+    pub fn with_checksums(bytes: &[u8]) -> Result<Option<Self>, ControlFileError> {
+        let files = Self::parse(bytes)?;
+        let has_checksums =
+            Fields(bytes).value("data_checksum_version", DATA_CHECKSUM_VERSION, has_checksums)?;
+        Ok(has_checksums.then_some(files))
+    }
+
     /// Checks that a control file of version 1300, 1700 or 1800 has [`RelationFiles::DEFAULT`].
     ///
     /// # Errors
@@ -354,6 +365,16 @@ impl ControlFile {
             wal_segment_size,
             data_checksums: bytes.u32(DATA_CHECKSUM_VERSION)? != 0,
         })
+    }
+}
+
+/// Returns whether pages have checksums of this version (`PG_DATA_CHECKSUM_VERSION` in `src/include/storage/bufpage.h`); `None` if no server
+/// writes it.
+fn has_checksums(version: u32) -> Option<bool> {
+    match version {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The chain of backups to which an incremental backup of PostgreSQL 17 belongs. Each backup names its parent in `parent_backup_id`, and its
 //! label says where the parent began.
 
+use postgres_formats::control_file::RelationFiles;
 use understudy::{Failure, cancelled};
 
 use crate::info::Backup;
@@ -14,6 +15,8 @@ pub(crate) const MOST_LINKS: usize = 256;
 pub(crate) struct Link {
     pub(crate) backup: Backup,
     pub(crate) label: Label,
+    /// How files of relations are divided if their pages have checksums; `None` if they have none, or if it is not known.
+    pub(crate) pages: Option<RelationFiles>,
     pub(crate) shown: String,
 }
 
@@ -100,7 +103,7 @@ mod tests {
             text: Vec::new(),
             parent: parent.map(|parent| (begin(parent), Some(1))),
         };
-        Link { backup, label, shown: format!("backup.info of {number}") }
+        Link { backup, label, pages: None, shown: format!("backup.info of {number}") }
     }
 
     fn parents_of(newest: &Link, change: &dyn Fn(&mut Link)) -> Result<Vec<Link>, Failure> {

@@ -1,6 +1,7 @@
 //! Restores a backup. The component says which object becomes which file and which archives are unpacked; the host does it.
 
 use postgres_formats::names::BACKUP_LABEL;
+use restore::pages;
 use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
 use restore::wal::Segment;
 use understudy::store::{Codec, Object};
@@ -47,6 +48,11 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
     datadir.write_version(newest.backup.major)?;
     datadir.write(BACKUP_LABEL, &mut &newest.label.text[..])?;
     let mut transfer = Transfer::new(place, newest)?;
+    if options.verify
+        && let Some(files) = newest.pages
+    {
+        pages::check(&mut transfer.job, files, newest.backup.begin, newest.backup.end)?;
+    }
     let mut listed = Vec::new();
     let mut files = None;
     match &usable.contents {

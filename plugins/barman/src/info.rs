@@ -142,6 +142,8 @@ pub(crate) struct Backup {
     pub(crate) cluster_size: Option<u64>,
     /// How many bytes the files below the folder of the backup have at least.
     pub(crate) least_bytes: Option<u64>,
+    /// Whether the pages of the cluster had checksums when the backup was taken; `None` if an older Barman did not record it.
+    pub(crate) has_checksums: Option<bool>,
     /// Whether Barman copied the files by rsync, so that a manifest was added later (`barman generate-manifest`).
     pub(crate) is_by_rsync: bool,
     /// The configuration files outside the data directory that Barman surely copies as well.
@@ -273,6 +275,11 @@ impl Record {
                 || self.texts.get("mode").is_some_and(|mode| mode.starts_with("snapshot")),
             cluster_size: self.get("cluster_size")?,
             least_bytes: self.least_bytes()?,
+            has_checksums: match self.texts.get("data_checksums").map(String::as_str) {
+                Some("on") => Some(true),
+                Some("off") => Some(false),
+                _ => None,
+            },
             is_by_rsync: self.texts.get("mode").is_some_and(|mode| mode.contains("rsync")),
             outside: self.outside(),
         })

@@ -39,7 +39,7 @@ pub(crate) fn of_tree(
         && !listed.has_tablespaces()
     {
         log::warn!(
-            "{} lists no file of a tablespace: nothing says whether the bytes of these files are right",
+            "{} lists no file of a tablespace: these files are not compared with it",
             place.shown(&object.key)
         );
     }

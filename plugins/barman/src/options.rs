@@ -1,5 +1,6 @@
 //! Reads the operator's options.
 
+use restore::pages;
 use restore::target::Target;
 use restore::wal::Wal;
 use understudy::{Failure, Request};
@@ -21,6 +22,8 @@ pub(crate) struct Options {
     /// Whether an older backup is restored if the newest matching backup cannot be restored.
     pub(crate) takes_older: bool,
     pub(crate) wal: Wal,
+    /// Whether the checksums of pages are checked.
+    pub(crate) verify: bool,
 }
 
 /// Which backup to restore.
@@ -48,7 +51,8 @@ impl Options {
                 "the option `backup` names the backup to restore, and `older = true` would take another: set only one of the two",
             ));
         }
-        Ok(Self { place: Place::of(request)?, wanted, takes_older, wal })
+        let verify = pages::are_wanted(request)?;
+        Ok(Self { place: Place::of(request)?, wanted, takes_older, wal, verify })
     }
 }
 

@@ -77,7 +77,7 @@ fn first_usable(options: &Options) -> Result<(Usable, Counts), Failure> {
         // `choose` has checked this for the first backup.
         let kept = if failures.is_empty() { Ok(()) } else { check_kept(place, id) };
         let checked = kept.and_then(|()| usable_of(place, &entry, backup)).and_then(|usable| {
-            let counted = counted(place, &usable)?;
+            let counted = counted(options, &usable)?;
             Ok((usable, counted))
         });
         match checked {
@@ -113,17 +113,19 @@ pub(crate) fn written(of_tree: u64) -> u64 {
 
 /// Returns how many bytes and files will be written, without WAL. Reads the manifests, and lists the trees, of all backups. The bytes of a
 /// chain, and those of archives without a manifest, are estimated by the size of the cluster that Barman recorded.
-fn counted(place: &Place, usable: &Usable) -> Result<Counts, Failure> {
+fn counted(options: &Options, usable: &Usable) -> Result<Counts, Failure> {
+    let place = &options.place;
     let newest = &usable.newest;
+    let rest = if options.verify && newest.pages.is_some() { PAGES } else { NOTHING };
     let cluster_size = newest.backup.cluster_size;
     for Older { link, contents } in &usable.older {
-        summary(place, link, contents)?;
+        summary(place, link, contents, rest)?;
         if matches!(contents, Contents::Tree { .. }) {
             check_links(place, &link.backup)?;
             walk(place, &link.backup, &mut |_, _| Ok(()))?;
         }
     }
-    let summary = summary(place, newest, &usable.contents)?;
+    let summary = summary(place, newest, &usable.contents, rest)?;
     let (bytes, files) = match (&usable.contents, summary) {
         (Contents::Tree { .. }, _) => {
             let (mut bytes, mut files) = (newest.label.text.len() as u64, written(0));
@@ -144,19 +146,21 @@ fn counted(place: &Place, usable: &Usable) -> Result<Counts, Failure> {
     Ok((if usable.older.is_empty() { bytes } else { cluster_size }, files))
 }
 
-/// Reads the manifest of a backup; `None`, and a warning, if there is none.
-fn summary(place: &Place, link: &Link, contents: &Contents) -> Result<Option<Summary>, Failure> {
+/// What says whether the bytes of files without other checksums are right, if their pages are checked, and if they are not.
+const PAGES: &str = "only the checksums of pages say whether the bytes of its files are right";
+const NOTHING: &str = "nothing says whether the bytes of its files are right";
+
+/// Reads the manifest of a backup; `None`, and a warning that ends with `rest`, if there is none.
+fn summary(place: &Place, link: &Link, contents: &Contents, rest: &str) -> Result<Option<Summary>, Failure> {
     let id = &link.backup.id;
     match contents {
         Contents::Tree { manifest: Some(object) } | Contents::Server { manifest: Some(object), .. } => {
             return manifest::summary(place, object, link).map(Some);
         }
-        Contents::Tree { .. } | Contents::Server { .. } => log::warn!(
-            "the backup {id} has no backup_manifest: nothing says whether the bytes of its files are right"
-        ),
-        Contents::Cloud(_) => log::warn!(
-            "barman-cloud keeps no checksums: nothing says whether the bytes of the files of {id} are right"
-        ),
+        Contents::Tree { .. } | Contents::Server { .. } => {
+            log::warn!("the backup {id} has no backup_manifest: {rest}");
+        }
+        Contents::Cloud(_) => log::warn!("barman-cloud keeps no checksums of the backup {id}: {rest}"),
     }
     Ok(None)
 }
@@ -203,10 +207,15 @@ fn opened(place: &Place, entry: &Entry, mut backup: Backup) -> Result<(Link, Con
     check_kind(place, key, &backup)?;
     let contents = contents::find(place, &backup)?;
     let label = label(place, key, &backup, &contents)?;
-    if matches!(contents, Contents::Tree { .. }) {
-        backup.system_identifier = Some(check_tree(place, &backup)?);
-    }
-    Ok((Link { backup, label, shown: place.shown(key) }, contents))
+    let pages = if matches!(contents, Contents::Tree { .. }) {
+        let (system_identifier, pages) = check_tree(place, &backup)?;
+        backup.system_identifier = Some(system_identifier);
+        pages
+    } else {
+        // The control file is behind the other files in an archive, too late to say how they are divided.
+        (backup.has_checksums == Some(true)).then_some(RelationFiles::DEFAULT)
+    };
+    Ok((Link { backup, label, pages, shown: place.shown(key) }, contents))
 }
 
 /// Checks that a backup of this kind can be restored.
@@ -303,8 +312,9 @@ fn check_outside(newest: &Link) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks the version and the control file of a tree. Returns the system identifier.
-fn check_tree(place: &Place, backup: &Backup) -> Result<u64, Failure> {
+/// Checks the version and the control file of a tree. Returns the system identifier, and how files of relations are divided if their pages
+/// have checksums.
+fn check_tree(place: &Place, backup: &Backup) -> Result<(u64, Option<RelationFiles>), Failure> {
     let data = format!("{}/data", place.backup(&backup.id));
     let key = format!("{data}/{PG_VERSION}");
     let version = small(place, &key, version::LIMIT)?.unwrap_or_default();
@@ -340,7 +350,8 @@ fn check_tree(place: &Place, backup: &Backup) -> Result<u64, Failure> {
         let own = backup.segment_size;
         return Err(place.failed(&key, format!("has WAL segments of {size}, but the backup.info of {own}")));
     }
-    Ok(control.system_identifier)
+    let pages = RelationFiles::with_checksums(&bytes).map_err(|error| place.failed(&key, error))?;
+    Ok((control.system_identifier, pages))
 }
 
 /// Reads a file of at most `limit` bytes; `None` if there is no such file.

@@ -9,6 +9,7 @@ pub mod folder;
 pub mod listing;
 pub mod manifest;
 pub mod missing;
+pub mod pages;
 pub mod target;
 pub mod timelines;
 pub mod transfer;

@@ -6,6 +6,7 @@ use postgres_formats::names::{
     UNFINISHED_CONTROL_FILE,
 };
 use restore::missing;
+use restore::pages;
 use restore::transfer::{ROUNDS, STATUS_FOLDER, WalFiles, restore_wal};
 use restore::wal::{History, Segment};
 use understudy::transfer::{Chain, IncrementFormat, Job, Unless, Unpack};
@@ -64,7 +65,7 @@ pub(crate) fn all(options: &Options, plan: &Plan, datadir: &Datadir) -> Result<(
     progress::phase("restoring");
     datadir.write_version(newest.sentinel.major)?;
     datadir.write(BACKUP_LABEL, &mut &looked.label[..])?;
-    unpack_chain(place, &now, &mut chain)?;
+    unpack_chain(options, &now, &mut chain)?;
     datadir.create_dir(STATUS_FOLDER)?;
     if let Some(route) = &mut route {
         progress::phase("write-ahead log");
@@ -86,16 +87,22 @@ fn is_unpacked(path: &str) -> bool {
 
 /// Unpacks the archives of a backup and of the backups that it depends on, newest first. The archives of a backup must have ended before
 /// those of an older one begin. A full backup is a chain of one.
-fn unpack_chain(place: &Place, usable: &Usable, chain: &mut Chain) -> Result<(), Failure> {
+fn unpack_chain(options: &Options, usable: &Usable, chain: &mut Chain) -> Result<(), Failure> {
     let mut job = Job::new();
-    let newest = most_bytes(&usable.newest.backup.sentinel);
+    let sentinel = &usable.newest.backup.sentinel;
+    if options.verify
+        && let Some(files) = usable.looked.pages.clone()?
+    {
+        pages::check(&mut job, files, sentinel.start, sentinel.finish)?;
+    }
+    let newest = most_bytes(sentinel);
     for (at, Link { backup, archives }) in std::iter::once(&usable.newest).chain(&usable.older).enumerate() {
         if at > 0 {
             chain.begin_older()?;
         }
         let most = newest.max(most_bytes(&backup.sentinel));
         for archive in &archives.parts {
-            unpack(place, archive, most, &mut job, chain)?;
+            unpack(&options.place, archive, most, &mut job, chain)?;
         }
         job.wait_until_idle()?;
         log::info!("unpacked {}", backup.name);

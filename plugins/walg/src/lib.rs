@@ -68,6 +68,7 @@ impl Method for WalG {
                 "which archived WAL is restored to pg_wal: none, what the backup needs to be consistent, or all archived \
                  up to the first gap, along the source's timelines",
             ))
+            .option(restore::pages::option())
             .need(Need::new(NeedKind::Directory, "directory", "the backup is read from there").optional())
             .need(Need::new(NeedKind::Store, "store", "the backup is read from there").optional())
             .need(Need::new(NeedKind::Key, "key", "an encrypted storage is read with it").optional())

@@ -30,6 +30,8 @@ pub(crate) struct Looked {
     pub(crate) system_identifier: u64,
     /// The size of a WAL segment, or why it cannot be read.
     pub(crate) segment_size: Result<SegmentSize, Failure>,
+    /// How files of relations are divided if their pages have checksums, `None` if they have none, or why it cannot be read.
+    pub(crate) pages: Result<Option<RelationFiles>, Failure>,
 }
 
 /// Reads both files of the backup of a link, and compares them with the sentinel.
@@ -57,8 +59,14 @@ pub(crate) fn at(place: &Place, link: &Link) -> Result<Looked, Failure> {
         control
             .failed(format!("has a {CONTROL_FILE} that {error}: set `wal = \"none\"` to restore without WAL"))
     });
+    let pages = RelationFiles::with_checksums(&bytes).map_err(|error| {
+        control.failed(format!(
+            "has a {CONTROL_FILE} that {error}: set `verify = false` to restore without checking pages"
+        ))
+    });
     let label = label(place, backup, archives)?;
-    Ok(Looked { label, control: bytes, system_identifier: beginning.system_identifier, segment_size })
+    let system_identifier = beginning.system_identifier;
+    Ok(Looked { label, control: bytes, system_identifier, segment_size, pages })
 }
 
 /// Checks that the backup with these archives, on which a delta backup depends, is of the cluster `newest`, also if its sentinel does not

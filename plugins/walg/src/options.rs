@@ -1,5 +1,6 @@
 //! Reads the operator's options.
 
+use restore::pages;
 use restore::target::{Target, both_choose};
 use restore::wal::Wal;
 use serde_json::Value;
@@ -18,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) place: Place,
     pub(crate) wanted: Wanted,
     pub(crate) wal: Wal,
+    /// Whether the checksums of pages are checked.
+    pub(crate) verify: bool,
 }
 
 /// Which backup to restore.
@@ -40,7 +43,8 @@ impl Options {
         let wal = Wal::of(request.get::<String>("wal")?.as_deref())?;
         let format = cipher(request.get::<String>("libsodium-key-transform")?.as_deref())?;
         let wanted = wanted(request)?;
-        Ok(Self { place: Place::of(request, format)?, wanted, wal })
+        let verify = pages::are_wanted(request)?;
+        Ok(Self { place: Place::of(request, format)?, wanted, wal, verify })
     }
 }
 

@@ -182,6 +182,26 @@ fn a_chain_of_incremental_backups_becomes_a_replica() {
     scene.primary.verify(&replica, &whole.join("backup_manifest")).unwrap();
 }
 
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn a_damaged_page_of_a_backup_without_a_manifest_is_named() {
+    let mut scene = Scene::start(Playground::new("barman-pages").unwrap(), "backup_method = local-rsync");
+    let id = scene.backup(&[]);
+    let file = scene.primary.server.psql("SELECT pg_relation_filepath('letters')").unwrap();
+    let path = scene.primary.playground.path("barman-home/main/base").join(&id).join("data").join(&file);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[3 * 8192 + 5000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let replica = scene.replica("wal = \"none\"");
+    let attempt = replica.create(&[]).unwrap().attempt("barman").to_string();
+    for word in [&file, "its block 3 has the page checksum "] {
+        assert!(attempt.contains(word), "`{word}` is not in {attempt}");
+    }
+    assert!(!replica.is_sealed());
+    fs::remove_dir_all(replica.path("")).unwrap();
+    scene.replica("wal = \"none\"\nverify = false").created_by("barman").unwrap();
+}
+
 /// Combines the backups with `pg_combinebackup`, as Barman's restore does, and returns the data directory.
 fn combined(scene: &Scene, ids: &[&str]) -> Result<PathBuf> {
     let playground = &scene.primary.playground;

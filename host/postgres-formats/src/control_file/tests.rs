@@ -160,3 +160,16 @@ fn the_size_of_pages_and_segments_is_read_where_its_place_is_known() {
     other.put32(8, 1201);
     assert_eq!(RelationFiles::check_default(&other.bytes), Err(ControlFileError::Version(1201)));
 }
+
+#[test]
+fn only_a_cluster_with_checksums_has_pages_to_check() {
+    let mut written = Written::in_production(7);
+    assert_eq!(RelationFiles::with_checksums(&written.bytes), Ok(None));
+    written.put32(DATA_CHECKSUM_VERSION, 1);
+    assert_eq!(RelationFiles::with_checksums(&written.bytes), Ok(Some(RelationFiles::DEFAULT)));
+    written.put32(DATA_CHECKSUM_VERSION, 2);
+    assert_eq!(
+        RelationFiles::with_checksums(&written.bytes),
+        Err(ControlFileError::Value { field: "data_checksum_version", value: 2 })
+    );
+}

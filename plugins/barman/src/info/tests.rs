@@ -43,6 +43,21 @@ fn everything_that_a_restore_needs_is_read() {
 }
 
 #[test]
+fn whether_pages_have_checksums_is_known_only_from_what_postgresql_answers() {
+    for (line, has_checksums) in [
+        ("data_checksums=on\n", Some(true)),
+        ("data_checksums=off\n", Some(false)),
+        ("data_checksums=None\n", None),
+        ("data_checksums=inprogress-on\n", None),
+        ("", None),
+    ] {
+        let text = with("data_checksums=on\n", line);
+        let backup = Record::parse(text.as_bytes()).unwrap().backup("20261126T043406").unwrap();
+        assert_eq!(backup.has_checksums, has_checksums, "{line}");
+    }
+}
+
+#[test]
 fn blank_lines_comments_and_missing_optional_keys_are_permitted() {
     let text = with("systemid=7575000000000000001\n", "\n# an old Barman\n");
     let text = text.replace("xlog_segment_size=16777216\n", "").replace("begin_offset=40\n", "");

@@ -43,6 +43,23 @@ fn archives_of_a_server_and_of_barman_cloud_are_recognized() {
 }
 
 #[test]
+fn pages_in_archives_are_checked_if_backup_info_says_that_they_have_checksums() {
+    for (line, verify, checks) in [
+        ("data_checksums=on", true, true),
+        ("data_checksums=on", false, false),
+        ("data_checksums=off", true, false),
+        ("data_checksums=None", true, false),
+    ] {
+        let scene = scene(&Info::new(ID).with(line), &["data.tar", "16384.tar"]);
+        let (plan, record) = scene.plan_of(&scene.request().with("verify", verify));
+        plan.unwrap();
+        let says = |what: &str| record.log.iter().any(|(_, line)| line.contains(what));
+        assert_eq!(says("only the checksums of pages say"), checks, "{line} {verify}");
+        assert_eq!(says("nothing says whether the bytes"), !checks, "{line} {verify}");
+    }
+}
+
+#[test]
 fn a_missing_archive_or_part_is_named() {
     for (names, what) in [
         (

@@ -38,6 +38,7 @@ pub(crate) fn backup(id: &str) -> Backup {
         is_snapshot: false,
         cluster_size: None,
         least_bytes: None,
+        has_checksums: None,
         is_by_rsync: false,
         outside: Vec::new(),
     }

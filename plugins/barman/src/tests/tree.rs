@@ -5,7 +5,7 @@ use std::fs;
 use understudy::log::Level;
 use understudy::{Tablespace, UNFINISHED_CONTROL_FILE};
 
-use super::scene::{Info, SYSTEM_IDENTIFIER, Scene, control};
+use super::scene::{Info, SYSTEM_IDENTIFIER, Scene, control, control_with};
 use crate::{Barman, Failure, Method};
 
 const ID: &str = "20261126T043406";
@@ -69,6 +69,27 @@ fn a_tree_is_restored_as_barman_restores_it() {
         let warned =
             |(level, line): &(Level, String)| *level == Level::Warn && line.contains("no backup_manifest");
         assert!(record.log.iter().any(warned), "{record:?}");
+    }
+}
+
+#[test]
+fn pages_are_checked_if_the_control_file_says_that_they_have_checksums() {
+    // `data_checksum_version`
+    for (version, verify, checks) in
+        [(1, None, true), (0, None, false), (1, Some(true), true), (1, Some(false), false)]
+    {
+        let scene = scene();
+        scene.put(&format!("base/{ID}/data/global/pg_control"), control_with(252, version));
+        let request = match verify {
+            None => scene.request(),
+            Some(verify) => scene.request().with("verify", verify),
+        };
+        let (result, record) = scene.create_of(&request);
+        assert_eq!(result, Ok(()));
+        let says = |what: &str| record.log.iter().any(|(_, line)| line.contains(what));
+        assert_eq!(says("the checksums of pages are checked"), checks, "{version} {verify:?}");
+        assert_eq!(says("only the checksums of pages say"), checks, "{version} {verify:?}");
+        assert_eq!(says("nothing says whether the bytes"), !checks, "{version} {verify:?}");
     }
 }
 

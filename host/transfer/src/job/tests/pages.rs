@@ -113,7 +113,7 @@ fn an_archive_that_is_unpacked_below_a_folder_is_checked_by_the_whole_path() {
     scene.object("part.tar", &archive(&[file("1", &damaged(0, 1, 1))]));
     let below = |path: &str| Unpack { path: path.to_owned(), ..unpack("part.tar") };
     scene.unpack(&plain(&scene), below("pg_wal/5"), None).unwrap();
-    names(scene.unpack(&plain(&scene), below("base/5"), None), "1", 0);
+    names(scene.unpack(&plain(&scene), below("base/5"), None), "base/5/1", 0);
 }
 
 #[test]
