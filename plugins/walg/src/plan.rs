@@ -176,6 +176,9 @@ pub(crate) fn of(options: &Options) -> Result<Plan, Failure> {
     if !names.is_empty() {
         log::info!("{name} is a delta backup and depends on {}", shown(&names));
     }
+    if options.verify {
+        looked.pages?;
+    }
     let route =
         wal::route(place, &newest.backup, looked.system_identifier, options.wal, looked.segment_size)?;
     if let Some(route) = route {

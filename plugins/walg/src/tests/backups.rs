@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use postgres_formats::written::ControlFile;
 use serde_json::{Value, json};
 use understudy::Failure;
 use understudy::log::Level;
@@ -324,6 +325,20 @@ fn an_archive_that_is_missing_or_unknown_is_an_error() {
     scene.remove(&part);
     let refusal = scene.refusal_of(&scene.request().with("backup", FULL));
     assert!(refusal.contains(&format!("have {others} bytes and had")), "{refusal}");
+}
+
+#[test]
+fn checksums_of_an_unknown_kind_are_refused_unless_pages_are_not_checked() {
+    let scene = Scene::new();
+    let mut control = ControlFile::in_production(SYSTEM_IDENTIFIER);
+    // `data_checksum_version`
+    control.put32(252, 2);
+    let tar = archive(&[file("/global/pg_control", &control.bytes)]);
+    scene.put_in(FULL, "tar_partitions/pg_control.tar", &tar);
+    let request = scene.request().with("backup", FULL);
+    let refusal = scene.refusal_of(&request);
+    assert!(refusal.contains("data_checksum_version") && refusal.contains("`verify = false`"), "{refusal}");
+    assert!(scene.plan_of(&request.with("verify", false)).0.is_ok());
 }
 
 #[test]
