@@ -4,9 +4,9 @@ use foundation::logins::without_logins;
 use foundation::nearest::nearest;
 use replica::{Bytes, Refusal, Rule};
 
-use crate::inspection::{Kind, OptionSpec};
+use crate::inspection::{Description, Kind, OptionSpec};
 use crate::text::{key, quoted};
-use crate::{MethodSettings, OptionValue};
+use crate::{MethodSettings, OptionValue, Written};
 
 /// An option as a component gets it: a size is a whole number of bytes, and a duration is a whole number of milliseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,45 @@ pub(crate) struct Setting {
 /// # Errors
 /// A [`Refusal`] of the rule `option` that names everything that is wrong.
 pub(crate) fn check(method: &MethodSettings, specs: &[OptionSpec]) -> Result<Vec<Setting>, Refusal> {
-    let MethodSettings { name: method, options: given, written, .. } = method;
+    check_given(&method.name, &method.options, &method.written, specs)
+}
+
+impl Description {
+    /// Returns options as a configuration file would have them: each once, with the type of its kind. Sizes and durations stay texts.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of the rule `option` that names everything that is wrong, as a run with these options would. `method` is the method's
+    /// name, and `written` says where the options were given.
+    pub fn typed_options(
+        &self,
+        method: &str,
+        given: &[(String, OptionValue)],
+        written: &Written,
+    ) -> Result<Vec<(String, OptionValue)>, Refusal> {
+        let checked = check_given(method, given, written, &self.options)?;
+        let as_given = |name: &str| match given.iter().find(|(given, _)| given == name) {
+            Some((_, OptionValue::Untyped(text))) => Some(OptionValue::Text(text.clone())),
+            Some((_, value)) => Some(value.clone()),
+            None => None,
+        };
+        let typed = checked.into_iter().filter_map(|Setting { name, value }| {
+            let given = as_given(&name)?;
+            let kind = &self.options.iter().find(|spec| spec.name == name)?.kind;
+            // A component gets bytes and milliseconds, which nobody writes in a configuration.
+            let has_unit = matches!(kind, Kind::Size | Kind::Duration);
+            Some((name, if has_unit { given } else { value }))
+        });
+        Ok(typed.collect())
+    }
+}
+
+/// Does the work of [`check`] for the method of this name.
+fn check_given(
+    method: &str,
+    given: &[(String, OptionValue)],
+    written: &Written,
+    specs: &[OptionSpec],
+) -> Result<Vec<Setting>, Refusal> {
     let mut wrong = Vec::new();
     let mut remedy = None;
     let mut settings: Vec<Setting> = Vec::new();
@@ -177,7 +215,7 @@ fn milliseconds(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Grants, Written};
+    use crate::Grants;
 
     fn spec(name: &str, kind: Kind) -> OptionSpec {
         OptionSpec { name: name.to_owned(), kind, required: false, default: None, doc: "a doc".to_owned() }
@@ -324,6 +362,52 @@ mod tests {
              number, not \"many\"; --limit: option `limit`: `much` is not a size: write a whole number and one of B, kB, MB, \
              GB, TB, KiB, MiB, GiB, TiB; u.toml:6:1: option `directory` is missing: a doc"
         );
+    }
+
+    #[test]
+    fn options_of_the_command_line_are_written_with_the_types_of_their_kinds() {
+        use OptionValue::{Flag, Integer, Number, Texts};
+        let description = Description {
+            name: "m".to_owned(),
+            version: "1".to_owned(),
+            summary: String::new(),
+            options: vec![
+                spec("text", Kind::Text),
+                spec("jobs", Kind::Integer),
+                spec("ratio", Kind::Number),
+                spec("delta", Kind::Flag),
+                spec("limit", Kind::Size),
+                spec("wait", Kind::Duration),
+                spec("include", Kind::Texts),
+                OptionSpec { default: Some(Integer(4)), ..spec("untouched", Kind::Integer) },
+            ],
+            needs: Vec::new(),
+        };
+        let given = [
+            ("text", "7"),
+            ("include", "a"),
+            ("jobs", "8"),
+            ("ratio", "0.5"),
+            ("delta", "on"),
+            ("limit", "256MiB"),
+            ("wait", "90s"),
+            ("include", "b"),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), untyped(value)));
+        let typed = description.typed_options("m", &given, &Written::default()).unwrap();
+        let expected = [
+            ("text", text("7")),
+            ("include", Texts(vec!["a".to_owned(), "b".to_owned()])),
+            ("jobs", Integer(8)),
+            ("ratio", Number(0.5)),
+            ("delta", Flag(true)),
+            ("limit", text("256MiB")),
+            ("wait", text("90s")),
+        ];
+        assert_eq!(typed, expected.map(|(name, value)| (name.to_owned(), value)));
+        let wrong = [("jobs".to_owned(), untyped("many"))];
+        let refusal = description.typed_options("m", &wrong, &Written::default()).unwrap_err();
+        assert!(refusal.message.contains("write a whole number"), "{refusal}");
     }
 
     #[test]

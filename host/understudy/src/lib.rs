@@ -37,6 +37,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
     ExitCode::from(match cli.verb {
         Verb::Create(args) => command::create::run(&args, environment),
         Verb::Check(args) => command::check::run(&args, environment),
+        Verb::Run(args) => command::run::run(&args, environment),
         Verb::Inspect(args) => command::inspect::run(&args, environment),
         Verb::Patroni(args) => command::patroni::run(&args),
         Verb::Completions { shell } => command::completions::run(shell),

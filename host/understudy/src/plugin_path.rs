@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use foundation::nearest::nearest;
 use sandbox::ComponentSource;
 
 use crate::config::{Environment, Problem, invisible, not_absolute};
@@ -39,6 +40,29 @@ pub fn from_environment(environment: Environment<'_>) -> Result<Vec<PathBuf>, Pr
 /// Returns the first plugin of this name: a file in the plugin path, or otherwise a method that is included in the program.
 pub fn find(plugin_path: &[PathBuf], name: &str) -> Option<ComponentSource> {
     find_among(plugin_path, METHODS, name)
+}
+
+/// Returns whether a text on the command line is the path of a component's file, and not a name that is looked up.
+pub fn is_path(plugin: &str) -> bool {
+    plugin.contains('/') || plugin.ends_with(".wasm") || Path::new(plugin).is_file()
+}
+
+/// Returns the component that a text on the command line names: a file, or otherwise the plugin of this name in the plugin path or in the
+/// program.
+///
+/// # Errors
+/// Fails with a message if there is no plugin of this name.
+pub fn named(plugin_path: &[PathBuf], plugin: &str) -> Result<ComponentSource, String> {
+    if is_path(plugin) {
+        let file = std::path::absolute(plugin).map_err(|error| format!("cannot use {plugin}: {error}"))?;
+        return Ok(ComponentSource::File(file));
+    }
+    find(plugin_path, plugin).ok_or_else(|| {
+        let names = names(plugin_path);
+        let near = nearest(plugin, names.iter().map(String::as_str));
+        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        format!("there is no {plugin}.wasm in {}{hint}", shown(plugin_path))
+    })
 }
 
 /// Returns the names of the plugins that exist, to suggest the one that a misspelt name probably means.

@@ -47,6 +47,7 @@ impl LoopSetup {
             source: None,
             end: EndState::default(),
             force: false,
+            only_empty: false,
             timeout: None,
             redactor: Redactor::new(),
         };

@@ -288,6 +288,7 @@ fn job(case: &Case, root: &Path, bin_dir: &Path) -> Job {
         source: case.source.then(|| Arc::new(source)),
         end: EndState::default(),
         force: false,
+        only_empty: false,
         timeout: None,
         redactor: Redactor::new(),
     }

@@ -10,7 +10,7 @@ use super::installed::Installed;
 use super::limit::{Limit, Timeout};
 use super::preparation::Preparation;
 use super::recorder::Recorder;
-use super::{Cancel, CancelReason, Job, ListedMethod, refuse_other_cluster, result};
+use super::{Cancel, CancelReason, Job, ListedMethod, refuse_cluster, result};
 use crate::datadir::DataDirectory;
 use crate::event::{Event, EventSink};
 use crate::outcome::Finding;
@@ -65,7 +65,7 @@ pub async fn check_methods(
     let seen = blocking(move || DataDirectory::inspect(&directories, &state_dir, force))
         .await
         .map_err(|panicked| Refusal::new(Rule::DataDirectory, panicked.message))??;
-    refuse_other_cluster(job, seen.cluster.as_ref())?;
+    refuse_cluster(job, seen.cluster.as_ref())?;
 
     let recorder = Arc::new(Recorder::new(events, job.redactor.clone()));
     let installed = Installed::in_directory(job.bin_dir.clone());

@@ -74,6 +74,8 @@ pub struct Job {
     pub end: EndState,
     /// Whether `--force` was given: a directory that is not PostgreSQL's, or holds another cluster, may be emptied.
     pub force: bool,
+    /// Whether a data directory that holds a cluster is refused, even one that a run without this setting would replace.
+    pub only_empty: bool,
     /// How long the whole run may take; `None` for no limit.
     pub timeout: Option<Duration>,
     /// Knows every secret of the run, and removes them from everything that is reported.
@@ -104,7 +106,7 @@ pub async fn create_replica(
 
     match run.acquire(&methods).await {
         Ok(directory) => {
-            if let Err(refusal) = refuse_other_cluster(job, directory.cluster()) {
+            if let Err(refusal) = refuse_cluster(job, directory.cluster()) {
                 run.end_before_any_method(NotStarted::Refused(refusal));
             }
             for listed in methods {
@@ -124,8 +126,14 @@ pub async fn create_replica(
     run.report()
 }
 
-/// Refuses a data directory that holds another cluster than the source. Refuses nothing if the source's cluster is not known.
-fn refuse_other_cluster(job: &Job, old: Option<&FoundCluster>) -> Result<(), Refusal> {
+/// Refuses a data directory that holds another cluster than the source, or any cluster if the job is for an empty directory. A cluster
+/// counts as the source's if the source's cluster is not known.
+fn refuse_cluster(job: &Job, old: Option<&FoundCluster>) -> Result<(), Refusal> {
+    if let Some(old) = old.filter(|_| job.only_empty) {
+        let datadir = job.directories.datadir.display();
+        return Err(Refusal::new(Rule::DataDirectory, format!("{datadir} must be empty, and holds {old}"))
+            .remedy("--force, if all of it may be removed; else name another directory"));
+    }
     let facts = job.source.as_ref().and_then(|source| source.facts.as_ref().ok());
     match (old, facts) {
         (Some(old), Some(facts)) => old.refuse_other(facts.system_identifier, "the source", job.force),

@@ -1,6 +1,7 @@
 //! Defines the command line. The help of a flag says what the flag means; the module `command` acts on the flags.
 
 pub mod patroni;
+mod run;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,7 +11,10 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::config::{Overrides, parse_duration};
+use crate::config::{GivenOption, Overrides, parse_duration};
+
+pub use run::RunArgs;
+pub(crate) use run::RUN_NOTES;
 
 /// Creates PostgreSQL replicas: tries the configured methods in order and stops at the first that succeeds.
 ///
@@ -37,6 +41,12 @@ pub enum Verb {
     /// Exits with 0 if at least one method would be used, with --strict only if all would.
     #[command(args_override_self = true)]
     Check(CheckArgs),
+    /// Try one method, without a configuration file
+    ///
+    /// Creates a replica in an empty directory, with the sandbox, the loop and the checks of `create`. The plugin may use what the flags
+    /// grant, and nothing else.
+    #[command(after_long_help = run::help())]
+    Run(Box<RunArgs>),
     /// Show what a plugin is, what it asks for and which options it has
     ///
     /// Asks the plugin with everything denied. Two plugins: shows how their permissions differ. The compiled plugin and its answer
@@ -77,7 +87,7 @@ As root it becomes `user` of the file, or postgres, before anything else. State 
 UNDERSTUDY_PLUGIN_PATH, the variables of a proxy (HTTPS_PROXY and its like), what the file names, and, for a store with \
 `credentials = \"auto\"`, what that cloud's own tools read.";
 
-/// The exit codes of `create`, with what each means.
+/// The exit codes of `create` and `run`, with what each means.
 pub(crate) const EXIT_CODES: [(u8, &str); 8] = [
     (0, "created"),
     (1, "every method failed"),
@@ -91,8 +101,13 @@ pub(crate) const EXIT_CODES: [(u8, &str); 8] = [
 
 /// Returns the text below the flags in the help of `create`.
 fn create_help() -> String {
+    format!("{CREATE_NOTES}\n\n{}", exit_codes())
+}
+
+/// Returns the text on the exit codes in the help of `create` and `run`.
+fn exit_codes() -> String {
     let codes: Vec<_> = EXIT_CODES.iter().map(|(code, meaning)| format!("{code:5}  {meaning}")).collect();
-    format!("{CREATE_NOTES}\n\nExit codes:\n{}", codes.join("\n"))
+    format!("Exit codes:\n{}", codes.join("\n"))
 }
 
 /// The flags that `create` and `check` have in common: the configuration file and the flags that override it.
@@ -132,12 +147,9 @@ pub struct JobArgs {
     /// Limit of the whole run, such as 4h [overrides: replica.timeout]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-    /// How the log on standard error is written
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
-    /// Least serious level to log [default: info; of `check`: warn]
-    #[arg(long, value_name = "LEVEL", value_enum)]
-    pub log_level: Option<LogLevel>,
+    /// How the log is written.
+    #[command(flatten)]
+    pub log: LogArgs,
     /// Flags that Patroni passes and this program ignores.
     #[command(flatten)]
     pub ignored: patroni::Ignored,
@@ -146,12 +158,20 @@ pub struct JobArgs {
     pub further: Vec<(String, String)>,
 }
 
-/// `create`
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LogArgs {
+    /// How the log on standard error is written
+    #[arg(long = "log-format", value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: LogFormat,
+    /// Least serious level to log [default: info; of `check`: warn]
+    #[arg(long = "log-level", value_name = "LEVEL", value_enum)]
+    pub level: Option<LogLevel>,
+}
+
+/// Where a run reports what happens, apart from the log.
 #[derive(Debug, Args)]
-pub struct CreateArgs {
-    /// The configuration file and the flags that override it.
-    #[command(flatten)]
-    pub job: JobArgs,
+pub struct OutputArgs {
     /// How progress is shown; auto is a bar on a terminal, lines elsewhere
     #[arg(long, value_name = "STYLE", value_enum, default_value_t)]
     pub progress: ProgressStyle,
@@ -161,6 +181,17 @@ pub struct CreateArgs {
     /// Write what the methods ask of the host to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
+}
+
+/// `create`
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// The configuration file and the flags that override it.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Where the run reports what happens.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `check`
@@ -273,8 +304,19 @@ impl JobArgs {
             from_leader: self.from_leader,
             force: self.force,
             method: self.method.clone(),
-            options: self.further.clone(),
+            only_empty: false,
+            options: self.further_options(),
         }
+    }
+
+    /// Returns the options of the method that `--method` names. Patroni appends its own, so the last one of a name counts.
+    fn further_options(&self) -> Vec<GivenOption> {
+        let mut options: Vec<GivenOption> = Vec::new();
+        for (name, value) in self.further.iter().cloned() {
+            options.retain(|option| option.name != name);
+            options.push(GivenOption { flag: format!("--{name}"), name, value });
+        }
+        options
     }
 }
 
@@ -290,7 +332,7 @@ impl Cli {
             Verb::Create(CreateArgs { job, .. }) | Verb::Check(CheckArgs { job, .. }) => {
                 job.further = further
             }
-            Verb::Inspect(_) | Verb::Patroni(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
+            Verb::Run(_) | Verb::Inspect(_) | Verb::Patroni(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
         }
         Ok(cli)
     }

@@ -8,9 +8,9 @@ use serde::Serialize;
 use tokio::runtime::Builder;
 
 use super::create::show_not_started;
-use super::job::{AcceptedConfig, PreparedRun};
+use super::job::{AcceptedConfig, Input, PreparedRun};
 use super::{NotStarted, print};
-use crate::cli::{CheckArgs, LogLevel};
+use crate::cli::{CheckArgs, LogArgs, LogLevel};
 use crate::config::Environment;
 use crate::render::text::{amount, columns, json_line, printable};
 use crate::render::{Fanout, Log, Terminal};
@@ -18,12 +18,32 @@ use crate::signals::{CurrentStep, Signals};
 
 /// Checks every method and returns the exit code.
 pub fn run(args: &CheckArgs, environment: Environment<'_>) -> u8 {
+    let input = Input::File(&args.job);
+    check(&input, args.job.log, CheckOptions { strict: args.strict, json: args.json }, environment)
+}
+
+/// What decides the exit code and the output of a check.
+#[derive(Clone, Copy)]
+pub(super) struct CheckOptions {
+    /// Whether every method must be usable.
+    pub(super) strict: bool,
+    /// Whether to print JSON.
+    pub(super) json: bool,
+}
+
+/// Checks the methods of a configuration and returns the exit code.
+pub(super) fn check(
+    input: &Input<'_>,
+    log_args: LogArgs,
+    options: CheckOptions,
+    environment: Environment<'_>,
+) -> u8 {
     let terminal = Terminal::stderr();
-    let level = args.job.log_level.unwrap_or(LogLevel::Warn);
-    let log = Log::new(terminal.clone(), args.job.log_format, level.into());
-    match attempt(args, environment, &log) {
+    let level = log_args.level.unwrap_or(LogLevel::Warn);
+    let log = Log::new(terminal.clone(), log_args.format, level.into());
+    match attempt(input, options.strict, environment, &log) {
         Ok(result) => {
-            if args.json {
+            if options.json {
                 print(&format!("{}\n", json_line(&result)));
             } else {
                 let lines = result.lines();
@@ -32,14 +52,19 @@ pub fn run(args: &CheckArgs, environment: Environment<'_>) -> u8 {
             result.exit_code
         }
         Err(error) => {
-            show_not_started(&error, &log, &terminal, args.job.log_format);
+            show_not_started(&error, &log, &terminal, log_args.format);
             error.exit_code
         }
     }
 }
 
-fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<CheckResult, NotStarted> {
-    let accepted = AcceptedConfig::read(&args.job, environment)?;
+fn attempt(
+    input: &Input<'_>,
+    strict: bool,
+    environment: Environment<'_>,
+    log: &Log,
+) -> Result<CheckResult, NotStarted> {
+    let accepted = AcceptedConfig::read(input, environment)?;
     accepted.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
     log.take_traces();
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotStarted::failed)?;
@@ -56,7 +81,7 @@ fn attempt(args: &CheckArgs, environment: Environment<'_>, log: &Log) -> Result<
         let readers = Fanout::new(vec![Arc::new(step), Arc::new(log.clone())]);
         let checked = check_methods(&job, &candidates, Arc::new(readers), &cancel).await;
         watch.abort();
-        Ok(CheckResult::of(datadir, checked, cancel.reason(), args.strict))
+        Ok(CheckResult::of(datadir, checked, cancel.reason(), strict))
     });
     runtime.shutdown_background();
     result

@@ -7,9 +7,9 @@ use replica::{EventSink, Level, Report, RunResult, create_replica};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
-use super::job::{AcceptedConfig, PreparedRun};
+use super::job::{AcceptedConfig, Input, PreparedRun};
 use super::{NotStarted, print};
-use crate::cli::{CreateArgs, LogFormat, LogLevel};
+use crate::cli::{CreateArgs, LogArgs, LogFormat, LogLevel, OutputArgs};
 use crate::config::{Environment, Problem};
 use crate::parent::Parents;
 use crate::render::about::About;
@@ -17,43 +17,54 @@ use crate::render::audit::{Audit, audit_file};
 use crate::render::output_file::OutputFile;
 use crate::render::report::{ReportContent, ReportFile};
 use crate::render::summary::{DatadirState, created, failed};
-use crate::render::text::printable;
+use crate::render::text::{json_line, printable};
 use crate::render::{Fanout, Log, Terminal, progress};
 use crate::root::drop_root_for;
 use crate::signals::{self, CurrentStep, Signals};
 
 /// Creates the replica and returns the exit code.
 pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
+    let input = Input::File(&args.job);
+    create(&Creation { input, log: args.job.log, output: &args.output, json: false }, environment)
+}
+
+/// A replica to create: where its configuration comes from, and how the run reports what happens.
+pub(super) struct Creation<'a> {
+    pub(super) input: Input<'a>,
+    pub(super) log: LogArgs,
+    pub(super) output: &'a OutputArgs,
+    /// Whether to print the report to standard output.
+    pub(super) json: bool,
+}
+
+/// Creates a replica and returns the exit code.
+pub(super) fn create(creation: &Creation<'_>, environment: Environment<'_>) -> u8 {
     let terminal = Terminal::stderr();
     // This comes before anything that takes time: a parent that has ended cannot be found any more.
     let parents = Parents::of_this_process();
-    let level = args.job.log_level.unwrap_or(LogLevel::Info);
-    let log = Log::new(terminal.clone(), args.job.log_format, level.into());
+    let format = creation.log.format;
+    let level = creation.log.level.unwrap_or(LogLevel::Info);
+    let log = Log::new(terminal.clone(), format, level.into());
     // Both paths are made absolute before the current directory changes.
-    let mut about = About::of(&args.job.config);
-    let files = args
+    let mut about = creation.input.about();
+    let files = creation
+        .output
         .report
         .as_deref()
         .map(ReportFile::new)
         .transpose()
-        .and_then(|report| Ok((report, args.audit.as_deref().map(audit_file).transpose()?)));
+        .and_then(|report| Ok((report, creation.output.audit.as_deref().map(audit_file).transpose()?)));
     let (mut report_file, audit_file) = match files {
         Ok(files) => files,
         Err(error) => {
-            return not_started(
-                &NotStarted::usage(error),
-                &about,
-                &log,
-                &terminal,
-                args.job.log_format,
-                None,
-            );
+            let output = Output { audit: None, log: &log, terminal: &terminal, json: creation.json };
+            return not_started(&NotStarted::usage(error), &about, &output, format, None);
         }
     };
-    let output = Output { audit: audit_file, log: &log, terminal: &terminal };
-    match attempt(args, environment, parents, &mut about, &mut report_file, &output) {
-        Ok(report) => ended(&report, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
-        Err(error) => not_started(&error, &about, &log, &terminal, args.job.log_format, report_file.as_ref()),
+    let output = Output { audit: audit_file, log: &log, terminal: &terminal, json: creation.json };
+    match attempt(creation, environment, parents, &mut about, &mut report_file, &output) {
+        Ok(report) => ended(&report, &about, &output, format, report_file.as_ref()),
+        Err(error) => not_started(&error, &about, &output, format, report_file.as_ref()),
     }
 }
 
@@ -62,19 +73,21 @@ struct Output<'a> {
     audit: Option<OutputFile>,
     log: &'a Log,
     terminal: &'a Terminal,
+    /// Whether the report is also printed to standard output.
+    json: bool,
 }
 
 /// Reads the configuration and runs the methods; returns the report of the run.
 fn attempt(
-    args: &CreateArgs,
+    creation: &Creation<'_>,
     environment: Environment<'_>,
     parents: Parents,
     about: &mut About,
     report_file: &mut Option<ReportFile>,
     output: &Output<'_>,
 ) -> Result<Report, NotStarted> {
-    let &Output { ref audit, log, terminal } = output;
-    let mut accepted = AcceptedConfig::read(&args.job, environment)?;
+    let &Output { ref audit, log, terminal, .. } = output;
+    let mut accepted = AcceptedConfig::read(&creation.input, environment)?;
     // If the file is refused, `report_file` stays `None`, so that nothing is written to it.
     if let Some(file) = report_file.take() {
         accepted.check_output(file.file())?;
@@ -115,7 +128,7 @@ fn attempt(
             readers.push(Arc::new(begun.map_err(|error| NotStarted::failed(failed(error)))?));
         }
         // Progress comes before the log: the last line of progress is written before the line on the end of the attempt.
-        readers.extend(progress(args.progress, args.job.log_format, terminal));
+        readers.extend(progress(creation.output.progress, creation.log.format, terminal));
         readers.push(Arc::new(log.clone()));
         let report = create_replica(&job, &candidates, Arc::new(Fanout::new(readers)), &cancel).await;
         about.complete(job.source.as_deref(), &candidates, log.redactor());
@@ -134,16 +147,16 @@ fn attempt(
 fn ended(
     report: &Report,
     about: &About,
-    log: &Log,
-    terminal: &Terminal,
+    output: &Output<'_>,
     format: LogFormat,
     file: Option<&ReportFile>,
 ) -> u8 {
+    let &Output { log, terminal, json, .. } = output;
     let exit_code = report.result.exit_code();
-    write_report(file, &ReportContent::Run { exit_code, about, report }, log);
-    if report.result == RunResult::Created {
+    give_report(file, &ReportContent::Run { exit_code, about, report }, output);
+    if report.result == RunResult::Created && !json {
         print(&format!("{}\n", created(report)));
-    } else if format == LogFormat::Text {
+    } else if report.result != RunResult::Created && format == LogFormat::Text {
         failed(report, DatadirState::of(report), log.logs_attempts())
             .iter()
             .for_each(|line| terminal.line(line));
@@ -155,14 +168,13 @@ fn ended(
 fn not_started(
     error: &NotStarted,
     about: &About,
-    log: &Log,
-    terminal: &Terminal,
+    output: &Output<'_>,
     format: LogFormat,
     file: Option<&ReportFile>,
 ) -> u8 {
-    show_not_started(error, log, terminal, format);
+    show_not_started(error, output.log, output.terminal, format);
     let NotStarted { exit_code, message, problems } = error;
-    write_report(
+    give_report(
         file,
         &ReportContent::NotStarted {
             exit_code: *exit_code,
@@ -171,7 +183,7 @@ fn not_started(
             message,
             problems,
         },
-        log,
+        output,
     );
     *exit_code
 }
@@ -200,12 +212,16 @@ struct ProblemLine<'a> {
     problem: &'a Problem,
 }
 
-fn write_report(file: Option<&ReportFile>, report: &ReportContent<'_>, log: &Log) {
+/// Writes the report to its file, and prints it, if the flags say so.
+fn give_report(file: Option<&ReportFile>, report: &ReportContent<'_>, output: &Output<'_>) {
+    if output.json {
+        print(&format!("{}\n", json_line(report)));
+    }
     let Some(file) = file else { return };
     // If no configuration was accepted, nothing has named the user to become, and the program is still root.
     let written = drop_root_for(file.file().directory()).map_err(anyhow::Error::from);
     if let Err(error) = written.and_then(|()| Ok(file.write(report)?)) {
-        log.say(
+        output.log.say(
             Level::Error,
             &format!("cannot write the report {}: {error:#}", file.file().path().display()),
         );

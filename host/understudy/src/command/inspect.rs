@@ -12,11 +12,11 @@ use nix::unistd::Uid;
 use replica::{Bytes, Level};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use sandbox::{
-    Compiler, ComponentSource, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings,
+    Compiler, ComponentSource, Description, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings,
 };
 use serde::Serialize;
 
-use super::{FAILED, NotStarted, USAGE, print};
+use super::{FAILED, NotStarted, print};
 use crate::cli::{InspectArgs, LogFormat};
 use crate::config::Environment;
 use crate::plugin_path;
@@ -44,18 +44,9 @@ pub fn run(args: &InspectArgs, environment: Environment<'_>) -> u8 {
 }
 
 fn inspect(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Result<String, NotStarted> {
-    let plugin_path = plugin_path::from_environment(environment).map_err(|problem| vec![problem])?;
-    let open = |plugin: &String| OpenedPlugin::new(source_of(plugin, &plugin_path)?);
+    let open = |plugin: &String| OpenedPlugin::named(plugin, environment);
     let (plugin, other) = (open(&args.plugin)?, args.other.as_ref().map(open).transpose()?);
-    let cache = if Uid::effective().is_root() {
-        drop_root(Some(NOBODY))?;
-        None
-    } else {
-        cache(&drop_root(None)?, environment)
-    };
-    log.take_traces();
-    let settings = SandboxSettings { cache, ..SandboxSettings::new(Compiler::this_executable()) };
-    let sandbox = Sandbox::new(settings).map_err(NotStarted::failed)?;
+    let sandbox = sandbox(environment, log)?;
     let plugin = plugin.inspect(&sandbox)?;
     let lines = match other.map(|other| other.inspect(&sandbox)).transpose()? {
         None if args.json => vec![json_line(&plugin)],
@@ -66,6 +57,29 @@ fn inspect(args: &InspectArgs, environment: Environment<'_>, log: &Log) -> Resul
         }
     };
     Ok(lines.iter().map(|line| format!("{}\n", printable(line))).collect())
+}
+
+/// Returns what a plugin says about itself. If the program runs as root, it becomes another user.
+pub(super) fn description(
+    plugin: &str,
+    environment: Environment<'_>,
+    log: &Log,
+) -> Result<Description, NotStarted> {
+    let plugin = OpenedPlugin::named(plugin, environment)?;
+    Ok(plugin.inspect(&sandbox(environment, log)?)?.inspection.description)
+}
+
+/// Drops root, and returns a sandbox that asks plugins with everything denied. Every plugin must be open before.
+fn sandbox(environment: Environment<'_>, log: &Log) -> Result<Sandbox, NotStarted> {
+    let cache = if Uid::effective().is_root() {
+        drop_root(Some(NOBODY))?;
+        None
+    } else {
+        cache(&drop_root(None)?, environment)
+    };
+    log.take_traces();
+    let settings = SandboxSettings { cache, ..SandboxSettings::new(Compiler::this_executable()) };
+    Sandbox::new(settings).map_err(NotStarted::failed)
 }
 
 /// Returns the directory in which compiled plugins are kept, below the user's cache directory (the XDG Base Directory
@@ -93,7 +107,11 @@ struct OpenedPlugin {
 }
 
 impl OpenedPlugin {
-    fn new(source: ComponentSource) -> Result<Self, NotStarted> {
+    /// Opens the plugin that `plugin` names.
+    fn named(plugin: &str, environment: Environment<'_>) -> Result<Self, NotStarted> {
+        let plugin_path = plugin_path::from_environment(environment).map_err(|problem| vec![problem])?;
+        let source = plugin_path::named(&plugin_path, plugin);
+        let source = source.map_err(|message| NotStarted::usage(anyhow::anyhow!(message)))?;
         let copy = match &source {
             ComponentSource::File(file) if Uid::effective().is_root() => {
                 let copied = copy_to_memory(file).with_context(|| format!("cannot read {source}"));
@@ -136,21 +154,6 @@ fn copy_to_memory(file: &Path) -> io::Result<File> {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(copy)
-}
-
-/// Returns the plugin that `plugin` names: a file if `plugin` looks like a path or is a file, otherwise the plugin of this name in the
-/// plugin path or in the program.
-fn source_of(plugin: &str, plugin_path: &[PathBuf]) -> Result<ComponentSource, NotStarted> {
-    let path = Path::new(plugin);
-    if plugin.contains('/') || path.extension().is_some_and(|extension| extension == "wasm") || path.is_file()
-    {
-        return std::path::absolute(path).map(ComponentSource::File).map_err(NotStarted::usage);
-    }
-    plugin_path::find(plugin_path, plugin).ok_or_else(|| NotStarted {
-        exit_code: USAGE,
-        message: format!("there is no {plugin}.wasm in {}", plugin_path::shown(plugin_path)),
-        problems: Vec::new(),
-    })
 }
 
 #[derive(Serialize)]
@@ -321,7 +324,7 @@ impl Difference {
 
 #[cfg(test)]
 mod tests {
-    use sandbox::{Description, NeedKind};
+    use sandbox::NeedKind;
 
     use super::*;
 

@@ -18,14 +18,16 @@ use sandbox::{
 use tokio_util::sync::CancellationToken;
 
 use super::NotStarted;
+use super::run::RunFlags;
 use super::trusted::Trusted;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, Environment, GrantsSection, Plugin, SourceSettings, check_config_file,
+    ComponentSection, Config, ConfigError, Environment, GrantsSection, Plugin, SourceSettings, check_config_file,
     check_entries, check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
+use crate::render::about::About;
 use crate::render::output_file::OutputFile;
 use crate::root::{Account, drop_root};
 use crate::run_directory::RunDirectory;
@@ -38,6 +40,31 @@ const COMPONENTS: &str = "components";
 
 /// The file that is removed before the replica starts, unless the configuration names another (loop rule 29).
 const TRIGGER_FILE: &str = "promote";
+
+/// Where the configuration of a run comes from.
+pub(super) enum Input<'a> {
+    /// A file, and the flags of `create` and `check`.
+    File(&'a JobArgs),
+    /// The flags of `run`.
+    Flags(&'a RunFlags),
+}
+
+impl Input<'_> {
+    fn load(&self, environment: Environment<'_>) -> Result<Config, ConfigError> {
+        match self {
+            Self::File(args) => Config::load(&args.config, &args.overrides(), environment),
+            Self::Flags(flags) => Config::of_flags(&flags.text, &flags.overrides, environment),
+        }
+    }
+
+    /// Returns what is known about the run before its configuration is read.
+    pub(super) fn about(&self) -> About {
+        match self {
+            Self::File(args) => About::of(&args.config),
+            Self::Flags(_) => About::of_flags(),
+        }
+    }
+}
 
 /// The accepted configuration of a run. Root has been dropped.
 pub(super) struct AcceptedConfig {
@@ -59,8 +86,8 @@ pub(super) struct PreparedRun {
 
 impl AcceptedConfig {
     /// Reads the configuration, then becomes the user that PostgreSQL runs as. No thread may exist yet.
-    pub(super) fn read(args: &JobArgs, environment: Environment<'_>) -> Result<Self, NotStarted> {
-        let config = Config::load(&args.config, &args.overrides(), environment)?;
+    pub(super) fn read(input: &Input<'_>, environment: Environment<'_>) -> Result<Self, NotStarted> {
+        let config = input.load(environment)?;
         let account = drop_root(config.user.as_deref())?;
         let state_dir = state_dir(&config, &account)?;
         let default_passfile = account.home.map(|home| home.join(".pgpass"));
@@ -112,19 +139,19 @@ impl AcceptedConfig {
         if let Some(source) = &config.source {
             source.conninfo.check_certificates().map_err(NotStarted::usage)?;
         }
-        let standby_passfile = match (&config.standby, config.standby_passfile_at) {
-            (Some((conninfo, Some(passfile))), Some(place)) => Some((conninfo, passfile, place)),
+        let standby_passfile = match (&config.standby, &config.standby_passfile_at) {
+            (Some((conninfo, Some(passfile))), Some(origin)) => Some((conninfo, passfile, origin)),
             _ => None,
         };
-        if let Some((_, passfile, place)) = standby_passfile {
-            check_passfile("replica.standby_passfile", passfile, &config.file, place)
+        if let Some((_, passfile, origin)) = standby_passfile {
+            check_passfile("replica.standby_passfile", passfile, origin)
                 .map_err(|problem| vec![problem])?;
             for secret in passwords_in(passfile) {
                 redactor.add(&secret).map_err(NotStarted::failed)?;
             }
         }
-        if let Some((path, place)) = &config.config_file {
-            check_config_file(path, &config.directories, &config.file, *place)
+        if let Some((path, origin)) = &config.config_file {
+            check_config_file(path, &config.directories, origin)
                 .map_err(|problem| vec![problem])?;
         }
         let settings = config.source.as_ref().map(SourceSettings::resolve).transpose();
@@ -144,10 +171,10 @@ impl AcceptedConfig {
             }
             None => None,
         };
-        if let Some((conninfo, passfile, place)) = standby_passfile
+        if let Some((conninfo, passfile, origin)) = standby_passfile
             && source.as_ref().is_some_and(|source| source.asks_password == Some(true))
         {
-            check_entries(conninfo, passfile, &config.file, place).map_err(|problem| vec![problem])?;
+            check_entries(conninfo, passfile, origin).map_err(|problem| vec![problem])?;
         }
         let guards = Guards {
             secrets: secrets(&config, &state_dir, run_directory.path()),
@@ -173,6 +200,7 @@ impl AcceptedConfig {
                 default_passfile,
             },
             force: config.force,
+            only_empty: config.only_empty,
             timeout: config.timeout,
             redactor: redactor.clone(),
         };
@@ -234,9 +262,7 @@ fn secrets(config: &Config, state_dir: &Path, run_directory: &Path) -> Vec<PathB
     }
     // The files that `[source]` names stay secret even if `--connstring`, which Patroni always passes, replaces that section.
     secrets.extend(config.files_of_source.iter().cloned());
-    if config.holds_secret {
-        secrets.push(config.file.clone());
-    }
+    secrets.extend(config.file.iter().filter(|_| config.holds_secret).cloned());
     secrets.extend(config.standby.as_ref().and_then(|(_, passfile)| passfile.clone()));
     let grants = || config.components.values().map(|section| &section.grants);
     secrets.extend(grants().flat_map(|grants| grants.secret_files().map(Path::to_owned)));

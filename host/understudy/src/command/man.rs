@@ -5,7 +5,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use super::{NotStarted, USAGE, patroni, print};
-use crate::cli::{CREATE_NOTES, Cli, EXIT_CODES};
+use crate::cli::{CREATE_NOTES, Cli, EXIT_CODES, RUN_NOTES};
 use crate::plugin_path;
 use crate::render::Terminal;
 use crate::render::text::printable;
@@ -70,12 +70,15 @@ fn sections(verb: Option<&str>) -> Roff {
                 &[
                     ("Show what a run would do, then do it:", "understudy check\nunderstudy create"),
                     ("Look at a method before it is trusted:", "understudy inspect tarball"),
+                    (
+                        "Try it, without a configuration:",
+                        "understudy run tarball --option directory=/mnt/backups/monday --read /mnt/backups --into /tmp/try",
+                    ),
                 ],
             );
         }
         Some("create") => {
-            section(&mut roff, "NOTES");
-            CREATE_NOTES.split("\n\n").for_each(|part| paragraph(&mut roff, part));
+            notes(&mut roff, CREATE_NOTES);
             exit_status(&mut roff, "understudy create");
             files(&mut roff);
             environment(&mut roff);
@@ -116,6 +119,35 @@ fn sections(verb: Option<&str>) -> Roff {
                     (
                         "Check every method in a nightly job, with the result as JSON:",
                         "understudy check --strict --json",
+                    ),
+                ],
+            );
+        }
+        Some("run") => {
+            notes(&mut roff, RUN_NOTES);
+            exit_status(&mut roff, "understudy run");
+            paragraph(
+                &mut roff,
+                "With --plan-only, 0 means that the method would be used, and any other code is the one with which the run would end.",
+            );
+            files(&mut roff);
+            environment(&mut roff);
+            examples(
+                &mut roff,
+                &[
+                    (
+                        "Try a plugin with a backup, as the user postgres:",
+                        "understudy run ./acme.wasm --option directory=/mnt/backups/monday --read /mnt/backups --into /tmp/try",
+                    ),
+                    (
+                        "Restore from an object store, and follow a server:",
+                        "understudy run walg --option store=repo --store repo=https://backups.example/pg --into /srv/try --source \
+                         \"host=10.0.0.1 user=replicator\" --passfile /etc/understudy/pgpass",
+                    ),
+                    (
+                        "Go on with a configuration file:",
+                        "understudy run tarball --option directory=/mnt/backups/monday --read /mnt/backups --into /srv/replica \
+                         --print-config >understudy.toml\nunderstudy create --config understudy.toml",
                     ),
                 ],
             );
@@ -171,14 +203,25 @@ fn sections(verb: Option<&str>) -> Roff {
         }
     }
     section(&mut roff, "SEE ALSO");
-    let pages =
-        ["understudy", "understudy-create", "understudy-check", "understudy-inspect", "understudy-patroni"];
+    let pages = [
+        "understudy",
+        "understudy-create",
+        "understudy-check",
+        "understudy-run",
+        "understudy-inspect",
+        "understudy-patroni",
+    ];
     let own = verb.map_or("understudy".to_owned(), |verb| format!("understudy-{verb}"));
     for page in pages.iter().filter(|page| **page != own) {
         roff.text([bold(*page), roman("(1),")]);
     }
     roff.text([bold("pg_basebackup"), roman("(1)")]);
     roff
+}
+
+fn notes(roff: &mut Roff, notes: &str) {
+    section(roff, "NOTES");
+    notes.split("\n\n").for_each(|part| paragraph(roff, part));
 }
 
 fn section(roff: &mut Roff, title: &str) {
@@ -299,7 +342,7 @@ mod tests {
         let unknown = page(Some("man")).unwrap_err();
         assert_eq!(unknown.exit_code, USAGE);
         assert!(
-            unknown.message.contains("create, check, inspect, patroni, completions"),
+            unknown.message.contains("create, check, run, inspect, patroni, completions"),
             "{}",
             unknown.message
         );

@@ -7,6 +7,7 @@ pub mod inspect;
 mod job;
 pub mod man;
 pub mod patroni;
+pub mod run;
 mod trusted;
 
 use std::io::Write;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use replica::source::shown_if_there;
 
 use super::owned_file;
-use super::problem::{Place, Problem};
+use super::problem::{Origin, Problem};
 use super::tree::Value;
 
 /// How many bytes the file may have. A longer file is likely the wrong file: all authorities that a browser trusts take about 220 kB.
@@ -18,16 +18,14 @@ const LIMIT: u64 = 1 << 20;
 pub struct Authorities {
     /// The file of certificates in PEM.
     path: PathBuf,
-    /// The configuration file that names it.
-    file: PathBuf,
-    /// The place in the configuration file.
-    place: Place,
+    /// Where the configuration names it.
+    origin: Origin,
 }
 
 impl Authorities {
     /// Reads the setting, but not yet the file of certificates.
-    pub(super) fn read(value: &Value<'_>, config: &Path) -> Option<Self> {
-        Some(Self { path: value.path_of_secret()?, file: config.to_owned(), place: value.place() })
+    pub(super) fn read(value: &Value<'_>) -> Option<Self> {
+        Some(Self { path: value.path_of_secret()?, origin: value.origin() })
     }
 
     /// Returns the content of the file, which is read now.
@@ -37,7 +35,7 @@ impl Authorities {
     pub(super) fn resolve(&self) -> Result<String, Problem> {
         read(&self.path).map_err(|why| {
             let why = format!("cannot use the authorities in {}: {why}", shown_if_there(&self.path));
-            Problem::in_file(&self.file, self.place, why)
+            Problem::new(self.origin.clone(), why)
         })
     }
 }

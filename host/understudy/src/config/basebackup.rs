@@ -6,6 +6,7 @@ use ::replica::basebackup::{Basebackup, BasebackupOption, BasebackupOptions, Opt
 use ::replica::process::GuardExecutable;
 use toml::de::DeValue;
 
+use super::GivenOption;
 use super::keys::Key;
 use super::tree::{Name, Section, Value};
 
@@ -170,14 +171,14 @@ fn option(name: &str, value: OptionValue, place: String) -> BasebackupOption {
     BasebackupOption { name: name.to_owned(), value, place: Some(place) }
 }
 
-/// Returns the option of `--key=value` on the command line. An empty value, `true` and `True` set a flag; `false` and `False` leave it out.
-pub(super) fn from_flag(key: &str, value: &str) -> BasebackupOption {
-    let value = match value {
+/// Returns an option that was given on the command line. An empty value, `true` and `True` set a flag; `false` and `False` leave it out.
+pub(super) fn from_flag(given: &GivenOption) -> BasebackupOption {
+    let value = match given.value.as_str() {
         "" | "true" | "True" => OptionValue::Flag,
         "false" | "False" => OptionValue::Off,
         text => OptionValue::Text(text.to_owned()),
     };
-    option(key, value, format!("--{key}"))
+    option(&given.name, value, given.flag.clone())
 }
 
 impl BasebackupSection {

@@ -17,7 +17,7 @@ use super::replica::ReplicaSection;
 use super::source::{SourceSection, SourceSettings, parse_conninfo};
 use super::tree::{Reader, Setting};
 use super::visible::invisible;
-use super::{Config, Environment, Overrides};
+use super::{Config, Environment, GivenOption, Overrides};
 use crate::plugin_path;
 
 /// The variable that names the caller's passfile.
@@ -108,7 +108,7 @@ impl Parts {
         let source = self.source_in_force(reader, overrides, environment);
         let methods = self.methods(reader, overrides, remote_list, has_source, &plugin_path);
         Some(Config {
-            file: reader.file().to_owned(),
+            file: reader.input().file().map(Path::to_owned),
             scope: scope?,
             directories: Directories {
                 datadir: datadir?,
@@ -122,7 +122,7 @@ impl Parts {
             plugin_path,
             source,
             standby,
-            standby_passfile_at: standby_passfile.map(|(_, place)| place),
+            standby_passfile_at: standby_passfile.map(|(_, origin)| origin),
             holds_secret,
             files_of_source,
             proxy_secrets: sandbox::secrets_of_proxies(environment),
@@ -136,6 +136,7 @@ impl Parts {
             timeout: overrides.timeout.or(self.replica.timeout),
             end_with_parent: self.replica.end_with_parent.unwrap_or(overrides.by_patroni),
             force: overrides.force,
+            only_empty: overrides.only_empty,
             user: self.replica.user,
             state_dir: self.replica.state_dir,
             require_landlock: self.replica.require_landlock,
@@ -158,19 +159,19 @@ impl Parts {
         }
     }
 
-    /// Gives every `--key=value` that is not a flag of the program to the method that `--method` names.
+    /// Gives the options on the command line to the method that they are for.
     fn take_further_options(&mut self, reader: &Reader<'_>, overrides: &Overrides) {
         let Some(method) = overrides.method.as_deref() else {
-            for (key, _) in &overrides.options {
+            for option in &overrides.options {
                 let message =
                     "is not a flag of this program; to set an option of a method, also pass --method NAME";
-                reader.note(Problem::with_flag(format!("--{key}"), message));
+                reader.note(Problem::with_flag(&option.flag, message));
             }
             return;
         };
         if method == BASEBACKUP {
-            for (key, value) in &overrides.options {
-                self.basebackup.set(from_flag(key, value));
+            for option in &overrides.options {
+                self.basebackup.set(from_flag(option));
             }
             return;
         }
@@ -187,10 +188,11 @@ impl Parts {
             return;
         }
         let section = self.components.entry(method.to_owned()).or_default();
-        for (key, value) in &overrides.options {
-            section.options.retain(|(name, _)| name != key);
-            section.options.push((key.clone(), OptionValue::Untyped(value.clone())));
-            section.written.options.insert(key.clone(), format!("--{key}"));
+        let given = &overrides.options;
+        section.options.retain(|(name, _)| given.iter().all(|option| option.name != *name));
+        for GivenOption { name, value, flag } in given.iter().cloned() {
+            section.written.options.insert(name.clone(), flag);
+            section.options.push((name, OptionValue::Untyped(value)));
         }
     }
 
@@ -302,7 +304,7 @@ impl Parts {
             let known = name == BASEBACKUP || section.is_some() || plugin.is_some();
             // The plugin may be a link into a place that a run empties, even if its directory lies elsewhere.
             if let Some(ComponentSource::File(plugin)) = plugin {
-                let origin = Origin::File { file: reader.file().to_owned(), place: listed.place };
+                let origin = reader.origin(listed.place);
                 reader.keep(plugin, format!("the plugin of the method `{name}`"), origin);
             }
             if !known {

@@ -1,7 +1,7 @@
 //! `[method.NAME]` for a method that is a WebAssembly component: its plugin, its options and its grants.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sandbox::{OptionValue, Written};
@@ -151,11 +151,10 @@ impl ComponentSection {
 }
 
 pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> ComponentSection {
-    let config = section.reader().file();
     let flag = |key| section.get(key).and_then(|value: Value<'_>| value.flag()).unwrap_or(false);
     let (options, places) = section.get("options").map(|value| read_options(&value)).unwrap_or_default();
     let component = ComponentSection {
-        plugin: section.get("plugin").and_then(|value| read_plugin(&value, config)),
+        plugin: section.get("plugin").and_then(|value| read_plugin(&value)),
         keep_data: flag("keep_data"),
         // `|` and not `||`, so that both keys are read and checked (loop rule 4).
         no_leader: flag("no_leader") | flag("no_master"),
@@ -180,7 +179,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Compon
 }
 
 /// Reads a name, or a path, which is absolute or relative to the folder of the configuration file. Returns a path as an absolute one.
-fn read_plugin(value: &Value<'_>, config: &Path) -> Option<Plugin> {
+fn read_plugin(value: &Value<'_>) -> Option<Plugin> {
     let text = value.word()?;
     if is_registry_reference(text) {
         // The message does not quote the text, because an address may contain a password.
@@ -199,9 +198,8 @@ fn read_plugin(value: &Value<'_>, config: &Path) -> Option<Plugin> {
         }
         return Some(Plugin::Name(text.to_owned()));
     }
-    let folder = config.parent().unwrap_or(Path::new(""));
     // Made absolute without following links, so that messages name what the operator wrote.
-    std::path::absolute(folder.join(text))
+    std::path::absolute(value.folder().join(text))
         .map_err(|error| value.problem(format_args!("cannot be used: {error}")))
         .ok()
         .inspect(|plugin| value.keep(plugin))

@@ -40,6 +40,7 @@ impl Kept {
                 format!("{} (line {} of the configuration)", self.name, place.line)
             }
             Origin::File { .. } => self.name.clone(),
+            Origin::Flag { flag } if self.name.contains('`') => format!("{} ({flag})", self.name),
             Origin::Flag { flag } => format!("{} that {flag} names", self.name),
         };
         (&self.path, what)

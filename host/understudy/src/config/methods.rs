@@ -52,7 +52,7 @@ fn read_name(item: &Value<'_>) -> Option<String> {
 
 /// Returns whether a method may have this name. The name becomes a file name in a directory of the plugin path, so it must not lead out of
 /// that directory.
-pub(super) fn is_method_name(name: &str) -> bool {
+pub(crate) fn is_method_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     (1..=100).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed)
 }

@@ -8,6 +8,7 @@ mod check;
 mod component;
 mod duplicate;
 mod grants;
+mod input;
 mod kept;
 mod keys;
 mod methods;
@@ -38,16 +39,19 @@ pub use authorities::Authorities;
 pub use basebackup::BasebackupSection;
 pub use component::{ComponentSection, Plugin};
 pub use grants::GrantsSection;
+pub use input::FlagText;
 pub use problem::{ConfigError, Origin, Place, Problem};
 pub use replica::check_config_file;
 pub use secret::{SecretSource, Shape};
 pub use source::{SourceSettings, check_entries, check_passfile};
 
+pub(crate) use methods::is_method_name;
 pub(crate) use problem::not_absolute;
 pub(crate) use tree::parse_duration;
 pub(crate) use visible::invisible;
 
 use check::Parts;
+use input::Input;
 use kept::Kept;
 use keys::{Key, names};
 use tree::{Reader, Section, Setting};
@@ -93,17 +97,30 @@ pub struct Overrides {
     pub from_leader: bool,
     /// `--force`.
     pub force: bool,
-    /// `--method`: the method that the further options are for.
+    /// Whether a data directory that holds a cluster is refused: the verb is `run`, without `--force` and `--keep-data`.
+    pub only_empty: bool,
+    /// The method that `options` are for: that of `--method`, or the one that `run` tries.
     pub method: Option<String>,
-    /// The further options: every `--key=value` that is not a flag of the program.
-    pub options: Vec<(String, String)>,
+    /// Options of that method, which replace those of the same names in the file. The same name twice makes a list of texts.
+    pub options: Vec<GivenOption>,
+}
+
+/// An option of a method, given on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenOption {
+    /// Its name.
+    pub name: String,
+    /// Its value, which is read by the kind that the method describes.
+    pub value: String,
+    /// The flag that gave it, as messages name it: `--NAME`, or `--option NAME`.
+    pub flag: String,
 }
 
 /// The checked configuration: the settings of the file, overridden by the flags.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The configuration file.
-    pub file: PathBuf,
+    /// The configuration file; `None` if the configuration was made from flags.
+    pub file: Option<PathBuf>,
     /// The name of the Patroni cluster.
     pub scope: String,
     /// The data directory and the mapped places.
@@ -123,15 +140,15 @@ pub struct Config {
     /// How the finished standby reaches its primary (loop rule 29): the operator's connection string, and the passfile that the
     /// standby keeps using. `None` without `configure_standby`.
     pub standby: Option<(Conninfo, Option<PathBuf>)>,
-    /// The place of `standby_passfile` in the file, if it is set.
-    pub standby_passfile_at: Option<Place>,
+    /// Where `standby_passfile` was written, if it is set.
+    pub standby_passfile_at: Option<Origin>,
     /// The server's `restore_command`, which is written together with `standby`. Without `standby`, the report shows the line for Patroni's
     /// configuration instead.
     pub restore_command: Option<String>,
     /// The trigger file to remove; `None` means the default.
     pub trigger_file: Option<String>,
-    /// The server's `config_file` and the place of the setting in the file; `None` if the setting is left out.
-    pub config_file: Option<(PathBuf, Place)>,
+    /// The server's `config_file` and where it was written; `None` if the setting is left out.
+    pub config_file: Option<(PathBuf, Origin)>,
     /// Whether the backup is an atomic snapshot.
     pub snapshot: bool,
     /// Whether restored settings that run commands make the seal fail.
@@ -142,6 +159,8 @@ pub struct Config {
     pub end_with_parent: bool,
     /// Whether to empty a directory even if it holds another cluster or files that are not PostgreSQL's.
     pub force: bool,
+    /// Whether a data directory that holds a cluster is refused.
+    pub only_empty: bool,
     /// Whether the file holds a password or another secret in a connection string.
     pub holds_secret: bool,
     /// The files with secrets that `[source]` of the file names, even if a flag replaces that section.
@@ -177,13 +196,34 @@ impl Config {
         let mut config = Self::parse(file, &text, overrides, environment).map_err(ConfigError::Problems)?;
         judged.refuse_another_owner(config.user.as_deref()).map_err(ConfigError::NotTrusted)?;
         config.kept.push(Kept::configuration(file));
-        let misplaced = config.kept.iter().filter_map(|kept| kept.problem(&config.directories));
-        let misplaced: BTreeSet<_> = misplaced.collect();
-        if !misplaced.is_empty() {
-            return Err(ConfigError::Problems(misplaced.into_iter().collect()));
-        }
+        config.refuse_misplaced()?;
         config.warnings.extend(judged.warn_of_readers().filter(|_| config.holds_secret));
         Ok(config)
+    }
+
+    /// Reads a configuration that was made from flags, and applies further flags, as [`Config::load`] does with a file.
+    ///
+    /// # Errors
+    /// Every problem, with the flag that caused it.
+    pub fn of_flags(
+        text: &FlagText,
+        overrides: &Overrides,
+        environment: Environment<'_>,
+    ) -> Result<Self, ConfigError> {
+        let config = Self::parse_from(text.input(), text.text(), overrides, environment);
+        let config = config.map_err(ConfigError::Problems)?;
+        config.refuse_misplaced()?;
+        Ok(config)
+    }
+
+    /// Refuses files and directories of the operator in places that a run would empty.
+    fn refuse_misplaced(&self) -> Result<(), ConfigError> {
+        let misplaced = self.kept.iter().filter_map(|kept| kept.problem(&self.directories));
+        let misplaced: BTreeSet<_> = misplaced.collect();
+        match misplaced.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigError::Problems(misplaced.into_iter().collect())),
+        }
     }
 
     /// Returns the files and directories that the operator names and that no run may change, each with its name in messages.
@@ -201,12 +241,21 @@ impl Config {
         overrides: &Overrides,
         environment: Environment<'_>,
     ) -> Result<Self, Vec<Problem>> {
+        Self::parse_from(Input::File(file), text, overrides, environment)
+    }
+
+    fn parse_from(
+        input: Input<'_>,
+        text: &str,
+        overrides: &Overrides,
+        environment: Environment<'_>,
+    ) -> Result<Self, Vec<Problem>> {
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             // The content of a document with syntax errors is not checked, because the parser guesses parts of it.
-            return Err(syntax::problems(file, text, &errors));
+            return Err(syntax::problems(input, text, &errors));
         }
-        let reader = Reader::new(file, text);
+        let reader = Reader::new(input, text);
         let config = read(&reader, document.get_ref(), overrides, environment);
         let problems = reader.into_problems();
         match config {
@@ -237,7 +286,7 @@ fn read(
             let Some(section) = value.section(names(keys)) else { continue };
             if name.text == BASEBACKUP {
                 basebackup = basebackup::read(section);
-            } else if methods::is_method_name(&name.text) {
+            } else if is_method_name(&name.text) {
                 components.insert(name.text, component::read(section, environment));
             } else {
                 reader.problem(

@@ -45,6 +45,17 @@ pub enum Origin {
     },
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, place: Place { line, column } } => {
+                write!(f, "{}:{line}:{column}", file.display())
+            }
+            Self::Flag { flag } => f.write_str(flag),
+        }
+    }
+}
+
 /// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
@@ -56,6 +67,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Creates a problem with what was written at `origin`.
+    pub fn new(origin: Origin, message: impl Into<String>) -> Self {
+        Self { origin, message: message.into() }
+    }
+
     /// Creates a problem at a place in the configuration file.
     pub fn in_file(file: &Path, place: Place, message: impl Into<String>) -> Self {
         Self { origin: Origin::File { file: file.to_owned(), place }, message: message.into() }
@@ -69,12 +85,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.origin {
-            Origin::File { file, place: Place { line, column } } => {
-                write!(f, "{}:{line}:{column}: {}", file.display(), self.message)
-            }
-            Origin::Flag { flag } => write!(f, "{flag}: {}", self.message),
-        }
+        write!(f, "{}: {}", self.origin, self.message)
     }
 }
 

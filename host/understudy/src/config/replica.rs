@@ -11,7 +11,7 @@ use replica::{Directories, TablespaceKey, TablespaceMap};
 
 use super::keys::Key;
 use super::methods::{Listed, OTHER_NAMES, read_list};
-use super::problem::{Place, Problem};
+use super::problem::{Origin, Place, Problem};
 use super::tree::{Section, Setting, Value};
 use super::visible::invisible;
 
@@ -159,10 +159,10 @@ pub(super) struct ReplicaSection {
     pub(super) wal_dir: Option<(PathBuf, Place)>,
     pub(super) tablespaces: Vec<(TablespaceKey, PathBuf, Place)>,
     pub(super) configure_standby: Option<Place>,
-    pub(super) standby_passfile: Option<(PathBuf, Place)>,
+    pub(super) standby_passfile: Option<(PathBuf, Origin)>,
     pub(super) restore_command: Option<String>,
     pub(super) trigger_file: Option<String>,
-    pub(super) config_file: Option<(PathBuf, Place)>,
+    pub(super) config_file: Option<(PathBuf, Origin)>,
     pub(super) snapshot: bool,
     pub(super) refuse_commands: bool,
     pub(super) timeout: Option<Duration>,
@@ -191,11 +191,13 @@ pub(super) fn read(section: Section<'_>) -> ReplicaSection {
         configure_standby: configure_standby.and_then(|value| value.flag()?.then(|| value.place())),
         standby_passfile: section
             .get("standby_passfile")
-            .and_then(|value| Some((value.path_of_secret()?, value.place()))),
+            .and_then(|value| Some((value.path_of_secret()?, value.origin()))),
         restore_command: section.get("restore_command").and_then(|value| read_command(&value)),
         trigger_file: section.get("trigger_file").and_then(|value| read_trigger_file(&value)),
         // The path may lie in the data directory: the backup then contains the file.
-        config_file: section.get("config_file").and_then(|value| Some((value.unkept_path()?, value.place()))),
+        config_file: section
+            .get("config_file")
+            .and_then(|value| Some((value.unkept_path()?, value.origin()))),
         snapshot: flag("snapshot"),
         refuse_commands: section.get("config").and_then(|value| read_config(&value)).unwrap_or(false),
         timeout: section.get("timeout").and_then(|value| value.duration()),
@@ -319,8 +321,7 @@ fn read_landlock(value: &Value<'_>) -> Option<u32> {
 pub fn check_config_file(
     path: &Path,
     directories: &Directories,
-    file: &Path,
-    place: Place,
+    origin: &Origin,
 ) -> Result<(), Problem> {
     if place_around(directories, &directories.datadir, path).is_some() {
         return Ok(());
@@ -335,7 +336,7 @@ pub fn check_config_file(
          the data directory",
         path.display()
     );
-    Err(Problem::in_file(file, place, message))
+    Err(Problem::new(origin.clone(), message))
 }
 
 impl ReplicaSection {

@@ -10,7 +10,7 @@ use replica::source::shown_if_there;
 use sandbox::Secret;
 use zeroize::Zeroizing;
 
-use super::problem::{Place, Problem};
+use super::problem::{Origin, Problem};
 use super::tree::{Section, Value};
 use super::{Environment, owned_file};
 
@@ -40,10 +40,8 @@ pub enum SecretSource {
         path: PathBuf,
         /// What the file must hold.
         shape: Shape,
-        /// The configuration file that names it.
-        file: PathBuf,
-        /// The place in the configuration file.
-        place: Place,
+        /// Where the configuration names it.
+        origin: Origin,
     },
 }
 
@@ -52,7 +50,6 @@ impl SecretSource {
     pub(super) fn read(
         value: &Value<'_>,
         shape: Shape,
-        config: &Path,
         environment: Environment<'_>,
     ) -> Option<Self> {
         if value.raw().is_str() {
@@ -60,7 +57,7 @@ impl SecretSource {
             return None;
         }
         let table = value.section(KEYS.to_vec())?;
-        let source = Self::read_of(value, &table, shape, config, environment);
+        let source = Self::read_of(value, &table, shape, environment);
         table.finish();
         source
     }
@@ -70,7 +67,6 @@ impl SecretSource {
         value: &Value<'_>,
         table: &Section<'_>,
         shape: Shape,
-        config: &Path,
         environment: Environment<'_>,
     ) -> Option<Self> {
         let (variable, path) = (table.get("env"), table.get("file"));
@@ -93,8 +89,7 @@ impl SecretSource {
             (None, Some(path)) => Some(Self::File {
                 path: path.path_of_secret()?,
                 shape,
-                file: config.to_owned(),
-                place: path.place(),
+                origin: path.origin(),
             }),
             (Some(_), Some(_)) | (None, None) => {
                 value.problem(format_args!("needs one of `env` and `file`: {FORM}"));
@@ -110,9 +105,9 @@ impl SecretSource {
     pub fn resolve(&self) -> Result<Secret, Problem> {
         match self {
             Self::Known(secret) => Ok(secret.clone()),
-            Self::File { path, shape, file, place } => read(path, *shape).map_err(|why| {
+            Self::File { path, shape, origin } => read(path, *shape).map_err(|why| {
                 let shown = shown_if_there(path);
-                Problem::in_file(file, *place, format!("cannot use the secret in {shown}: {why}"))
+                Problem::new(origin.clone(), format!("cannot use the secret in {shown}: {why}"))
             }),
         }
     }

@@ -7,7 +7,7 @@ use replica::source::{Conninfo, SourceConfig, hosts_without_entry, shown_if_ther
 use super::Environment;
 use super::keys::Key;
 use super::methods::{Listed, OTHER_NAMES, read_list};
-use super::problem::{Place, Problem};
+use super::problem::{Origin, Problem};
 use super::secret::{SecretSource, Shape};
 use super::tree::{Section, Value};
 use super::visible::invisible;
@@ -48,8 +48,8 @@ pub struct SourceSettings {
     pub password: Option<SecretSource>,
     /// A passfile in libpq's format.
     pub passfile: Option<PathBuf>,
-    /// The configuration file that names the passfile, and the place in it; `None` for the caller's `PGPASSFILE`, which is not checked.
-    pub passfile_at: Option<(PathBuf, Place)>,
+    /// Where the configuration names the passfile; `None` for the caller's `PGPASSFILE`, which is not checked.
+    pub passfile_at: Option<Origin>,
 }
 
 impl SourceSettings {
@@ -65,8 +65,8 @@ impl SourceSettings {
     /// # Errors
     /// A problem at the setting that names the unusable file.
     pub fn resolve(&self) -> Result<SourceConfig, Problem> {
-        if let (Some(passfile), Some((file, place))) = (&self.passfile, &self.passfile_at) {
-            check_passfile("source.passfile", passfile, file, *place)?;
+        if let (Some(passfile), Some(origin)) = (&self.passfile, &self.passfile_at) {
+            check_passfile("source.passfile", passfile, origin)?;
         }
         let password = self.password.as_ref().map(SecretSource::resolve).transpose()?;
         Ok(SourceConfig { conninfo: self.conninfo.clone(), password, passfile: self.passfile.clone() })
@@ -76,14 +76,14 @@ impl SourceSettings {
 /// Refuses a passfile that libpq would ignore: libpq would then connect without a password.
 ///
 /// # Errors
-/// A problem at `setting`, which names the passfile.
-pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place) -> Result<(), Problem> {
+/// A problem at `origin`, where `setting` names the passfile.
+pub fn check_passfile(setting: &str, passfile: &Path, origin: &Origin) -> Result<(), Problem> {
     match unusable_passfile(passfile) {
         None => Ok(()),
         Some(why) => {
             let message =
                 format!("`{setting}` names {}, which libpq does not read: {why}", shown_if_there(passfile));
-            Err(Problem::in_file(file, place, message))
+            Err(Problem::new(origin.clone(), message))
         }
     }
 }
@@ -93,7 +93,7 @@ pub fn check_passfile(setting: &str, passfile: &Path, file: &Path, place: Place)
 ///
 /// # Errors
 /// A problem at `replica.standby_passfile`, with the beginnings of the lines that the file lacks.
-pub fn check_entries(conninfo: &Conninfo, passfile: &Path, file: &Path, place: Place) -> Result<(), Problem> {
+pub fn check_entries(conninfo: &Conninfo, passfile: &Path, origin: &Origin) -> Result<(), Problem> {
     // A file that cannot be read was refused before; a file that is too long to check here is left to the standby.
     match hosts_without_entry(passfile, conninfo) {
         Ok(without) if without.is_all => {
@@ -103,7 +103,7 @@ pub fn check_entries(conninfo: &Conninfo, passfile: &Path, file: &Path, place: P
                 passfile.display(),
                 without.lines.join(":<password>`, `")
             );
-            Err(Problem::in_file(file, place, message))
+            Err(Problem::new(origin.clone(), message))
         }
         Ok(_) | Err(_) => Ok(()),
     }
@@ -127,15 +127,14 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
             None
         }
     };
-    let passfile = section.get("passfile").and_then(|value| Some((value.path_of_secret()?, value.place())));
+    let passfile = section.get("passfile").and_then(|value| Some((value.path_of_secret()?, value.origin())));
     let password = section.get("password").and_then(|value| {
         if passfile.is_some() {
             value.problem("and `source.passfile` are both given: keep one of them");
         }
-        SecretSource::read(&value, Shape::Line, section.reader().file(), environment)
+        SecretSource::read(&value, Shape::Line, environment)
     });
     let methods = read_list(&section);
-    let config = section.reader().file().to_owned();
     section.finish_with(|name, hint| match Conninfo::is_keyword(name) {
         true => Some(format!("`{name}` belongs in the value of `conninfo`, as in conninfo = \"{name}=...\"")),
         false => hint,
@@ -144,7 +143,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Source
         settings: conninfo.map(|conninfo| SourceSettings {
             conninfo,
             password,
-            passfile_at: passfile.as_ref().map(|(_, place)| (config.clone(), *place)),
+            passfile_at: passfile.as_ref().map(|(_, origin)| origin.clone()),
             passfile: passfile.map(|(path, _)| path),
         }),
         methods,

@@ -2,8 +2,8 @@
 //! known. No message quotes the file's text, because that text may be a password.
 
 use std::ops::Range;
-use std::path::Path;
 
+use super::input::Input;
 use super::problem::{Place, Problem};
 use super::{duplicate, visible};
 
@@ -14,8 +14,8 @@ const TYPOGRAPHIC: &str = "“”„‟‘’‚‛«»";
 const FLAGS: [&str; 6] = ["yes", "no", "on", "off", "y", "n"];
 
 /// Returns what is wrong with `text`, at most one problem for each line, in the order of the file.
-pub(super) fn problems(file: &Path, text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
-    let at = |offset: usize, message: String| Problem::in_file(file, Place::of(text, offset), message);
+pub(super) fn problems(input: Input<'_>, text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let at = |offset: usize, message: String| Problem::new(input.origin(Place::of(text, offset)), message);
     if let Some((offset, why)) = of_the_whole(text, errors) {
         return vec![at(offset, format!("not TOML: {why}"))];
     }
@@ -171,11 +171,13 @@ fn of_a_line(text: &str, span: Range<usize>, message: &str) -> (usize, String) {
 mod tests {
     use toml::de::DeTable;
 
+    use std::path::Path;
+
     use super::*;
 
     fn explained(text: &str) -> Vec<String> {
         let (_, errors) = DeTable::parse_recoverable(text);
-        let problems = problems(Path::new("u.toml"), text, &errors);
+        let problems = problems(Input::File(Path::new("u.toml")), text, &errors);
         problems.iter().map(|problem| problem.to_string().replacen("u.toml:", "", 1)).collect()
     }
 

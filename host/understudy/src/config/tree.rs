@@ -5,12 +5,13 @@ use foundation::logins::without_logins;
 use foundation::nearest::nearest;
 use std::cell::RefCell;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::belongs::belongs;
+use super::input::Input;
 use super::kept::Kept;
 use super::methods::is_method_name;
 use super::problem::{Origin, Place, Problem};
@@ -20,27 +21,32 @@ mod value;
 pub(super) use value::Value;
 pub(crate) use value::parse_duration;
 
-/// Collects the problems of one file, and the files and directories that no run may empty.
+/// Collects the problems of one configuration, and the files and directories that no run may empty.
 pub(super) struct Reader<'t> {
-    file: &'t Path,
+    input: Input<'t>,
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
     kept: RefCell<Vec<Kept>>,
 }
 
 impl<'t> Reader<'t> {
-    pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
-        Self { file, text, problems: RefCell::default(), kept: RefCell::default() }
+    pub(super) fn new(input: Input<'t>, text: &'t str) -> Self {
+        Self { input, text, problems: RefCell::default(), kept: RefCell::default() }
     }
 
-    /// Returns the path of the configuration file.
-    pub(super) fn file(&self) -> &'t Path {
-        self.file
+    /// Returns where the text was written.
+    pub(super) fn input(&self) -> Input<'t> {
+        self.input
     }
 
-    /// Returns a place as messages show it: `FILE:LINE:COLUMN`.
-    pub(super) fn at(&self, Place { line, column }: Place) -> String {
-        format!("{}:{line}:{column}", self.file.display())
+    /// Returns where the text at a place was written.
+    pub(super) fn origin(&self, place: Place) -> Origin {
+        self.input.origin(place)
+    }
+
+    /// Returns where the text at a place was written, as messages show it: `FILE:LINE:COLUMN`, or a flag.
+    pub(super) fn at(&self, place: Place) -> String {
+        self.origin(place).to_string()
     }
 
     pub(super) fn place(&self, offset: usize) -> Place {
@@ -48,7 +54,7 @@ impl<'t> Reader<'t> {
     }
 
     pub(super) fn problem(&self, place: Place, message: impl Into<String>) {
-        self.note(Problem::in_file(self.file, place, message));
+        self.note(Problem::new(self.origin(place), message));
     }
 
     /// Notes a problem. Logins in addresses are removed from the message, because it may quote an address with a password.

@@ -6,6 +6,9 @@ use replica::method::ComponentFacts;
 use replica::{ListedMethod, Redactor, Source};
 use serde::Serialize;
 
+/// What stands in place of the configuration file if there is none. It is no absolute path, as that of a file is.
+const COMMAND_LINE: &str = "command line";
+
 /// The part of a report that is not about the run itself. It contains no secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct About {
@@ -13,7 +16,7 @@ pub struct About {
     pub version: &'static str,
     /// The machine.
     pub host: Machine,
-    /// The configuration file.
+    /// The configuration file; [`COMMAND_LINE`] if the configuration was made from flags.
     pub configuration: String,
     /// The source's `server_version_num`, such as 150018; `None` without a source or if it did not answer.
     pub server_version: Option<u32>,
@@ -43,8 +46,18 @@ pub struct Component {
 }
 
 impl About {
-    /// Collects the values that are known before the configuration is read.
+    /// Collects the values that are known before the configuration file is read.
     pub fn of(configuration: &Path) -> Self {
+        let path = std::path::absolute(configuration).unwrap_or_else(|_| configuration.to_owned());
+        Self::with(path.display().to_string())
+    }
+
+    /// Collects the values that are known before flags are read, which are the whole configuration.
+    pub fn of_flags() -> Self {
+        Self::with(COMMAND_LINE.to_owned())
+    }
+
+    fn with(configuration: String) -> Self {
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
         Self {
@@ -54,10 +67,7 @@ impl About {
                 kernel: text(system.release()),
                 architecture: text(system.machine()),
             },
-            configuration: std::path::absolute(configuration)
-                .unwrap_or_else(|_| configuration.to_owned())
-                .display()
-                .to_string(),
+            configuration,
             server_version: None,
             components: Vec::new(),
         }

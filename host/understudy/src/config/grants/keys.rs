@@ -53,12 +53,11 @@ pub(super) fn read(
     used: &[&str],
     environment: Environment<'_>,
 ) -> KeySources {
-    let config = section.reader().file();
     let mut keys = KeySources::default();
     for (name, value) in by_name(section.get("keys")) {
         keys.names.push(name.clone());
         let is_used = used.contains(&name.as_str());
-        if let Some(key) = read_key(&name, &value, stores, is_used, config, environment) {
+        if let Some(key) = read_key(&name, &value, stores, is_used, environment) {
             keys.sources.insert(name, key);
         }
     }
@@ -90,16 +89,15 @@ fn read_key(
     value: &Value<'_>,
     granted: &[String],
     is_used: bool,
-    config: &Path,
     environment: Environment<'_>,
 ) -> Option<(SecretSource, Vec<String>)> {
     if value.raw().is_str() {
         // Notes the problem that a secret must not be written in the file.
-        return SecretSource::read(value, Shape::Line, config, environment)
+        return SecretSource::read(value, Shape::Line, environment)
             .map(|source| (source, Vec::new()));
     }
     let table = value.section(names(KEYS))?;
-    let source = SecretSource::read_of(value, &table, Shape::Line, config, environment);
+    let source = SecretSource::read_of(value, &table, Shape::Line, environment);
     let listed = table.get("stores");
     table.finish();
     let source = source?;

@@ -18,7 +18,7 @@ use sandbox::{Grants, Secret};
 
 use super::Environment;
 use super::keys::Key;
-use super::problem::{Origin, Problem};
+use super::problem::Problem;
 use super::tree::{Section, Value};
 
 /// The keys of `[method.NAME.grants]`.
@@ -190,8 +190,7 @@ pub(super) fn read(section: Section<'_>, environment: Environment<'_>) -> Grants
     let ambient = stores::ambient(&open, environment);
     let ambient_files = stores::ambient_files(&open, environment);
     for file in &ambient_files {
-        let origin = Origin::File { file: reader.file().to_owned(), place };
-        reader.keep(file, "what the environment names for `credentials = \"auto\"`", origin);
+        reader.keep(file, "what the environment names for `credentials = \"auto\"`", reader.origin(place));
     }
     GrantsSection { open, ambient, ambient_files, stores, keys, servers }
 }

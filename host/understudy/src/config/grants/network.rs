@@ -97,16 +97,15 @@ fn read_server(
     section: Section<'_>,
     environment: Environment<'_>,
 ) -> (ServerGrant, (Option<SecretSource>, Option<Authorities>)) {
-    let config = section.reader().file();
     let mut grant = ServerGrant::default();
     let mut token = None;
     if let Some(value) = section.get("token") {
-        token = SecretSource::read(&value, Shape::Line, config, environment);
+        token = SecretSource::read(&value, Shape::Line, environment);
         grant.settings.extend(token.as_ref().and_then(|_| written("token", &value)));
     }
     let mut authorities = None;
     if let Some(value) = section.get("ca_file") {
-        authorities = Authorities::read(&value, config);
+        authorities = Authorities::read(&value);
         grant.settings.extend(authorities.as_ref().and_then(|_| written("ca_file", &value)));
     }
     if let Some(value) = section.get("private") {

@@ -252,16 +252,14 @@ fn read_store(
             value
                 .problem("has no effect without TLS, and `endpoint` is http://: remove one of the two lines");
         }
-        authorities = Authorities::read(&value, section.reader().file());
+        authorities = Authorities::read(&value);
     }
     let mut sources = Sources::new();
     match section.get("credentials") {
         Some(value) if kind.has_auto() && value.raw().as_str() == Some("auto") => {
             config.credentials = Credentials::Auto;
         }
-        Some(value) => {
-            sources = read_credentials(&value, kind, &config, section.reader().file(), environment)
-        }
+        Some(value) => sources = read_credentials(&value, kind, &config, environment),
         None => {}
     }
     for credential in kind.all_credentials() {
@@ -313,7 +311,6 @@ fn read_credentials(
     value: &Value<'_>,
     kind: &StoreKind,
     config: &StoreConfig,
-    file: &Path,
     environment: Environment<'_>,
 ) -> Sources {
     if kind.credentials.is_empty() {
@@ -339,7 +336,7 @@ fn read_credentials(
             ValueKind::JsonObject => Shape::JsonObject,
             _ => Shape::Line,
         };
-        if let Some(source) = SecretSource::read(&value, shape, file, environment) {
+        if let Some(source) = SecretSource::read(&value, shape, environment) {
             sources.push((credential.name, source));
         }
     }

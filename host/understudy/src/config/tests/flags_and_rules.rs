@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn given(name: &str, value: &str) -> GivenOption {
+    GivenOption { name: name.to_owned(), value: value.to_owned(), flag: format!("--{name}") }
+}
+
 #[test]
 fn rule_01_patronis_names_of_the_list_are_read_as_a_list_or_as_one_name() {
     for list in [
@@ -123,7 +127,7 @@ fn additional_options_go_only_to_the_method_that_is_named() {
     let text = format!("{WHOLE}methods = [\"acme\"]\n[method.acme.options]\nstanza = \"main\"\njobs = 4");
     let overrides = |method: Option<&str>| Overrides {
         method: method.map(str::to_owned),
-        options: vec![("stanza".to_owned(), "flag".to_owned())],
+        options: vec![given("stanza", "flag")],
         ..Overrides::default()
     };
     let config = parse_with(&text, &overrides(Some("acme")), &nothing).unwrap();
@@ -188,7 +192,7 @@ fn rule_19_basebackups_options_are_a_table_or_a_list_and_flags_override_them() {
         "[method.basebackup.options]\nmax-rate = \"100M\"\nverbose = true\nno-slot = false\nlabel = \"\"";
     let list = "[method.basebackup]\noptions = [\"verbose\", { max-rate = \"100M\" }, \"checkpoint=fast\"]";
     let arguments = |lines: &str, options: &[(&str, &str)]| {
-        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let options = options.iter().map(|(name, value)| given(name, value)).collect();
         let overrides = Overrides { method: Some("basebackup".to_owned()), options, ..Overrides::default() };
         let config = parse_with(&format!("{WHOLE}{lines}"), &overrides, &nothing).unwrap();
         let arguments = config.basebackup.options().check(15, &config.directories).unwrap();
@@ -211,7 +215,7 @@ fn each_option_is_read_with_its_place_in_the_file() {
     );
     let overrides = |method: &str, option: &str| Overrides {
         method: Some(method.to_owned()),
-        options: vec![(option.to_owned(), "x".to_owned())],
+        options: vec![given(option, "x")],
         ..Overrides::default()
     };
     let config = parse_with(&text, &overrides("acme", "jobs"), &nothing).unwrap();

@@ -1,7 +1,7 @@
 //! Reads one value of a parsed TOML document as the type that a setting has.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use replica::Bytes;
@@ -27,9 +27,19 @@ impl<'t> Value<'t> {
         self.reader.place(self.value.span().start)
     }
 
-    /// Returns the place of the value as messages show it: `FILE:LINE:COLUMN`.
+    /// Returns where the value was written.
+    pub(in crate::config) fn origin(&self) -> Origin {
+        self.reader.origin(self.place())
+    }
+
+    /// Returns the folder to which a relative path of the configuration refers.
+    pub(in crate::config) fn folder(&self) -> &'t Path {
+        self.reader.input.folder()
+    }
+
+    /// Returns where the value was written, as messages show it: `FILE:LINE:COLUMN`, or a flag.
     pub(in crate::config) fn at(&self) -> String {
-        self.reader.at(self.place())
+        self.origin().to_string()
     }
 
     /// Returns the value as parsed, for settings that allow more than one type.
@@ -44,8 +54,7 @@ impl<'t> Value<'t> {
 
     /// Notes that the value leads to `path`, which no run may empty and which messages call `name`.
     pub(in crate::config) fn keep_as(&self, path: impl Into<PathBuf>, name: impl Into<String>) {
-        let origin = Origin::File { file: self.reader.file.to_owned(), place: self.place() };
-        self.reader.keep(path, name, origin);
+        self.reader.keep(path, name, self.origin());
     }
 
     /// Notes a problem with this value.
