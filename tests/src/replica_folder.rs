@@ -215,6 +215,15 @@ impl ReplicaFolder {
         command
     }
 
+    /// Returns the command `understudy run <plugin>` into the data directory, run as this user.
+    pub fn run(&self, user: ServerUser, plugin: &str) -> Command {
+        let mut command = user.command(&self.program);
+        command.env("UNDERSTUDY_PLUGIN_PATH", &self.plugins).stdin(Stdio::null());
+        command.arg("run").arg(plugin).arg("--into").arg(self.datadir());
+        command.arg("--bin-dir").arg(&self.bin_dir).arg("--state-dir").arg(&self.state);
+        command
+    }
+
     /// Starts `understudy create` with a report. Its output is written to a file.
     ///
     /// # Errors

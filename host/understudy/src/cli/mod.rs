@@ -13,8 +13,8 @@ use clap_complete::Shell;
 
 use crate::config::{GivenOption, Overrides, parse_duration};
 
-pub use run::RunArgs;
 pub(crate) use run::RUN_NOTES;
+pub use run::RunArgs;
 
 /// Creates PostgreSQL replicas: tries the configured methods in order and stops at the first that succeeds.
 ///
@@ -332,7 +332,11 @@ impl Cli {
             Verb::Create(CreateArgs { job, .. }) | Verb::Check(CheckArgs { job, .. }) => {
                 job.further = further
             }
-            Verb::Run(_) | Verb::Inspect(_) | Verb::Patroni(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
+            Verb::Run(_)
+            | Verb::Inspect(_)
+            | Verb::Patroni(_)
+            | Verb::Completions { .. }
+            | Verb::Man { .. } => {}
         }
         Ok(cli)
     }

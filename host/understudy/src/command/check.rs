@@ -79,7 +79,11 @@ fn attempt(
             accepted.prepare(cancel.token(), log.redactor()).await?;
         let datadir = job.directories.datadir.display().to_string();
         let readers = Fanout::new(vec![Arc::new(step), Arc::new(log.clone())]);
-        let checked = check_methods(&job, &candidates, Arc::new(readers), &cancel).await;
+        let events = input.with_remedies(Arc::new(readers));
+        let mut checked = check_methods(&job, &candidates, events, &cancel).await;
+        if let Ok(methods) = &mut checked {
+            input.write_remedies_of_check(methods);
+        }
         watch.abort();
         Ok(CheckResult::of(datadir, checked, cancel.reason(), strict))
     });

@@ -130,7 +130,9 @@ fn attempt(
         // Progress comes before the log: the last line of progress is written before the line on the end of the attempt.
         readers.extend(progress(creation.output.progress, creation.log.format, terminal));
         readers.push(Arc::new(log.clone()));
-        let report = create_replica(&job, &candidates, Arc::new(Fanout::new(readers)), &cancel).await;
+        let events = creation.input.with_remedies(Arc::new(Fanout::new(readers)));
+        let mut report = create_replica(&job, &candidates, events, &cancel).await;
+        creation.input.write_remedies(&mut report);
         about.complete(job.source.as_deref(), &candidates, log.redactor());
         watch.abort();
         if let Some(orphaned) = orphaned {

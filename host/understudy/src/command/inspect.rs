@@ -12,7 +12,8 @@ use nix::unistd::Uid;
 use replica::{Bytes, Level};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use sandbox::{
-    Compiler, ComponentSource, Description, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox, SandboxSettings,
+    Compiler, ComponentSource, Description, Inspection, Kind, Need, OptionSpec, OptionValue, Sandbox,
+    SandboxSettings,
 };
 use serde::Serialize;
 

@@ -6,24 +6,24 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use foundation::logins::{percent_decoded, secrets_in};
-use replica::create_replica::BASEBACKUP;
+use replica::create_replica::{BASEBACKUP, Checked};
 use replica::datadir::{check_places, cluster_of, place_around};
 use replica::mounts::{Location, Mounts};
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
-use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
+use replica::{EventSink, Job, ListedMethod, Method, Redactor, Refusal, Report, Rule, Source};
 use sandbox::{
     Compiler, ComponentSource, MethodSettings, OptionValue, Sandbox, SandboxError, SandboxSettings, Secret,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::NotStarted;
-use super::run::RunFlags;
+use super::run::{self, RunFlags};
 use super::trusted::Trusted;
 use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, ConfigError, Environment, GrantsSection, Plugin, SourceSettings, check_config_file,
-    check_entries, check_passfile,
+    ComponentSection, Config, ConfigError, Environment, GrantsSection, Plugin, SourceSettings,
+    check_config_file, check_entries, check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
@@ -62,6 +62,30 @@ impl Input<'_> {
         match self {
             Self::File(args) => About::of(&args.config),
             Self::Flags(_) => About::of_flags(),
+        }
+    }
+
+    /// Returns a sink that gives `events` every event with its remedy in the form in which this configuration was written.
+    pub(super) fn with_remedies(&self, events: Arc<dyn EventSink>) -> Arc<dyn EventSink> {
+        match self {
+            Self::File(_) => events,
+            Self::Flags(_) => Arc::new(run::AsFlags(events)),
+        }
+    }
+
+    /// Gives the remedies of a report the same form.
+    pub(super) fn write_remedies(&self, report: &mut Report) {
+        match self {
+            Self::File(_) => {}
+            Self::Flags(_) => run::of_report(report),
+        }
+    }
+
+    /// Gives the remedies of a check the same form.
+    pub(super) fn write_remedies_of_check(&self, methods: &mut [Checked]) {
+        match self {
+            Self::File(_) => {}
+            Self::Flags(_) => run::of_check(methods),
         }
     }
 }
@@ -144,15 +168,13 @@ impl AcceptedConfig {
             _ => None,
         };
         if let Some((_, passfile, origin)) = standby_passfile {
-            check_passfile("replica.standby_passfile", passfile, origin)
-                .map_err(|problem| vec![problem])?;
+            check_passfile("replica.standby_passfile", passfile, origin).map_err(|problem| vec![problem])?;
             for secret in passwords_in(passfile) {
                 redactor.add(&secret).map_err(NotStarted::failed)?;
             }
         }
         if let Some((path, origin)) = &config.config_file {
-            check_config_file(path, &config.directories, origin)
-                .map_err(|problem| vec![problem])?;
+            check_config_file(path, &config.directories, origin).map_err(|problem| vec![problem])?;
         }
         let settings = config.source.as_ref().map(SourceSettings::resolve).transpose();
         let settings = settings.map_err(|problem| vec![problem])?;

@@ -140,8 +140,8 @@ fn sections(verb: Option<&str>) -> Roff {
                         "understudy run ./acme.wasm --option directory=/mnt/backups/monday --read /mnt/backups --into /tmp/try",
                     ),
                     (
-                        "Restore from an object store, and follow a server:",
-                        "understudy run walg --option store=repo --store repo=https://backups.example/pg --into /srv/try --source \
+                        "Restore from a store, and follow a server:",
+                        "understudy run walg --option store=repo --store repo=file:///mnt/walg --into /srv/try --source \
                          \"host=10.0.0.1 user=replicator\" --passfile /etc/understudy/pgpass",
                     ),
                     (

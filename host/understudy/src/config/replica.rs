@@ -318,11 +318,7 @@ fn read_landlock(value: &Value<'_>) -> Option<u32> {
 ///
 /// # Errors
 /// A problem at the setting.
-pub fn check_config_file(
-    path: &Path,
-    directories: &Directories,
-    origin: &Origin,
-) -> Result<(), Problem> {
+pub fn check_config_file(path: &Path, directories: &Directories, origin: &Origin) -> Result<(), Problem> {
     if place_around(directories, &directories.datadir, path).is_some() {
         return Ok(());
     }

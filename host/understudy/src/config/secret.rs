@@ -47,11 +47,7 @@ pub enum SecretSource {
 
 impl SecretSource {
     /// Reads `{ env = "NAME" }` or `{ file = "/path" }`.
-    pub(super) fn read(
-        value: &Value<'_>,
-        shape: Shape,
-        environment: Environment<'_>,
-    ) -> Option<Self> {
+    pub(super) fn read(value: &Value<'_>, shape: Shape, environment: Environment<'_>) -> Option<Self> {
         if value.raw().is_str() {
             value.problem(format_args!("must not be written in this file: {FORM}"));
             return None;
@@ -86,11 +82,9 @@ impl SecretSource {
                     }
                 }
             }
-            (None, Some(path)) => Some(Self::File {
-                path: path.path_of_secret()?,
-                shape,
-                origin: path.origin(),
-            }),
+            (None, Some(path)) => {
+                Some(Self::File { path: path.path_of_secret()?, shape, origin: path.origin() })
+            }
             (Some(_), Some(_)) | (None, None) => {
                 value.problem(format_args!("needs one of `env` and `file`: {FORM}"));
                 None

@@ -8,7 +8,7 @@ use super::*;
 #[test]
 #[ignore = "needs groff: cargo xtask test"]
 fn every_manual_page_is_rendered_without_a_warning() {
-    for verb in [&[][..], &["create"], &["check"], &["inspect"], &["patroni"], &["completions"]] {
+    for verb in [&[][..], &["create"], &["check"], &["run"], &["inspect"], &["patroni"], &["completions"]] {
         let page = empty_config().run(&[&["man"], verb].concat());
         page.expect(0, &[".SH NAME", ".SH SYNOPSIS", ".SH \"EXIT STATUS\"", ".SH EXAMPLES"]);
         let mut groff = Command::new("groff")
@@ -28,7 +28,9 @@ fn every_manual_page_is_rendered_without_a_warning() {
 
 #[test]
 fn a_manual_page_of_no_verb_is_usage() {
-    empty_config().run(&["man", "creat"]).expect(2, &["no manual page of `creat`", "create, check, inspect"]);
+    empty_config()
+        .run(&["man", "creat"])
+        .expect(2, &["no manual page of `creat`", "create, check, run, inspect"]);
 }
 
 /// The configuration that the package installs among its examples.

@@ -6,6 +6,7 @@ mod installed;
 mod patroni;
 mod places;
 mod reports;
+mod run;
 mod snapshots;
 mod untold;
 
@@ -85,10 +86,13 @@ fn empty_config() -> ConfigDirectory {
 
 #[test]
 fn the_help_names_every_verb_and_each_verb_has_a_help() {
-    empty_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "patroni", "completions"]);
+    empty_config()
+        .run(&["--help"])
+        .expect(0, &["create", "check", "run", "inspect", "patroni", "completions"]);
     for (verb, part) in [
         ("create", "--report"),
         ("check", "--json"),
+        ("run", "--print-config"),
         ("inspect", "PLUGIN2"),
         ("patroni", "--dynamic"),
         ("completions", "bash"),
@@ -108,7 +112,7 @@ fn the_version_is_that_of_the_package() {
 #[test]
 fn completion_scripts_contain_verbs_and_flags() {
     for shell in ["bash", "zsh", "fish"] {
-        empty_config().run(&["completions", shell]).expect(0, &["inspect", "from-leader"]);
+        empty_config().run(&["completions", shell]).expect(0, &["inspect", "from-leader", "print-config"]);
     }
     empty_config().run(&["completions", "dos"]).expect(2, &["dos"]);
 }

@@ -112,7 +112,10 @@ impl Problems {
         match std::path::absolute(path).map(|path| path.into_os_string().into_string()) {
             Ok(Ok(path)) => Some(path),
             Ok(Err(_)) => {
-                self.add(flag, "lies below a directory whose name is not UTF-8, which a configuration must be");
+                self.add(
+                    flag,
+                    "lies below a directory whose name is not UTF-8, which a configuration must be",
+                );
                 None
             }
             Err(error) => {

@@ -3,6 +3,7 @@
 mod bin_dir;
 mod flags;
 mod print;
+mod remedies;
 
 use super::check::{CheckOptions, check};
 use super::create::{Creation, create, show_not_started};
@@ -13,6 +14,7 @@ use crate::config::Environment;
 use crate::render::{Log, Terminal};
 
 pub(super) use flags::RunFlags;
+pub(super) use remedies::{AsFlags, of_check, of_report};
 
 /// Tries the method and returns the exit code.
 pub fn run(args: &RunArgs, environment: Environment<'_>) -> u8 {

@@ -93,8 +93,7 @@ fn read_key(
 ) -> Option<(SecretSource, Vec<String>)> {
     if value.raw().is_str() {
         // Notes the problem that a secret must not be written in the file.
-        return SecretSource::read(value, Shape::Line, environment)
-            .map(|source| (source, Vec::new()));
+        return SecretSource::read(value, Shape::Line, environment).map(|source| (source, Vec::new()));
     }
     let table = value.section(names(KEYS))?;
     let source = SecretSource::read_of(value, &table, Shape::Line, environment);
