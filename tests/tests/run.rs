@@ -138,11 +138,11 @@ fn a_hostile_plugin_reaches_nothing_that_no_flag_grants() {
     let (path, directory) = (secret.join("file"), secret.display().to_string());
     for (options, code, says) in [
         (vec!["behave=read-outside".to_owned(), format!("path={}", path.display())], 1, "refused"),
-        (vec!["behave=write-outside".to_owned(), format!("path={}", other.display())], 1, "refused"),
+        (vec!["behave=write-outside".to_owned(), format!("path={}/victim", other.display())], 1, "refused"),
         // The denial shows the flag that would allow it, and no line of a configuration file.
         (vec!["behave=transfer".to_owned(), format!("store={directory}")], 1, "to allow it: --read "),
-        (vec!["behave=trap".to_owned()], 1, "hostile trapped"),
-        (vec!["behave=nothing".to_owned()], 4, "hostile"),
+        (vec!["behave=trap".to_owned()], 1, "hostile: trapped"),
+        (vec!["behave=nothing".to_owned()], 4, "hostile: "),
         (
             vec!["behavee=trap".to_owned()],
             1,

@@ -100,8 +100,8 @@ words! {
         /// `keep_data` is set, and the method would write a backup over old data without building on it.
         KeepData = "keep_data", Plan, "Set the method's delta option, or `keep_data = false`.";
         /// The directory is no directory, belongs to another user, has `lost+found`, cannot be locked, or lies inside a cluster; or
-        /// it holds something that is neither a cluster nor this program's, a cluster whose `pg_control` cannot be read, or a
-        /// cluster in which another one lies.
+        /// it holds something that is neither a cluster nor this program's, a cluster whose `pg_control` cannot be read, a cluster
+        /// in which another one lies, or, for `understudy run`, any cluster.
         DataDirectory = "data directory", Directory, "Correct the path, or pass `--force` if everything in it may be removed. A directory inside a cluster needs another path.";
         /// The directory holds another cluster than the source or the backup. Refused by policy.
         AnotherCluster = "another cluster", Directory, "Name another `datadir`, or pass `--force` if everything in it may be removed.";

@@ -73,7 +73,7 @@ pub struct RunArgs {
     /// Let the method build on the files in DIR
     #[arg(long)]
     pub keep_data: bool,
-    /// Empty DIR, whatever it holds
+    /// Empty DIR, even if it holds a cluster, or something else than PostgreSQL's files
     #[arg(long)]
     pub force: bool,
     /// Limit of the whole run, such as 4h

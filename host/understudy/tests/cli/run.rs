@@ -32,7 +32,7 @@ fn empty_directory() -> ConfigDirectory {
 #[test]
 fn a_missing_plugin_fails_the_run_and_leaves_the_directory_as_it_was() {
     let directory = empty_directory();
-    run(&directory, &[]).expect(1, &["acme rejected", "acme.wasm", "data is as it was"]);
+    run(&directory, &[]).expect(1, &["acme: rejected", "acme.wasm", "data is as it was"]);
     assert!(!directory.path("data").exists());
     run(&directory, &["--plan-only"]).expect(1, &["acme  rejected", "no method would create"]);
     let json = |further: &[&str]| -> serde_json::Value {
@@ -90,7 +90,7 @@ fn every_wrong_flag_is_named_with_the_words_of_the_configuration() {
         &["--print-config", "--json"],
         &["--plan-only", "--report", "r.json"],
     ] {
-        run(&directory, further).expect(2, &["Usage:"]);
+        run(&directory, further).expect(2, &["For more information, try '--help'"]);
     }
     directory.run(&["run", "tarball"]).expect(2, &["--into"]);
     directory
@@ -146,7 +146,7 @@ fn the_printed_configuration_says_what_the_flags_say() {
     // The file is accepted: the run gets as far as the plugin, which is missing.
     let output = run(&directory, &["--read", "/mnt/backups", "--print-config"]);
     std::fs::write(directory.path("u.toml"), output.out()).unwrap();
-    directory.create(&[]).expect(1, &["acme rejected", "acme.wasm"]);
+    directory.create(&[]).expect(1, &["acme: rejected", "acme.wasm"]);
 }
 
 #[test]
