@@ -7,8 +7,9 @@ use replica::{Level, Plan, Refusal, RunResult, check_methods};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
+use super::config_source::ConfigSource;
 use super::create::show_not_started;
-use super::job::{AcceptedConfig, Input, PreparedRun};
+use super::job::{AcceptedConfig, PreparedRun};
 use super::{NotStarted, print};
 use crate::cli::{CheckArgs, LogArgs, LogLevel};
 use crate::config::Environment;
@@ -18,8 +19,8 @@ use crate::signals::{CurrentStep, Signals};
 
 /// Checks every method and returns the exit code.
 pub fn run(args: &CheckArgs, environment: Environment<'_>) -> u8 {
-    let input = Input::File(&args.job);
-    check(&input, args.job.log, CheckOptions { strict: args.strict, json: args.json }, environment)
+    let source = ConfigSource::File(&args.job);
+    check(&source, args.job.log, CheckOptions { strict: args.strict, json: args.json }, environment)
 }
 
 /// What decides the exit code and the output of a check.
@@ -33,7 +34,7 @@ pub(super) struct CheckOptions {
 
 /// Checks the methods of a configuration and returns the exit code.
 pub(super) fn check(
-    input: &Input<'_>,
+    source: &ConfigSource<'_>,
     log_args: LogArgs,
     options: CheckOptions,
     environment: Environment<'_>,
@@ -41,7 +42,7 @@ pub(super) fn check(
     let terminal = Terminal::stderr();
     let level = log_args.level.unwrap_or(LogLevel::Warn);
     let log = Log::new(terminal.clone(), log_args.format, level.into());
-    match attempt(input, options.strict, environment, &log) {
+    match attempt(source, options.strict, environment, &log) {
         Ok(result) => {
             if options.json {
                 print(&format!("{}\n", json_line(&result)));
@@ -59,12 +60,12 @@ pub(super) fn check(
 }
 
 fn attempt(
-    input: &Input<'_>,
+    source: &ConfigSource<'_>,
     strict: bool,
     environment: Environment<'_>,
     log: &Log,
 ) -> Result<CheckResult, NotStarted> {
-    let accepted = AcceptedConfig::read(input, environment)?;
+    let accepted = AcceptedConfig::read(source, environment)?;
     accepted.warnings().iter().for_each(|warning| log.say(Level::Warn, warning));
     log.take_traces();
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(NotStarted::failed)?;
@@ -79,10 +80,10 @@ fn attempt(
             accepted.prepare(cancel.token(), log.redactor()).await?;
         let datadir = job.directories.datadir.display().to_string();
         let readers = Fanout::new(vec![Arc::new(step), Arc::new(log.clone())]);
-        let events = input.with_remedies(Arc::new(readers));
+        let events = source.with_remedies(Arc::new(readers));
         let mut checked = check_methods(&job, &candidates, events, &cancel).await;
         if let Ok(methods) = &mut checked {
-            input.write_remedies_of_check(methods);
+            source.write_remedies_of_check(methods);
         }
         watch.abort();
         Ok(CheckResult::of(datadir, checked, cancel.reason(), strict))

@@ -7,7 +7,8 @@ use replica::{EventSink, Level, Report, RunResult, create_replica};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
-use super::job::{AcceptedConfig, Input, PreparedRun};
+use super::config_source::ConfigSource;
+use super::job::{AcceptedConfig, PreparedRun};
 use super::{NotStarted, print};
 use crate::cli::{CreateArgs, LogArgs, LogFormat, LogLevel, OutputArgs};
 use crate::config::{Environment, Problem};
@@ -24,13 +25,13 @@ use crate::signals::{self, CurrentStep, Signals};
 
 /// Creates the replica and returns the exit code.
 pub fn run(args: &CreateArgs, environment: Environment<'_>) -> u8 {
-    let input = Input::File(&args.job);
-    create(&Creation { input, log: args.job.log, output: &args.output, json: false }, environment)
+    let source = ConfigSource::File(&args.job);
+    create(&Creation { source, log: args.job.log, output: &args.output, json: false }, environment)
 }
 
 /// A replica to create: where its configuration comes from, and how the run reports what happens.
 pub(super) struct Creation<'a> {
-    pub(super) input: Input<'a>,
+    pub(super) source: ConfigSource<'a>,
     pub(super) log: LogArgs,
     pub(super) output: &'a OutputArgs,
     /// Whether to print the report to standard output.
@@ -46,7 +47,7 @@ pub(super) fn create(creation: &Creation<'_>, environment: Environment<'_>) -> u
     let level = creation.log.level.unwrap_or(LogLevel::Info);
     let log = Log::new(terminal.clone(), format, level.into());
     // Both paths are made absolute before the current directory changes.
-    let mut about = creation.input.about();
+    let mut about = creation.source.about();
     let files = creation
         .output
         .report
@@ -87,7 +88,7 @@ fn attempt(
     output: &Output<'_>,
 ) -> Result<Report, NotStarted> {
     let &Output { ref audit, log, terminal, .. } = output;
-    let mut accepted = AcceptedConfig::read(&creation.input, environment)?;
+    let mut accepted = AcceptedConfig::read(&creation.source, environment)?;
     // If the file is refused, `report_file` stays `None`, so that nothing is written to it.
     if let Some(file) = report_file.take() {
         accepted.check_output(file.file())?;
@@ -130,9 +131,9 @@ fn attempt(
         // Progress comes before the log: the last line of progress is written before the line on the end of the attempt.
         readers.extend(progress(creation.output.progress, creation.log.format, terminal));
         readers.push(Arc::new(log.clone()));
-        let events = creation.input.with_remedies(Arc::new(Fanout::new(readers)));
+        let events = creation.source.with_remedies(Arc::new(Fanout::new(readers)));
         let mut report = create_replica(&job, &candidates, events, &cancel).await;
-        creation.input.write_remedies(&mut report);
+        creation.source.write_remedies(&mut report);
         about.complete(job.source.as_deref(), &candidates, log.redactor());
         watch.abort();
         if let Some(orphaned) = orphaned {

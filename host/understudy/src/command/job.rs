@@ -6,28 +6,26 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use foundation::logins::{percent_decoded, secrets_in};
-use replica::create_replica::{BASEBACKUP, Checked};
+use replica::create_replica::BASEBACKUP;
 use replica::datadir::{check_places, cluster_of, place_around};
 use replica::mounts::{Location, Mounts};
 use replica::seal::{EndState, Standby};
 use replica::source::{SourceConfig, passwords_in};
-use replica::{EventSink, Job, ListedMethod, Method, Redactor, Refusal, Report, Rule, Source};
+use replica::{Job, ListedMethod, Method, Redactor, Refusal, Rule, Source};
 use sandbox::{
     Compiler, ComponentSource, MethodSettings, OptionValue, Sandbox, SandboxError, SandboxSettings, Secret,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::NotStarted;
-use super::run::{self, RunFlags};
+use super::config_source::ConfigSource;
 use super::trusted::Trusted;
-use crate::cli::JobArgs;
 use crate::config::{
-    ComponentSection, Config, ConfigError, Environment, GrantsSection, Plugin, SourceSettings,
-    check_config_file, check_entries, check_passfile,
+    ComponentSection, Config, Environment, GrantsSection, Plugin, SourceSettings, check_config_file,
+    check_entries, check_passfile,
 };
 use crate::plugin_path;
 use crate::refused::Refused;
-use crate::render::about::About;
 use crate::render::output_file::OutputFile;
 use crate::root::{Account, drop_root};
 use crate::run_directory::RunDirectory;
@@ -40,55 +38,6 @@ const COMPONENTS: &str = "components";
 
 /// The file that is removed before the replica starts, unless the configuration names another (loop rule 29).
 const TRIGGER_FILE: &str = "promote";
-
-/// Where the configuration of a run comes from.
-pub(super) enum Input<'a> {
-    /// A file, and the flags of `create` and `check`.
-    File(&'a JobArgs),
-    /// The flags of `run`.
-    Flags(&'a RunFlags),
-}
-
-impl Input<'_> {
-    fn load(&self, environment: Environment<'_>) -> Result<Config, ConfigError> {
-        match self {
-            Self::File(args) => Config::load(&args.config, &args.overrides(), environment),
-            Self::Flags(flags) => Config::of_flags(&flags.text, &flags.overrides, environment),
-        }
-    }
-
-    /// Returns what is known about the run before its configuration is read.
-    pub(super) fn about(&self) -> About {
-        match self {
-            Self::File(args) => About::of(&args.config),
-            Self::Flags(_) => About::of_flags(),
-        }
-    }
-
-    /// Returns a sink that gives `events` every event with its remedy in the form in which this configuration was written.
-    pub(super) fn with_remedies(&self, events: Arc<dyn EventSink>) -> Arc<dyn EventSink> {
-        match self {
-            Self::File(_) => events,
-            Self::Flags(_) => Arc::new(run::AsFlags(events)),
-        }
-    }
-
-    /// Gives the remedies of a report the same form.
-    pub(super) fn write_remedies(&self, report: &mut Report) {
-        match self {
-            Self::File(_) => {}
-            Self::Flags(_) => run::of_report(report),
-        }
-    }
-
-    /// Gives the remedies of a check the same form.
-    pub(super) fn write_remedies_of_check(&self, methods: &mut [Checked]) {
-        match self {
-            Self::File(_) => {}
-            Self::Flags(_) => run::of_check(methods),
-        }
-    }
-}
 
 /// The accepted configuration of a run. Root has been dropped.
 pub(super) struct AcceptedConfig {
@@ -110,8 +59,8 @@ pub(super) struct PreparedRun {
 
 impl AcceptedConfig {
     /// Reads the configuration, then becomes the user that PostgreSQL runs as. No thread may exist yet.
-    pub(super) fn read(input: &Input<'_>, environment: Environment<'_>) -> Result<Self, NotStarted> {
-        let config = input.load(environment)?;
+    pub(super) fn read(source: &ConfigSource<'_>, environment: Environment<'_>) -> Result<Self, NotStarted> {
+        let config = source.load(environment)?;
         let account = drop_root(config.user.as_deref())?;
         let state_dir = state_dir(&config, &account)?;
         let default_passfile = account.home.map(|home| home.join(".pgpass"));

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+mod config_source;
 pub mod create;
 pub mod inspect;
 mod job;

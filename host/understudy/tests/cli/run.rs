@@ -79,6 +79,10 @@ fn every_wrong_flag_is_named_with_the_words_of_the_configuration() {
         assert!(!format!("{}{}", output.out(), output.err()).contains("S3cret"), "{further:?}");
         assert!(!directory.path("state").exists() && !directory.path("data").exists(), "{further:?}");
     }
+    let json = run(&directory, &["--json", "--store", "a=file:///x", "--store", "a=file:///y"]);
+    assert_eq!(json.code(), 2);
+    let report: serde_json::Value = serde_json::from_str(&json.out()).unwrap();
+    assert_eq!((&report["result"], &report["problems"][0]["flag"]), (&"usage".into(), &"--store a".into()));
     let both = run(&directory, &["--timeout", "4", "--store", "repo=ftp://x"]);
     both.expect(2, &["--timeout: ", "--store repo: ", "2 problems"]);
     for further in [

@@ -11,15 +11,15 @@ use toml::{Table, Value};
 use super::super::NotStarted;
 use super::bin_dir;
 use crate::cli::RunArgs;
-use crate::config::{Environment, FlagText, GivenOption, Overrides, Problem, is_method_name};
+use crate::config::{Config, Environment, FlagText, GivenOption, Overrides, Problem, is_method_name};
 use crate::plugin_path;
 
 /// The configuration that the flags of `run` make.
 pub(in crate::command) struct RunFlags {
     /// The configuration without the method's options.
-    pub(in crate::command) text: FlagText,
+    pub(super) text: FlagText,
     /// The method's options, and the flags that a configuration file does not have.
-    pub(in crate::command) overrides: Overrides,
+    pub(super) overrides: Overrides,
 }
 
 /// The argument that names the plugin, in messages.
@@ -34,7 +34,7 @@ impl RunFlags {
     /// # Errors
     /// Fails if there is no plugin of the given name, and with a problem for each flag that has no place in a configuration or holds a
     /// secret.
-    pub(super) fn of(args: &RunArgs, environment: Environment<'_>) -> Result<Self, NotStarted> {
+    pub(in crate::command) fn of(args: &RunArgs, environment: Environment<'_>) -> Result<Self, NotStarted> {
         let mut problems = Problems::default();
         let method = method_name(args, environment)?;
         let mut text = FlagText::default();
@@ -73,6 +73,14 @@ impl RunFlags {
             true => Ok(Self { text, overrides }),
             false => Err(problems.0.into()),
         }
+    }
+
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// Every problem, with the flag that caused it.
+    pub(in crate::command) fn config(&self, environment: Environment<'_>) -> Result<Config, NotStarted> {
+        Ok(Config::of_flags(&self.text, &self.overrides, environment)?)
     }
 
     /// Returns the name of the method.

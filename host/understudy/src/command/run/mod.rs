@@ -6,8 +6,8 @@ mod print;
 mod remedies;
 
 use super::check::{CheckOptions, check};
+use super::config_source::ConfigSource;
 use super::create::{Creation, create, show_not_started};
-use super::job::Input;
 use super::print as print_text;
 use crate::cli::{LogLevel, RunArgs};
 use crate::config::Environment;
@@ -18,31 +18,29 @@ pub(super) use remedies::{AsFlags, of_check, of_report};
 
 /// Tries the method and returns the exit code.
 pub fn run(args: &RunArgs, environment: Environment<'_>) -> u8 {
-    let terminal = Terminal::stderr();
-    let log = Log::new(terminal.clone(), args.log.format, args.log.level.unwrap_or(LogLevel::Warn).into());
-    let flags = match RunFlags::of(args, environment) {
-        Ok(flags) => flags,
-        Err(error) => {
-            show_not_started(&error, &log, &terminal, args.log.format);
-            return error.exit_code;
-        }
-    };
     if args.print_config {
-        return match print::configuration(args, &flags, environment, &log) {
-            Ok(text) => {
-                print_text(&text);
-                0
-            }
-            Err(error) => {
-                show_not_started(&error, &log, &terminal, args.log.format);
-                error.exit_code
-            }
-        };
+        return print_configuration(args, environment);
     }
-    let input = Input::Flags(&flags);
+    let source = ConfigSource::Flags(args);
     if args.plan_only {
         let options = CheckOptions { strict: false, json: args.json };
-        return check(&input, args.log, options, environment);
+        return check(&source, args.log, options, environment);
     }
-    create(&Creation { input, log: args.log, output: &args.output, json: args.json }, environment)
+    create(&Creation { source, log: args.log, output: &args.output, json: args.json }, environment)
+}
+
+fn print_configuration(args: &RunArgs, environment: Environment<'_>) -> u8 {
+    let terminal = Terminal::stderr();
+    let level = args.log.level.unwrap_or(LogLevel::Warn);
+    let log = Log::new(terminal.clone(), args.log.format, level.into());
+    match print::configuration(args, environment, &log) {
+        Ok(text) => {
+            print_text(&text);
+            0
+        }
+        Err(error) => {
+            show_not_started(&error, &log, &terminal, args.log.format);
+            error.exit_code
+        }
+    }
 }

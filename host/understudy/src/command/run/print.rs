@@ -8,17 +8,17 @@ use super::flags::{RunFlags, key};
 use crate::cli::RunArgs;
 use crate::command::NotStarted;
 use crate::command::inspect::description;
-use crate::config::{Config, Environment, GivenOption};
+use crate::config::{Environment, GivenOption};
 use crate::render::Log;
 
 /// Returns the configuration. The types of the options are those that the plugin describes.
 pub(super) fn configuration(
     args: &RunArgs,
-    flags: &RunFlags,
     environment: Environment<'_>,
     log: &Log,
 ) -> Result<String, NotStarted> {
-    Config::of_flags(&flags.text, &flags.overrides, environment)?;
+    let flags = &RunFlags::of(args, environment)?;
+    flags.config(environment)?;
     let given = &flags.overrides.options;
     let options = if given.is_empty() {
         Vec::new()
