@@ -12,6 +12,15 @@ pub fn is_cancelled() -> bool {
 /// Fails if the run is being cancelled, so `cancelled()?` ends a loop. If a method never checks, the host ends
 /// it by force.
 ///
+/// ```
+/// # fn copy(_name: &str) -> Result<(), understudy::Failure> { Ok(()) }
+/// for name in ["base/5/1259", "base/5/1249"] {
+///     understudy::cancelled()?;
+///     copy(name)?;
+/// }
+/// # Ok::<(), understudy::Failure>(())
+/// ```
+///
 /// # Errors
 /// [`Failure::Cancelled`].
 pub fn cancelled() -> Result<(), Failure> {
@@ -31,6 +40,16 @@ const STEP: usize = 1 << 20;
 
 /// A reader that passes reads through to another reader until the run is cancelled. Then reading fails with [`Failure::Cancelled`], which
 /// [`crate::AtPath::at`] and `?` extract from the [`io::Error`]. The reader checks for cancellation once every MiB.
+///
+/// ```
+/// use std::io::Read;
+/// use understudy::{AtPath, Failure, UntilCancelled};
+///
+/// fn count(path: &str) -> Result<usize, Failure> {
+///     let mut bytes = Vec::new();
+///     UntilCancelled::new(std::fs::File::open(path).at(path)?).read_to_end(&mut bytes).at(path)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct UntilCancelled<R> {
     inner: R,

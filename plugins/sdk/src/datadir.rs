@@ -6,11 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use postgres_formats::names::{CONTROL_FILE, PG_TBLSPC, PG_VERSION, PG_WAL, tablespace_oid};
-
+use crate::names::{CONTROL_FILE, PG_TBLSPC, PG_VERSION, PG_WAL, UNFINISHED_CONTROL_FILE, tablespace_oid};
 use crate::{AtPath, Error, Failure, Request, cancellation, host, progress};
-
-pub use postgres_formats::names::UNFINISHED_CONTROL_FILE;
 
 /// How many bytes are written between two checks for cancellation and between two reports of progress.
 const STEP: usize = 1 << 20;
@@ -21,6 +18,17 @@ const BUFFER: usize = 256 << 10;
 ///
 /// Files have the names that they have in a backup: relative to the data directory, separated by `/`, such as `base/5/1259`. A name is
 /// refused if it is absolute or empty, or has an empty, `.` or `..` component.
+///
+/// ```
+/// use understudy::{Datadir, Failure, Request};
+///
+/// fn write_first_files(request: &Request, label: &[u8]) -> Result<(), Failure> {
+///     let datadir = Datadir::of(request)?;
+///     datadir.write_version(15)?;
+///     datadir.write("backup_label", &mut &label[..])?;
+///     datadir.create_dir("pg_notify")
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Datadir {
     path: PathBuf,

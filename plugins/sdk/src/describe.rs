@@ -4,6 +4,16 @@ use crate::Value;
 
 /// The description of a method: its name, its options and its needs. The description is static. It only names stores, keys and
 /// directories; the operator configures them.
+///
+/// ```
+/// use understudy::{Description, Need, NeedKind, OptionSpec};
+///
+/// let description = Description::new("acme", "1.0.0", "restores backups of Acme")
+///     .option(OptionSpec::text("backup").doc("the backup to restore; the newest if not set"))
+///     .option(OptionSpec::choice("verify", ["all", "changed"]).default("all").doc("which files are compared"))
+///     .need(Need::new(NeedKind::Store, "backups", "the backups are read from there"));
+/// assert_eq!(description.options.len(), 2);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {
     /// The method's name, such as `tarball`.

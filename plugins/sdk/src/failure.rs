@@ -5,6 +5,19 @@ use std::io;
 use std::path::Path;
 
 /// Why a method failed. The host tries the next method.
+///
+/// ```
+/// use understudy::{AtPath, Failure};
+///
+/// fn newest(directory: &str) -> Result<String, Failure> {
+///     let mut names = Vec::new();
+///     for entry in std::fs::read_dir(directory).at(directory)? {
+///         names.push(entry.at(directory)?.file_name().to_string_lossy().into_owned());
+///     }
+///     names.into_iter().max().ok_or_else(|| Failure::not_applicable(format!("there is no backup in {directory}")))
+/// }
+/// assert!(newest("/no/such").unwrap_err().to_string().starts_with("/no/such: "));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// There is no backup that this method could restore.

@@ -1,4 +1,17 @@
 //! Keys by name. The host keeps their bytes; the method has only handles.
+//!
+//! ```
+//! use understudy::Failure;
+//! use understudy::keys::Key;
+//! use understudy::store::{Bucket, CipherFormat, Codec, Pipeline};
+//!
+//! /// Reads an index that is compressed and encrypted with the key `grants.keys.backups`.
+//! fn index(bucket: &Bucket) -> Result<Vec<u8>, Failure> {
+//!     let key = Key::named("backups")?;
+//!     let plain = Pipeline::new().decrypt(&key, CipherFormat::OpensslSha256).decompress(Codec::Gzip);
+//!     Ok(bucket.get("index.gz", Some(&plain), 1 << 20)?)
+//! }
+//! ```
 
 use crate::Error;
 use crate::host::data;

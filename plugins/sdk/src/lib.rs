@@ -83,6 +83,7 @@ mod failure;
 mod grants;
 pub mod keys;
 pub mod log;
+pub mod names;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
 mod plan;
@@ -107,7 +108,7 @@ mod value;
 pub mod raw {
     wit_bindgen::generate!({
         world: "plugin",
-        path: "../../wit",
+        path: "wit",
         generate_all,
         pub_export_macro: true,
         export_macro_name: "export_plugin",
@@ -122,12 +123,13 @@ mod host;
 use native as host;
 
 pub use cancellation::{UntilCancelled, cancelled, is_cancelled, or_cancelled};
-pub use datadir::{DataFile, Datadir, Signal, UNFINISHED_CONTROL_FILE, recovery_setting, signal_file};
+pub use datadir::{DataFile, Datadir, Signal, recovery_setting, signal_file};
 pub use describe::{Description, Kind, Need, NeedKind, OptionSpec};
 #[doc(hidden)]
 pub use export::Exported;
 pub use failure::{AtPath, Error, Failure};
 pub use grants::{granted_directories, is_granted};
+pub use names::UNFINISHED_CONTROL_FILE;
 pub use plan::{Plan, Tablespace};
 pub use remove::EntryKind;
 pub use request::{Context, Request};
@@ -160,5 +162,5 @@ pub trait Method {
 
 /// Compiles the method that the manual shows.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/src/writing-a-method.md")]
+#[doc = include_str!("../writing-a-method.md")]
 struct Manual;

@@ -2,6 +2,19 @@
 
 /// What the method would restore. Before the host touches the data directory, it compares the plan with the source, the server's version,
 /// the operator's tablespace map and the free space. A method should set every field that it knows; `None` means unknown.
+///
+/// ```
+/// use understudy::{Plan, Tablespace};
+///
+/// let plan = Plan {
+///     backup: "2026-11-27".to_owned(),
+///     postgresql_major: Some(15),
+///     bytes: Some(31_457_280),
+///     tablespaces: vec![Tablespace { oid: 16384, name: None, location: "/srv/fast".to_owned() }],
+///     ..Plan::default()
+/// };
+/// assert!(!plan.builds_on_existing);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The name of the backup, for people to read and for [`crate::Method::create`].

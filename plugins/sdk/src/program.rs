@@ -1,5 +1,19 @@
 //! Native programs that the operator granted. The host confines each program to its grant, logs its output, and ends the program when the
 //! run ends.
+//!
+//! ```
+//! use understudy::{Failure, program};
+//!
+//! /// Runs the operator's restore program, `grants.programs.restore`.
+//! fn restore(backup: &str) -> Result<(), Failure> {
+//!     let completed = program::run("restore", &["--backup".to_owned(), backup.to_owned()])?;
+//!     if completed.ending.is_success() {
+//!         return Ok(());
+//!     }
+//!     let last = completed.last_line().unwrap_or_default();
+//!     Err(Failure::failed(format!("the program restore {}: {last}", completed.ending)))
+//! }
+//! ```
 
 use std::fmt;
 

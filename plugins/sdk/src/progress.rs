@@ -1,4 +1,13 @@
-//! The progress of the run. [`crate::DataFile`] automatically reports what it writes.
+//! The progress of the run. [`crate::DataFile`] and [`crate::transfer::Job`] report what they write by themselves.
+//!
+//! ```
+//! use understudy::{Plan, progress};
+//!
+//! fn begin(plan: &Plan) {
+//!     progress::expect(plan.bytes, plan.files);
+//!     progress::phase("restoring");
+//! }
+//! ```
 
 use crate::host;
 

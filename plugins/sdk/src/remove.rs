@@ -4,9 +4,8 @@ use std::fs::{self, DirEntry, FileType};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use postgres_formats::names::{CONTROL_FILE, PG_TBLSPC, PG_WAL};
-
-use crate::{AtPath, Datadir, Failure, UNFINISHED_CONTROL_FILE, cancelled};
+use crate::names::{CONTROL_FILE, PG_TBLSPC, PG_WAL, UNFINISHED_CONTROL_FILE};
+use crate::{AtPath, Datadir, Failure, cancelled};
 
 /// How deep directories may be nested. PostgreSQL's are four deep.
 const DEEPEST: usize = 64;

@@ -5,6 +5,17 @@ use std::path::Path;
 use crate::{Failure, FromValue, Value};
 
 /// The request to a method: Patroni's four parameters and the options of the method's section.
+///
+/// ```
+/// use understudy::Request;
+///
+/// // What the host makes of `options.directory = "/mnt/backups"`.
+/// let request = Request::default().with("directory", "/mnt/backups").for_datadir("/var/lib/postgresql/15/main");
+/// let directory: String = request.require("directory")?;
+/// assert_eq!(directory, "/mnt/backups");
+/// assert_eq!(request.get::<u64>("at_most")?, None);
+/// # Ok::<(), understudy::Failure>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
     /// Patroni's four parameters; `None` if the operator set `no_params`.

@@ -1,4 +1,14 @@
 //! Facts that the host read from the source server. Each fact is `None` if there is no source.
+//!
+//! ```
+//! use understudy::source;
+//!
+//! /// Returns whether a backup is from the cluster of the source. Without a source, every backup is accepted.
+//! fn is_of_this_cluster(system_identifier: u64) -> bool {
+//!     source::system_identifier().is_none_or(|source| source == system_identifier)
+//! }
+//! # assert!(is_of_this_cluster(7));
+//! ```
 
 use crate::host;
 

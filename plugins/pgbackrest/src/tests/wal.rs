@@ -101,7 +101,7 @@ fn a_segment_that_is_archived_twice_with_the_same_bytes_is_one() {
     let scene = Scene::new();
     let object =
         format!("archive/main/15-1/0000000100000000/{}-{}", segment(1, 0x40), sha1(&vec![b'1'; SEGMENT]));
-    // Only the names are compared: the stand-in could not decompress zstd.
+    // Only the names are compared: the objects are empty.
     for ending in [".zst", ".zst.pgbackrest.tmp", ".partial"] {
         scene.put(&format!("{object}{ending}"), "");
     }

@@ -1,20 +1,25 @@
 //! A stand-in for the data plane, for tests of a method. Stores are directories, and files are copied when they are added. The stand-in
-//! neither decodes nor unpacks nor checks pages; a method that needs any of it must be tested with the real host.
+//! decodes gzip, zlib, lz4 and zstd. It neither decrypts nor unpacks nor checks pages; a method that needs any of it must be tested with
+//! the real host.
 
 mod assembly;
+mod decoding;
 
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use sha2::digest::DynDigest;
 
+use decoding::Decoding;
+pub(crate) use decoding::Pipeline;
+
 use super::with;
-use crate::raw::understudy::method::digests::Algorithm;
-use crate::raw::understudy::method::store::{CipherFormat, Codec, Object, Range};
+use crate::raw::understudy::method::digests::{Algorithm, Digest};
+use crate::raw::understudy::method::store::{Object, Range};
 use crate::raw::understudy::method::transfer::{
     Action, Assembly, Fetch, IncrementFormat, Listed, Outcome, PageChecks, Status, Unless, Unpack,
 };
@@ -67,30 +72,6 @@ impl Hasher {
         match &*self.0.borrow() {
             Sum::Crc32c(sum) => sum.to_le_bytes().to_vec(),
             Sum::Sha(sum) => sum.box_clone().finalize().into_vec(),
-        }
-    }
-}
-
-pub(crate) struct Pipeline(RefCell<bool>);
-
-impl Pipeline {
-    pub(crate) fn new() -> Self {
-        Self(RefCell::new(true))
-    }
-
-    pub(crate) fn decrypt(&self, key: &Key, _format: CipherFormat) {
-        let () = key.0;
-        self.0.replace(false);
-    }
-
-    pub(crate) fn decompress(&self, _codec: Codec) {
-        self.0.replace(false);
-    }
-
-    fn check(via: Option<&Self>) -> Result<(), Error> {
-        match via {
-            Some(via) if !*via.0.borrow() => Err(Error::Invalid("the stand-in decodes nothing".to_owned())),
-            _ => Ok(()),
         }
     }
 }
@@ -190,9 +171,14 @@ fn error_of(key: &str, error: &std::io::Error) -> Error {
     if error.kind() == ErrorKind::NotFound { Error::NotFound(text) } else { Error::Failed(text) }
 }
 
+/// Returns the error for an object that cannot be decoded.
+fn damaged(key: &str, error: &std::io::Error) -> Error {
+    Error::Corrupt(format!("{key} cannot be decoded: {error}"))
+}
+
 pub(crate) struct Stream {
     key: String,
-    file: std::io::Take<File>,
+    plain: Box<dyn Read>,
 }
 
 impl Stream {
@@ -202,17 +188,18 @@ impl Stream {
         range: Option<Range>,
         via: Option<&Pipeline>,
     ) -> Result<Self, Error> {
-        Pipeline::check(via)?;
+        let decoding = Pipeline::decoding(via)?;
         bucket.head(key)?;
         let mut file = File::open(bucket.root.join(key)).map_err(|error| error_of(key, &error))?;
         let range = range.unwrap_or(Range { offset: 0, length: u64::MAX });
         file.seek(SeekFrom::Start(range.offset)).map_err(|error| error_of(key, &error))?;
-        Ok(Self { key: key.to_owned(), file: file.take(range.length) })
+        let plain = decoding.reader(file.take(range.length)).map_err(|error| damaged(key, &error))?;
+        Ok(Self { key: key.to_owned(), plain })
     }
 
     pub(crate) fn next(&mut self, at_most: u64) -> Result<Option<Vec<u8>>, String> {
         let mut chunk = Vec::new();
-        let read = self.file.by_ref().take(at_most).read_to_end(&mut chunk);
+        let read = self.plain.by_ref().take(at_most).read_to_end(&mut chunk);
         read.map_err(|error| format!("{}: {error}", self.key))?;
         Ok((!chunk.is_empty()).then_some(chunk))
     }
@@ -276,9 +263,16 @@ pub(crate) struct Job {
     state: RefCell<State>,
 }
 
+/// Where objects come from, and how they are decoded.
+#[derive(Clone)]
+struct Origin {
+    bucket: Bucket,
+    decoding: Decoding,
+}
+
 #[derive(Default)]
 struct State {
-    origins: Vec<Bucket>,
+    origins: Vec<Origin>,
     outcomes: Vec<Outcome>,
     items: u32,
     failed: u32,
@@ -298,18 +292,18 @@ impl Job {
     }
 
     pub(crate) fn add_origin(&self, bucket: &Bucket, via: Option<&Pipeline>) -> Result<u32, Error> {
-        Pipeline::check(via)?;
+        let decoding = Pipeline::decoding(via)?;
         let origins = &mut self.state.borrow_mut().origins;
-        origins.push(bucket.clone());
+        origins.push(Origin { bucket: bucket.clone(), decoding });
         u32::try_from(origins.len() - 1).map_err(|_| Error::Limit("too many origins".to_owned()))
     }
 
     pub(crate) fn fetch(&self, items: &[Fetch]) -> Result<(), Error> {
         for item in items {
-            let bucket = self.state.borrow().origins.get(item.origin as usize).cloned();
-            let ended = match bucket {
+            let origin = self.state.borrow().origins.get(item.origin as usize).cloned();
+            let ended = match origin {
                 None => return Err(Error::Invalid(format!("there is no origin {}", item.origin))),
-                Some(bucket) => copy(&bucket, item),
+                Some(origin) => copy(&origin, item),
             };
             let state = &mut *self.state.borrow_mut();
             match &ended {
@@ -379,7 +373,7 @@ impl Job {
 }
 
 /// Copies one file, unless the file exists already and matches as `unless` requires.
-fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
+fn copy(origin: &Origin, item: &Fetch) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.object, &error);
     let to = place(&item.path)?;
     if item.unless == Unless::SameDigest && has_digest(&to, item) {
@@ -391,31 +385,20 @@ fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     if item.size == 0 && item.range.is_some_and(|range| range.length == 0) {
         return write_nothing(&to, item);
     }
-    let from = File::open(bucket.root.join(&item.object)).map_err(failed)?;
-    let size = from.metadata().map_err(failed)?.len();
-    if item.range.is_none() && size != item.size {
-        let wanted = item.size;
-        return Err(Error::Corrupt(format!("{} has {size} bytes instead of {wanted}", item.object)));
-    }
+    let bytes = read_plain(origin, item)?;
     let kept = fs::symlink_metadata(&to).is_ok_and(|there| {
         there.is_file()
-            && there.len() == size
+            && there.len() == item.size
             && match item.unless {
                 Unless::Always | Unless::SameDigest => false,
                 Unless::SameSizeAndTime => object(String::new(), &there).modified == item.mtime,
-                Unless::SameContent => fs::read(&to).is_ok_and(|old| {
-                    let mut new = vec![0; old.len()];
-                    from.read_exact_at(&mut new, 0).is_ok() && old == new
-                }),
+                Unless::SameContent => fs::read(&to).is_ok_and(|old| old == bytes),
             }
     });
     super::done(item.size, 1);
     if kept {
         return Ok(Action::Kept);
     }
-    let range = item.range.unwrap_or(Range { offset: 0, length: size });
-    let mut bytes = vec![0; usize::try_from(range.length).map_err(|_| Error::Limit(item.object.clone()))?];
-    from.read_exact_at(&mut bytes, range.offset).map_err(failed)?;
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
@@ -424,16 +407,45 @@ fn copy(bucket: &Bucket, item: &Fetch) -> Result<Action, Error> {
     Ok(Action::Written)
 }
 
+/// Reads and decodes an object. Fails if its plain bytes do not have the size and the digest of `item`.
+fn read_plain(origin: &Origin, item: &Fetch) -> Result<Vec<u8>, Error> {
+    let failed = |error: std::io::Error| error_of(&item.object, &error);
+    let mut stored = File::open(origin.bucket.root.join(&item.object)).map_err(failed)?;
+    let range = item.range.unwrap_or(Range { offset: 0, length: u64::MAX });
+    stored.seek(SeekFrom::Start(range.offset)).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // One byte more than expected shows that the object is too long, however much of it is left.
+    origin
+        .decoding
+        .reader(stored.take(range.length))
+        .and_then(|plain| plain.take(item.size.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(|error| damaged(&item.object, &error))?;
+    let (size, wanted) = (bytes.len() as u64, item.size);
+    if size > wanted {
+        return Err(Error::Corrupt(format!("{} has more than {wanted} bytes", item.object)));
+    }
+    if size < wanted {
+        return Err(Error::Corrupt(format!("{} has {size} bytes instead of {wanted}", item.object)));
+    }
+    if item.digest.as_ref().is_some_and(|digest| !digest.is_of(&bytes)) {
+        return Err(Error::Corrupt(format!("{} has another digest than expected", item.object)));
+    }
+    Ok(bytes)
+}
+
+impl Digest {
+    /// Returns whether `bytes` have this digest.
+    fn is_of(&self, bytes: &[u8]) -> bool {
+        let hasher = Hasher::new(self.algorithm);
+        hasher.update(bytes);
+        hasher.finish() == self.value
+    }
+}
+
 /// Returns whether a file with the size and the digest of `item` exists.
 fn has_digest(to: &Path, item: &Fetch) -> bool {
     let (Some(digest), Ok(there)) = (&item.digest, fs::symlink_metadata(to)) else { return false };
-    there.is_file()
-        && there.len() == item.size
-        && fs::read(to).is_ok_and(|bytes| {
-            let hasher = Hasher::new(digest.algorithm);
-            hasher.update(&bytes);
-            hasher.finish() == digest.value
-        })
+    there.is_file() && there.len() == item.size && fs::read(to).is_ok_and(|bytes| digest.is_of(&bytes))
 }
 
 fn set_mode_and_time(to: &Path, item: &Fetch) -> std::io::Result<()> {

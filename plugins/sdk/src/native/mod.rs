@@ -1,5 +1,6 @@
-//! A stand-in for the host, for tests of a method on the machine that builds the method. The stand-in's stores are directories. It copies
-//! files without decoding or unpacking them. It runs programs as ordinary child processes, which it does not confine.
+//! A stand-in for the host, for tests of a method on the machine that builds the method. The stand-in's stores are directories. It
+//! decodes gzip, zlib, lz4 and zstd; it neither decrypts objects nor unpacks archives. It runs programs as ordinary child processes, which it
+//! does not confine.
 //!
 //! ```
 //! use understudy::native::Host;

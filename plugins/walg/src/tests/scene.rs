@@ -1,5 +1,4 @@
-//! A storage of WAL-G for tests of `plan` and of failures. Nothing in it is compressed, because the stand-in does not decode. Unpacking is
-//! tested with the real host.
+//! A storage of WAL-G for tests of `plan` and of failures. Nothing in it is compressed. Unpacking is tested with the real host.
 
 use std::fs;
 use std::path::PathBuf;

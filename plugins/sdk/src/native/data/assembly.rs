@@ -3,19 +3,15 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-use super::{Bucket, Hasher, error_of, place};
+use super::{Decoding, Origin, error_of, place};
 use crate::raw::understudy::method::transfer::{Action, Assembly};
 use crate::raw::understudy::method::types::Error;
 
 /// Writes the file of `item`, unless the same file exists and `keep-same` is set.
-pub(super) fn assemble(origins: &[Bucket], item: &Assembly) -> Result<Action, Error> {
+pub(super) fn assemble(origins: &[Origin], item: &Assembly) -> Result<Action, Error> {
     let failed = |error: std::io::Error| error_of(&item.path, &error);
     let to = place(&item.path)?;
-    let same = |bytes: &[u8]| {
-        let hasher = Hasher::new(item.digest.algorithm);
-        hasher.update(bytes);
-        bytes.len() as u64 == item.size && hasher.finish() == item.digest.value
-    };
+    let same = |bytes: &[u8]| bytes.len() as u64 == item.size && item.digest.is_of(bytes);
     super::super::done(item.size, 1);
     if item.keep_same && fs::read(&to).is_ok_and(|existing| same(&existing)) {
         return Ok(Action::Kept);
@@ -23,9 +19,12 @@ pub(super) fn assemble(origins: &[Bucket], item: &Assembly) -> Result<Action, Er
     let mut bytes = vec![0; usize::try_from(item.size).map_err(|_| Error::Limit(item.path.clone()))?];
     for piece in &item.pieces {
         let origin = origins.get(piece.origin as usize);
-        let bucket = origin.ok_or_else(|| Error::Invalid(format!("there is no origin {}", piece.origin)))?;
+        let origin = origin.ok_or_else(|| Error::Invalid(format!("there is no origin {}", piece.origin)))?;
+        if origin.decoding != Decoding::Plain {
+            return Err(Error::Invalid(format!("the stand-in decodes no pieces, such as {}", piece.object)));
+        }
         let missing = |error: std::io::Error| error_of(&piece.object, &error);
-        let file = File::open(bucket.root.join(&piece.object)).map_err(missing)?;
+        let file = File::open(origin.bucket.root.join(&piece.object)).map_err(missing)?;
         let start = piece.range.map_or(0, |range| range.offset);
         for extent in &piece.extents {
             let (at, length) = (extent.at as usize, extent.length as usize);

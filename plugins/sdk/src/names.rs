@@ -1,0 +1,1 @@
+../../../host/postgres-formats/src/names/paths.rs
