@@ -20,7 +20,7 @@ struct Workspace {
     has_examples: bool,
 }
 
-const WORKSPACES: [Workspace; 4] = [
+const WORKSPACES: [Workspace; 5] = [
     Workspace { name: "the host", manifest: "Cargo.toml", target: "target", has_examples: false },
     Workspace {
         name: "the plugins",
@@ -37,6 +37,12 @@ const WORKSPACES: [Workspace; 4] = [
     Workspace {
         name: "the example of a method that asks a service",
         manifest: "examples/catalogue/Cargo.toml",
+        target: "plugins/target",
+        has_examples: false,
+    },
+    Workspace {
+        name: "the project that `understudy new` writes",
+        manifest: "host/understudy/templates/rust/Cargo.toml",
         target: "plugins/target",
         has_examples: false,
     },

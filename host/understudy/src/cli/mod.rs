@@ -52,6 +52,11 @@ pub enum Verb {
     /// Asks the plugin with everything denied. Two plugins: shows how their permissions differ. The compiled plugin and its answer
     /// are kept in understudy/components below XDG_CACHE_HOME or ~/.cache, unless root runs this.
     Inspect(InspectArgs),
+    /// Make the project of a new method
+    ///
+    /// Writes the directory NAME in the current directory: a method that restores directories of compressed files, with tests, a script
+    /// that tries it in the sandbox, and a configuration. Change it into yours.
+    New(NewArgs),
     /// Convert Patroni's configuration into one for Understudy
     ///
     /// Prints the configuration of Understudy that creates replicas as this file of Patroni's does, and, as comments, what to change in
@@ -222,6 +227,45 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// `new`
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// Name of the method, and of the directory
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub name: String,
+    /// Language in which the method is written
+    #[arg(long, value_enum, default_value_t)]
+    pub language: Language,
+    /// Licence of the project
+    #[arg(long, value_enum, default_value_t)]
+    pub licence: Licence,
+    /// Where the project takes the crate understudy-sdk from: a directory with the crate or with a checkout of Understudy, or the URL of a
+    /// Git repository [default: the registry]
+    #[arg(long, value_name = "DIR|URL", value_parser = NonEmptyStringValueParser::new())]
+    pub sdk: Option<String>,
+}
+
+/// The languages for which `new` has a project.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    /// Rust.
+    #[default]
+    Rust,
+}
+
+/// The licences from which `new` lets a person choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Licence {
+    /// The Apache License 2.0
+    #[default]
+    #[value(name = "apache-2.0")]
+    Apache2,
+    /// The MIT License
+    Mit,
+    /// No licence: all rights reserved
+    None,
+}
+
 /// `patroni`
 #[derive(Debug, Args)]
 pub struct PatroniArgs {
@@ -334,6 +378,7 @@ impl Cli {
             }
             Verb::Run(_)
             | Verb::Inspect(_)
+            | Verb::New(_)
             | Verb::Patroni(_)
             | Verb::Completions { .. }
             | Verb::Man { .. } => {}

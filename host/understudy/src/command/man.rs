@@ -175,6 +175,33 @@ fn sections(verb: Option<&str>) -> Roff {
                 ],
             );
         }
+        Some("new") => {
+            section(&mut roff, "EXIT STATUS");
+            terms(
+                &mut roff,
+                &[
+                    ("0", "the project was written"),
+                    ("1", "the project could not be written, and nothing of it is left"),
+                    (
+                        "2",
+                        "usage: NAME cannot be the name of a method or exists already, or --sdk leads to no SDK",
+                    ),
+                ],
+            );
+            examples(
+                &mut roff,
+                &[
+                    (
+                        "Make a method and test it:",
+                        "understudy new acme\ncd acme\ncargo test\ncargo build --release --target wasm32-wasip2",
+                    ),
+                    (
+                        "Use the SDK of a checkout of Understudy instead of the registry's:",
+                        "understudy new acme --licence mit --sdk ~/src/understudy",
+                    ),
+                ],
+            );
+        }
         Some("patroni") => {
             section(&mut roff, "EXIT STATUS");
             terms(&mut roff, &patroni::EXIT_CODES);
@@ -209,6 +236,7 @@ fn sections(verb: Option<&str>) -> Roff {
         "understudy-check",
         "understudy-run",
         "understudy-inspect",
+        "understudy-new",
         "understudy-patroni",
     ];
     let own = verb.map_or("understudy".to_owned(), |verb| format!("understudy-{verb}"));
@@ -342,7 +370,7 @@ mod tests {
         let unknown = page(Some("man")).unwrap_err();
         assert_eq!(unknown.exit_code, USAGE);
         assert!(
-            unknown.message.contains("create, check, run, inspect, patroni, completions"),
+            unknown.message.contains("create, check, run, inspect, new, patroni, completions"),
             "{}",
             unknown.message
         );

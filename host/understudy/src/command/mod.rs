@@ -7,6 +7,7 @@ pub mod create;
 pub mod inspect;
 mod job;
 pub mod man;
+pub mod new;
 pub mod patroni;
 pub mod run;
 mod trusted;

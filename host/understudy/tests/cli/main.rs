@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod installed;
+mod new;
 mod patroni;
 mod places;
 mod reports;
@@ -88,12 +89,13 @@ fn empty_config() -> ConfigDirectory {
 fn the_help_names_every_verb_and_each_verb_has_a_help() {
     empty_config()
         .run(&["--help"])
-        .expect(0, &["create", "check", "run", "inspect", "patroni", "completions"]);
+        .expect(0, &["create", "check", "run", "inspect", "new", "patroni", "completions"]);
     for (verb, part) in [
         ("create", "--report"),
         ("check", "--json"),
         ("run", "--print-config"),
         ("inspect", "PLUGIN2"),
+        ("new", "--sdk"),
         ("patroni", "--dynamic"),
         ("completions", "bash"),
     ] {
