@@ -14,7 +14,7 @@ fn method_builds(folder: &Path, name: &str, dependency: &str) {
     fs::create_dir_all(folder.join("src")).unwrap();
     let manifest = format!(
         "[package]\nname = \"{name}\"\nversion = \"1.2.3\"\nedition = \"2024\"\n[workspace]\n[lib]\ncrate-type = [\"cdylib\"]\n\
-         [dependencies]\n{dependency}\n"
+         [dependencies]\n{dependency}\n{PROFILE}"
     );
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
     fs::write(folder.join("src/lib.rs"), METHOD).unwrap();
@@ -24,6 +24,10 @@ fn method_builds(folder: &Path, name: &str, dependency: &str) {
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains(name) && shown.contains("1.2.3"), "{shown}");
 }
+
+/// The profile of `plugins/Cargo.toml`, so that its builds of the dependencies are used again.
+const PROFILE: &str =
+    "[profile.release]\ncodegen-units = 4\nlto = \"thin\"\npanic = \"abort\"\nstrip = true\n";
 
 /// A method that uses a function of each kind: of the contract, of a store and of the data directory.
 const METHOD: &str = r#"
