@@ -39,7 +39,7 @@ impl ConfigSource<'_> {
     pub(super) fn with_remedies(&self, events: Arc<dyn EventSink>) -> Arc<dyn EventSink> {
         match self {
             Self::File(_) => events,
-            Self::Flags(_) => Arc::new(run::AsFlags(events)),
+            Self::Flags(_) => Arc::new(run::AsFlags::new(events)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Shows remedies as flags of `run`. A remedy is a line of the configuration file, and a person who uses `run` has no such file.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use replica::create_replica::Checked;
 use replica::event::{Denial, Event};
@@ -8,46 +8,81 @@ use replica::{EventSink, Report};
 use toml::{Table, Value};
 
 /// An event sink that gives every event to another one, with the remedies as flags.
-pub(in crate::command) struct AsFlags(pub(in crate::command) Arc<dyn EventSink>);
+pub(in crate::command) struct AsFlags {
+    events: Arc<dyn EventSink>,
+    /// The remedies of the denials so far. The host reports a limited number of denials.
+    changed: Mutex<Changed>,
+}
+
+impl AsFlags {
+    /// Creates a sink that gives every event to `events`.
+    pub(in crate::command) fn new(events: Arc<dyn EventSink>) -> Self {
+        Self { events, changed: Mutex::default() }
+    }
+}
 
 impl EventSink for AsFlags {
     fn emit(&self, mut event: Event) {
-        if let Event::Denied { denial: Denial { remedy, .. }, .. } | Event::AttemptEnded { remedy, .. } =
-            &mut event
-        {
-            change(remedy);
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut event {
+            Event::Denied { denial, .. } => changed.denial(denial),
+            Event::AttemptEnded { message, remedy, .. } => changed.attempt(message, remedy),
+            _ => {}
         }
-        self.0.emit(event);
+        drop(changed);
+        self.events.emit(event);
     }
 
     fn takes_calls(&self) -> bool {
-        self.0.takes_calls()
+        self.events.takes_calls()
     }
 
     fn redacted(&self, text: &str) -> String {
-        self.0.redacted(text)
+        self.events.redacted(text)
+    }
+}
+
+/// The remedies that were changed: each line, and the flags that replace it.
+#[derive(Default)]
+struct Changed(Vec<(String, String)>);
+
+impl Changed {
+    fn denial(&mut self, denial: &mut Denial) {
+        self.change(&mut denial.remedy);
+    }
+
+    /// Writes the remedy of an attempt as flags, and also every remedy of a denial that its message quotes. Methods quote the answers of
+    /// the host, so a line may be there in Rust's notation, too.
+    fn attempt(&mut self, message: &mut String, remedy: &mut Option<String>) {
+        self.change(remedy);
+        for (line, flags) in &self.0 {
+            *message = message.replace(line, flags).replace(&line.escape_debug().to_string(), flags);
+        }
+    }
+
+    fn change(&mut self, remedy: &mut Option<String>) {
+        let Some(line) = remedy else { return };
+        let Some(flags) = flags(line) else { return };
+        let line = std::mem::replace(line, flags.clone());
+        if self.0.iter().all(|(known, _)| *known != line) {
+            self.0.push((line, flags));
+        }
     }
 }
 
 /// Writes the remedies of a report as flags.
 pub(in crate::command) fn of_report(report: &mut Report) {
     for attempt in &mut report.attempts {
-        change(&mut attempt.remedy);
-        attempt.denials.iter_mut().for_each(|denial| change(&mut denial.remedy));
+        let mut changed = Changed::default();
+        attempt.denials.iter_mut().for_each(|denial| changed.denial(denial));
+        changed.attempt(&mut attempt.message, &mut attempt.remedy);
     }
 }
 
 /// Writes the remedies of a check as flags.
 pub(in crate::command) fn of_check(methods: &mut [Checked]) {
-    methods
-        .iter_mut()
-        .filter_map(|checked| checked.error.as_mut())
-        .for_each(|error| change(&mut error.remedy));
-}
-
-fn change(remedy: &mut Option<String>) {
-    if let Some(flags) = remedy.as_deref().and_then(flags) {
-        *remedy = Some(flags);
+    for error in methods.iter_mut().filter_map(|checked| checked.error.as_mut()) {
+        Changed::default().attempt(&mut error.message, &mut error.remedy);
     }
 }
 
@@ -175,6 +210,23 @@ mod tests {
         ] {
             assert_eq!(flags(line).as_deref(), Some(shown), "{line}");
         }
+    }
+
+    #[test]
+    fn a_message_that_quotes_a_remedy_quotes_the_flags() {
+        let line = "[method.acme.grants] read = [\"/mnt\"]";
+        let mut denial = Denial {
+            capability: replica::CapabilityKind::Read,
+            what: "/mnt".to_owned(),
+            remedy: Some(line.to_owned()),
+        };
+        let mut changed = Changed::default();
+        changed.denial(&mut denial);
+        assert_eq!(denial.remedy.as_deref(), Some("--read /mnt"));
+        let mut message =
+            format!("refused: {:?}; denied: read /mnt, to allow it: {line}", format!("see {line}"));
+        changed.attempt(&mut message, &mut None);
+        assert_eq!(message, "refused: \"see --read /mnt\"; denied: read /mnt, to allow it: --read /mnt");
     }
 
     #[test]
