@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod control_file;
 pub mod faults;
 pub mod files;
+pub mod gpg;
 pub mod guest;
 pub mod node;
 pub mod patroni;

@@ -22,6 +22,8 @@ const TOOLS: &[&str] = &[
     "python3-venv",
     "brotli",
     "bzip2",
+    "gpg",
+    "gpg-agent",
     "lz4",
     "openssl",
     "pgbackrest",

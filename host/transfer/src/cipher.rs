@@ -1,9 +1,11 @@
-//! Decrypts what backup tools write: the formats of `openssl enc`, AES-256-CBC with a pass phrase, and libsodium's secretstream.
+//! Decrypts what backup tools write: the formats of `openssl enc`, AES-256-CBC with a pass phrase, libsodium's secretstream, and OpenPGP
+//! messages.
 //!
 //! In OpenSSL's formats the key is derived from the pass phrase and eight bytes of salt by EVP_BytesToKey(3) with one round. The last block is padded as
 //! in PKCS#7 (RFC 5652, section 6.3). There is no checksum, and valid padding proves little: only a digest of the plain bytes
 //! verifies them.
 
+mod openpgp;
 mod secretstream;
 #[cfg(test)]
 mod tests;
@@ -17,9 +19,11 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::codec::Windows;
 use crate::error::{Error, Kind};
 use crate::keys::Key;
 use crate::sink::read_full;
+pub use openpgp::OpenPgpKey;
 use secretstream::KeyText;
 
 /// The format of encrypted bytes.
@@ -37,6 +41,8 @@ pub enum CipherFormat {
     SecretstreamHex,
     /// As [`CipherFormat::Secretstream`]; the operator's text is the key in base64.
     SecretstreamBase64,
+    /// A binary message of OpenPGP (RFC 9580, RFC 4880) for a public key, protected against modification. The operator's key is a secret key.
+    OpenPgp,
 }
 
 /// A format of OpenSSL.
@@ -60,8 +66,14 @@ const FIRST_BUFFER: usize = 16 << 10;
 const LATER_BUFFER: usize = 256 << 10;
 
 /// Returns a reader of the plain bytes of `stored`. It fails with `Corrupt` (an [`Error`] within the [`io::Error`]) if the data are
-/// wrong, and passes errors of `stored` on unchanged. A reader that has failed returns the same error again.
-pub fn decrypt(stored: Box<dyn Read + Send>, key: &Key, format: CipherFormat) -> Box<dyn Read + Send> {
+/// wrong, with `Invalid` if the key is not one for this format, and passes errors of `stored` on unchanged. A reader that has failed returns
+/// the same error again. The reader charges large buffers to `windows`.
+pub(crate) fn decrypt(
+    stored: Box<dyn Read + Send>,
+    key: &Key,
+    format: CipherFormat,
+    windows: &Windows,
+) -> Box<dyn Read + Send> {
     let format = match format {
         CipherFormat::OpensslSha1 => Openssl::Sha1,
         CipherFormat::OpensslSha256 => Openssl::Sha256,
@@ -69,6 +81,7 @@ pub fn decrypt(stored: Box<dyn Read + Send>, key: &Key, format: CipherFormat) ->
         CipherFormat::Secretstream => return secretstream::decrypt(stored, key, KeyText::Plain),
         CipherFormat::SecretstreamHex => return secretstream::decrypt(stored, key, KeyText::Hex),
         CipherFormat::SecretstreamBase64 => return secretstream::decrypt(stored, key, KeyText::Base64),
+        CipherFormat::OpenPgp => return openpgp::decrypt(stored, key, windows),
     };
     Box::new(Decrypting {
         source: stored,
@@ -121,7 +134,7 @@ impl Decrypting {
         if read < magic.len() + salt.len() {
             return Err(self.truncated().into());
         }
-        let pass = self.key.secret.expose();
+        let pass = self.key.text()?.expose();
         let derived = match self.format {
             Openssl::Sha256 => bytes_to_key::<Sha256>(pass, salt),
             Openssl::Sha1 | Openssl::SaltOnlySha1 => bytes_to_key::<Sha1>(pass, salt),

@@ -16,6 +16,7 @@ use crate::error::{Error, Kind};
 use stream::Stream;
 pub use window::DECODER_OVERHEAD;
 use window::Window;
+pub(crate) use window::Windows;
 
 /// A compression format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,8 @@ pub enum Codec {
     Brotli,
     /// The format of `.lzma` files (LZMA_Alone).
     Lzma,
+    /// RFC 1951, without a checksum. Only within an OpenPGP message, which has one.
+    Deflate,
 }
 
 impl Codec {
@@ -53,15 +56,16 @@ impl Codec {
             Self::Snappy => "snappy",
             Self::Brotli => "brotli",
             Self::Lzma => "lzma",
+            Self::Deflate => "deflate",
         }
     }
 
     /// Returns a reader of the plain bytes of `stored`, which must be a stream of this format and nothing else. Concatenated
-    /// members, frames or streams (of all formats but zlib, brotli and lzma) are read as one.
+    /// members, frames or streams (of all formats but zlib, deflate, brotli and lzma) are read as one.
     ///
     /// When the reader has reached the end (`Ok(0)`), the format's own checksums have been compared, nothing was missing, and nothing
     /// followed the end. A caller that stops earlier has no such guarantee. Only a digest of the plain bytes can detect some kinds of
-    /// damage: brotli and lzma have no checksum; lz4, zstd and xz streams may be written without theirs; damage may change the type of a snappy chunk
+    /// damage: brotli, lzma and deflate have no checksum; lz4, zstd and xz streams may be written without theirs; damage may change the type of a snappy chunk
     /// to one that readers skip; and a stream that is truncated exactly between two members (snappy: two chunks) is a valid shorter stream.
     ///
     /// Memory: at most 128 MiB for zstd, 80 MiB for xz and lzma, 16 MiB for brotli, 4 MiB for lz4 and bzip2, if a stream needs that much.
@@ -85,10 +89,23 @@ impl Codec {
         stored: Box<dyn Read + Send>,
         allowance: &MemoryAllowance,
     ) -> Result<Box<dyn Read + Send>, Error> {
-        let window = Window::new(self, allowance);
+        self.decode_with(stored, &Windows::new(allowance))
+    }
+
+    /// Decodes as [`Codec::decode_within`] does, as one of several decoders through which an object is read.
+    ///
+    /// # Errors
+    /// The errors of [`Codec::decode_within`].
+    pub(crate) fn decode_with(
+        self,
+        stored: Box<dyn Read + Send>,
+        windows: &Windows,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let window = Window::new(self, windows);
         Ok(match self {
             Self::Gzip => Box::new(Stream::new(self, stored, members::Inflate::gzip())),
             Self::Zlib => Box::new(Stream::new(self, stored, members::Inflate::zlib())),
+            Self::Deflate => Box::new(Stream::new(self, stored, members::Inflate::raw())),
             Self::Lz4 => Box::new(frames::Lz4::new(stored, window)),
             Self::Zstd => Box::new(Stream::new(self, stored, members::Zstd::new(window)?)),
             Self::Bzip2 => Box::new(Stream::new(self, stored, members::Bzip2::new(window)?)),

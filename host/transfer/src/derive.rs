@@ -43,7 +43,7 @@ const FEWEST_DISTINCT: usize = 12;
 /// redacted from the operator's log. Otherwise a component could have words, paths or host names redacted by deriving them as keys.
 /// Other keys are hidden from the component only.
 pub fn is_random(key: &Key) -> bool {
-    let secret = key.secret.expose();
+    let Ok(secret) = key.text().map(Secret::expose) else { return false };
     let mut seen = [false; 256];
     secret.iter().for_each(|byte| seen[usize::from(*byte)] = true);
     let has = |of: fn(&u8) -> bool| secret.iter().any(of);

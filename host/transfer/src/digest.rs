@@ -142,7 +142,7 @@ impl Hasher {
     /// # Errors
     /// `Denied` for a granted key, and for CRC-32C, whose value would reveal bits of the key. Then nothing is added.
     pub fn secret(&mut self, key: &Key) -> Result<(), Error> {
-        let why = match (key.text(), &self.0) {
+        let why = match (key.json(), &self.0) {
             (Some(_), State::Crc32c(_)) => "which CRC32C does not hide",
             (Some(text), _) => {
                 self.update(text.expose());

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use crate::budget::{ALLOCATION_OVERHEAD, MemoryAllowance};
 use crate::cipher::CipherFormat;
-use crate::codec::Codec;
+use crate::codec::{Codec, Windows};
 use crate::error::Error;
 use crate::key_texts::{Blanking, Refusing, RefusingCompressed};
 use crate::keys::Key;
@@ -32,7 +32,7 @@ impl Pipeline {
     /// Returns whether both pipelines decode in the same way. Ignores the names of their keys.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let with =
-            |pipeline: &Self| pipeline.decrypt.as_ref().map(|(key, format)| (key.secret.clone(), *format));
+            |pipeline: &Self| pipeline.decrypt.as_ref().map(|(key, format)| (key.secret().clone(), *format));
         with(self) == with(other) && self.decompress == other.decompress
     }
 
@@ -51,12 +51,13 @@ impl Pipeline {
         stored: Box<dyn Read + Send>,
         allowance: &MemoryAllowance,
     ) -> Result<Box<dyn Read + Send>, Error> {
+        let windows = Windows::new(allowance);
         let decrypted = match &self.decrypt {
-            Some((key, format)) => crate::cipher::decrypt(stored, key, *format),
+            Some((key, format)) => crate::cipher::decrypt(stored, key, *format, &windows),
             None => stored,
         };
         match self.decompress {
-            Some(codec) => codec.decode_within(decrypted, allowance),
+            Some(codec) => codec.decode_with(decrypted, &windows),
             None if self.decrypt.is_some() => Ok(Box::new(RefusingCompressed::new(decrypted))),
             None => Ok(decrypted),
         }

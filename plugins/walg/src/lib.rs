@@ -30,7 +30,7 @@ use understudy::{
     Datadir, Description, Failure, Kind, Method, Need, NeedKind, OptionSpec, Plan, Request, or_cancelled,
 };
 
-use options::{Options, TRANSFORMS};
+use options::{ENCRYPTIONS, Options, TRANSFORMS};
 
 struct WalG;
 
@@ -59,7 +59,10 @@ impl Method for WalG {
             ))
             .option(OptionSpec::new("key", Kind::Secret).doc(
                 "for an encrypted storage, the name of the granted key (`grants.keys.NAME`), which holds WAL-G's \
-                 WALG_LIBSODIUM_KEY",
+                 WALG_LIBSODIUM_KEY or WALG_PGP_KEY",
+            ))
+            .option(OptionSpec::choice("encryption", ENCRYPTIONS).default("libsodium").doc(
+                "what the key is for: libsodium, or openpgp with a key of the kind openpgp",
             ))
             .option(OptionSpec::choice("libsodium-key-transform", TRANSFORMS).default("none").doc(
                 "how the key is written, as WAL-G's WALG_LIBSODIUM_KEY_TRANSFORM",

@@ -6,7 +6,7 @@ use postgres_formats::backup_label::{self, Start};
 use postgres_formats::control_file::{self, Beginning, RelationFiles};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE};
 use postgres_formats::segment::SegmentSize;
-use understudy::store::Range;
+use understudy::store::{CipherFormat, Range};
 use understudy::{Error, Failure, UntilCancelled, cancelled};
 use ustar::{Kind, Stream};
 
@@ -174,7 +174,7 @@ impl Tar<'_> {
         Ok(None)
     }
 
-    /// Fails if the archive does not begin as the ending of its name says and no key is set, and names the cipher if it can be recognized.
+    /// Fails if the archive is encrypted in another way than the options say, and names the cipher if it can be recognized.
     fn check_signature(&self) -> Result<(), Failure> {
         let range = Range { offset: 0, length: SIGNATURE.min(self.archive.object.size) };
         let mut beginning = Vec::new();
@@ -182,15 +182,23 @@ impl Tar<'_> {
             let stream = self.place.at.bucket.read(&self.archive.object.key, Some(range), None)?;
             stream.take(SIGNATURE).read_to_end(&mut beginning)?;
         }
-        match cipher_of(&beginning, self.archive) {
-            Some(Cipher::Unread(name)) => {
+        match (cipher_of(&beginning, self.archive), self.place.decrypts()) {
+            (Some(Cipher::OpenPgp), Some(CipherFormat::Openpgp)) => Ok(()),
+            (Some(Cipher::OpenPgp), _) => Err(self.failed(
+                "is encrypted with OpenPGP: grant the secret key as keys.NAME with kind = \"openpgp\", name it with the option `key`, and \
+                 set encryption = \"openpgp\"",
+            )),
+            (Some(Cipher::Unread(name)), _) => {
                 Err(self.failed(format!("is encrypted with {name}, which is not read: restore with WAL-G")))
             }
-            Some(Cipher::Unknown) if !self.place.is_encrypted() => Err(self.failed(
+            (Some(Cipher::Unknown), Some(CipherFormat::Openpgp)) => {
+                Err(self.failed("is not encrypted with OpenPGP, as encryption = \"openpgp\" says, or it is damaged"))
+            }
+            (Some(Cipher::Unknown), None) => Err(self.failed(
                 "does not begin as its name says, so it is encrypted or damaged: if it is encrypted with libsodium, grant the \
                  key and name it with the option `key`; other encryption is not read",
             )),
-            Some(Cipher::Unknown) | None => Ok(()),
+            (Some(Cipher::Unknown) | None, _) => Ok(()),
         }
     }
 
@@ -209,6 +217,8 @@ impl Tar<'_> {
 /// How an archive is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cipher {
+    /// As an OpenPGP message.
+    OpenPgp,
     /// In a format that is not read.
     Unread(&'static str),
     /// The archive does not begin as its name says. libsodium's streams begin with random bytes.
@@ -239,14 +249,14 @@ fn cipher_of(beginning: &[u8], archive: &Archive) -> Option<Cipher> {
         // A brotli stream has no signature.
         return None;
     }
-    // The tag of a public-key encrypted session key of version 3, with an old or a new packet header (RFC 4880, 4.2 and 5.1).
+    // The tag of a public-key encrypted session key of version 3 or 6, with an old or a new packet header (RFC 9580, 4.2 and 5.1).
     let is_session_key = match beginning {
-        [0x84, _, 3, ..] | [0x85, _, _, 3, ..] => true,
-        [0xc1, length, 3, ..] if *length < 192 => true,
-        [0xc1, length, _, 3, ..] if (192..224).contains(length) => true,
+        [0x84, _, 3 | 6, ..] | [0x85, _, _, 3 | 6, ..] => true,
+        [0xc1, length, 3 | 6, ..] if *length < 192 => true,
+        [0xc1, length, _, 3 | 6, ..] if (192..224).contains(length) => true,
         _ => false,
     };
-    Some(if is_session_key { Cipher::Unread("OpenPGP") } else { Cipher::Unknown })
+    Some(if is_session_key { Cipher::OpenPgp } else { Cipher::Unknown })
 }
 
 #[cfg(test)]
@@ -270,9 +280,10 @@ mod tests {
             (&[0x8b, 3, 0x80], Some(Codec::Brotli), None),
             (b"/global/pg_control\0", None, None),
             (b"global/pg_control\0", None, None),
-            (&[0x85, 1, 0x0c, 3, 9], Some(Codec::Lz4), Some(Cipher::Unread("OpenPGP"))),
-            (&[0xc1, 0xc0, 0x4c, 3, 9], Some(Codec::Lz4), Some(Cipher::Unread("OpenPGP"))),
-            (&[0xc1, 0x5e, 3, 9], None, Some(Cipher::Unread("OpenPGP"))),
+            (&[0x85, 1, 0x0c, 3, 9], Some(Codec::Lz4), Some(Cipher::OpenPgp)),
+            (&[0xc1, 0xc0, 0x4c, 3, 9], Some(Codec::Lz4), Some(Cipher::OpenPgp)),
+            (&[0xc1, 0x5e, 3, 9], None, Some(Cipher::OpenPgp)),
+            (&[0xc1, 0x8d, 6, 33], None, Some(Cipher::OpenPgp)),
             (b"yckms\x01\x20", Some(Codec::Lz4), Some(Cipher::Unread("a key of Yandex Cloud KMS"))),
             (b"yckms\x01\x20", None, Some(Cipher::Unread("a key of Yandex Cloud KMS"))),
             (&[0xa7, 0x31, 0x99], Some(Codec::Lz4), Some(Cipher::Unknown)),

@@ -13,6 +13,12 @@ use crate::place::Place;
 /// The choices of the option `libsodium-key-transform` (`keyTransformReg` in WAL-G's internal/crypto/libsodium/keytransform.go).
 pub(crate) const TRANSFORMS: [&str; 3] = ["none", "hex", "base64"];
 
+/// The choices of the option `encryption`.
+pub(crate) const ENCRYPTIONS: [&str; 2] = ["libsodium", OPENPGP];
+
+/// The choice of `encryption` for the storages that WAL-G encrypts with a key of OpenPGP.
+pub(crate) const OPENPGP: &str = "openpgp";
+
 /// The options of a request.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -41,14 +47,34 @@ impl Options {
     /// Fails if an option is invalid, or if two options contradict each other; the errors of [`Place::of`].
     pub(crate) fn of(request: &Request) -> Result<Self, Failure> {
         let wal = Wal::of(request.get::<String>("wal")?.as_deref())?;
-        let format = cipher(request.get::<String>("libsodium-key-transform")?.as_deref())?;
+        let encryption = request.get::<String>("encryption")?;
+        let transform = request.get::<String>("libsodium-key-transform")?;
+        let format = cipher(encryption.as_deref(), transform.as_deref())?;
         let wanted = wanted(request)?;
         let verify = pages::are_wanted(request)?;
         Ok(Self { place: Place::of(request, format)?, wanted, wal, verify })
     }
 }
 
-fn cipher(transform: Option<&str>) -> Result<CipherFormat, Failure> {
+fn cipher(encryption: Option<&str>, transform: Option<&str>) -> Result<CipherFormat, Failure> {
+    match encryption {
+        None | Some("libsodium") => {}
+        Some(OPENPGP) => {
+            return match transform {
+                None | Some("none") => Ok(CipherFormat::Openpgp),
+                Some(_) => Err(Failure::failed(format!(
+                    "`libsodium-key-transform` is for libsodium, and `encryption` is {OPENPGP}: set one of them"
+                ))),
+            };
+        }
+        Some(other) => {
+            return Err(Failure::failed(format!(
+                "`encryption = \"{}\"` is none of {}",
+                other.escape_debug(),
+                ENCRYPTIONS.join(", ")
+            )));
+        }
+    }
     match transform {
         None | Some("none") => Ok(CipherFormat::Secretstream),
         Some("hex") => Ok(CipherFormat::SecretstreamHex),

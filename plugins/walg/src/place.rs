@@ -62,9 +62,9 @@ impl Place {
         }
     }
 
-    /// Returns whether archives and WAL are decrypted.
-    pub(crate) fn is_encrypted(&self) -> bool {
-        self.cipher.is_some()
+    /// Returns the format in which archives and WAL are decrypted; `None` if they are not.
+    pub(crate) fn decrypts(&self) -> Option<CipherFormat> {
+        self.cipher.as_ref().map(|(_, format)| *format)
     }
 
     /// Calls `each` with every object in `folder`, and with its path below the folder. `too_many` makes the failure for more than `most`

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod crypt;
 mod pages;
 mod scene;
 mod storage;
@@ -13,7 +14,8 @@ use std::fs;
 use tests::control_file::{NO_CHECKPOINT, checkpoint};
 use tests::program::fast_or_full;
 
-use scene::{Crypt, Scene};
+use crypt::{Crypt, KeyForm};
+use scene::Scene;
 use storage::Compression;
 
 /// Takes a full backup and two delta backups, restores each of them, and checks that the replicas hold what the primary held.
@@ -45,8 +47,16 @@ fn full_and_delta_backups_of_every_compression_become_replicas() {
 #[test]
 #[ignore = "needs servers: cargo xtask test"]
 fn encrypted_backups_with_every_form_of_the_key_become_replicas() {
-    for crypt in Crypt::ALL {
-        restores(Compression::Lz4, 1000, Some(crypt));
+    for form in KeyForm::ALL {
+        restores(Compression::Lz4, 1000, Some(Crypt::Libsodium(form)));
+    }
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn backups_encrypted_with_openpgp_become_replicas() {
+    for algorithm in ["rsa2048", "future-default"] {
+        restores(Compression::Lz4, 1000, Some(Crypt::openpgp(algorithm)));
     }
 }
 

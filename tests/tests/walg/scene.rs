@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -11,49 +11,8 @@ use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
 use tests::server::PostgresServer;
 
+use super::crypt::Crypt;
 use super::storage::{Backup, Cluster, Compression, Packed, Settings, archive_wal};
-
-/// How the key of an encrypted storage is given (`WALG_LIBSODIUM_KEY_TRANSFORM`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crypt {
-    /// As a text. WAL-G fills up a text that is shorter than a key with zeros.
-    Text,
-    /// In hexadecimal.
-    Hex,
-    /// In base64.
-    Base64,
-}
-
-impl Crypt {
-    pub(crate) const ALL: [Self; 3] = [Self::Text, Self::Hex, Self::Base64];
-
-    /// Returns the transform as the option of the method names it.
-    fn transform(self) -> &'static str {
-        match self {
-            Self::Text => "none",
-            Self::Hex => "hex",
-            Self::Base64 => "base64",
-        }
-    }
-
-    /// Returns the key as the operator's file has it.
-    fn text(self) -> &'static str {
-        match self {
-            Self::Text => "correct horse battery staple",
-            Self::Hex => "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
-            Self::Base64 => "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
-        }
-    }
-
-    /// Returns the bytes of the key.
-    fn key(self) -> [u8; 32] {
-        let text = self.text().as_bytes();
-        std::array::from_fn(|index| match self {
-            Self::Text => text.get(index).copied().unwrap_or(0),
-            Self::Hex | Self::Base64 => u8::try_from(index).unwrap(),
-        })
-    }
-}
 
 /// What happens on the primary before each backup.
 const CHANGES: [&str; 3] = [
@@ -108,8 +67,8 @@ impl Scene {
             let parent = self.backups.last().cloned();
             self.backups.push(self.take(parent.as_ref()).unwrap());
         }
-        if let Some(crypt) = self.crypt {
-            encrypt_all(&self.settings.storage, &crypt.key());
+        if let Some(crypt) = &self.crypt {
+            crypt.encrypt_all(&self.settings.storage);
         }
         self.own();
     }
@@ -171,26 +130,28 @@ impl Scene {
     /// Returns the section of the method for the backup `which`, with further options.
     pub(crate) fn section(&self, which: &str, options: &str) -> String {
         let storage = self.settings.storage.display();
-        let (store, key, grants) = match self.crypt {
-            None => (format!("directory = \"{storage}\""), String::new(), format!("read = [\"{storage}\"]")),
-            Some(crypt) => {
-                let file = self.primary.playground.path("libsodium.key");
-                self.primary.playground.user().write(&file, crypt.text()).unwrap();
-                fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-                (
-                    "store = \"repo\"".to_owned(),
-                    format!("key = \"repo\"\nlibsodium-key-transform = \"{}\"", crypt.transform()),
-                    format!(
-                        "stores.repo = {{ url = \"file://{storage}\" }}\nkeys.repo = {{ file = \"{}\" }}",
-                        file.display()
-                    ),
-                )
-            }
+        let (store, grants) = match &self.crypt {
+            None => (format!("directory = \"{storage}\""), format!("read = [\"{storage}\"]")),
+            Some(crypt) => (
+                format!("store = \"repo\"\nkey = \"repo\"\n{}", crypt.options()),
+                format!(
+                    "stores.repo = {{ url = \"file://{storage}\" }}\nkeys.repo = {{ {} }}",
+                    crypt.grant(&|name, text| self.secret_file(name, text))
+                ),
+            ),
         };
         format!(
-            "[method.walg]\n[method.walg.options]\n{store}\n{key}\nbackup = \"{}\"\n{options}\n[method.walg.grants]\n{grants}\n",
+            "[method.walg]\n[method.walg.options]\n{store}\nbackup = \"{}\"\n{options}\n[method.walg.grants]\n{grants}\n",
             self.backup(which)
         )
+    }
+
+    /// Writes a file that the user of the servers alone can read.
+    fn secret_file(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.primary.playground.path(name);
+        self.primary.playground.user().write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        file
     }
 
     /// Makes the folder of a replica from the backup `which`.
@@ -254,47 +215,4 @@ impl Drop for Session {
 fn lsn(text: &str) -> Result<u64> {
     let (high, low) = text.trim().split_once('/').context("no LSN")?;
     Ok(u64::from_str_radix(high, 16)? << 32 | u64::from_str_radix(low, 16)?)
-}
-
-/// Encrypts every archive and every segment with libsodium's secretstream, as WAL-G does.
-fn encrypt_all(storage: &Path, key: &[u8; 32]) {
-    for folder in [storage.join("basebackups_005"), storage.join("wal_005")] {
-        for entry in walk(&folder) {
-            if entry.extension().is_none_or(|ending| ending != "json") {
-                let plain = fs::read(&entry).unwrap();
-                fs::write(&entry, encrypted(&plain, key)).unwrap();
-            }
-        }
-    }
-}
-
-fn walk(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
-    }
-    found
-}
-
-fn encrypted(plain: &[u8], key: &[u8; 32]) -> Vec<u8> {
-    use dryoc::classic::crypto_secretstream_xchacha20poly1305 as secretstream;
-    use dryoc::constants::{
-        CRYPTO_SECRETSTREAM_XCHACHA20POLY1305_TAG_FINAL as FINAL,
-        CRYPTO_SECRETSTREAM_XCHACHA20POLY1305_TAG_MESSAGE as MESSAGE,
-    };
-    const AT_ONCE: usize = 8192;
-    let (mut state, mut header) = (secretstream::State::new(), secretstream::Header::default());
-    secretstream::crypto_secretstream_xchacha20poly1305_init_push(&mut state, &mut header, key);
-    let mut stored = header.to_vec();
-    let full = plain.len() / AT_ONCE * AT_ONCE;
-    let mut message = |bytes: &[u8], tag| {
-        let mut out = vec![0; bytes.len() + 17];
-        secretstream::crypto_secretstream_xchacha20poly1305_push(&mut state, &mut out, bytes, None, tag)
-            .unwrap();
-        stored.extend(out);
-    };
-    plain[..full].chunks(AT_ONCE).for_each(|bytes| message(bytes, MESSAGE));
-    message(&plain[full..], FINAL);
-    stored
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use foundation::secret::Secret;
-use transfer::keys::Key;
+use transfer::cipher::OpenPgpKey;
+use transfer::keys::{Key, KeySecret};
 use wasmtime::component::Resource;
 
 use super::check::near;
@@ -23,8 +24,10 @@ pub(crate) struct Keys;
 /// A key, and the stores whose objects it decrypts.
 #[derive(Clone, Debug)]
 pub struct KeyGrant {
-    /// The pass phrase.
-    pub secret: Secret,
+    /// The pass phrase or key.
+    pub secret: KeySecret,
+    /// The texts that no log may show: the secret, and what an OpenPGP key was read from.
+    texts: Vec<Secret>,
     /// The names of the granted stores whose objects the key decrypts. It decrypts nothing else, in particular no bytes that the
     /// component could have written itself.
     pub stores: Arc<BTreeSet<String>>,
@@ -33,7 +36,34 @@ pub struct KeyGrant {
 impl KeyGrant {
     /// Makes a key for the objects of these stores.
     pub fn new(secret: Secret, stores: impl IntoIterator<Item = String>) -> Self {
-        Self { secret, stores: Arc::new(stores.into_iter().collect()) }
+        let texts = vec![secret.clone()];
+        Self { secret: secret.into(), texts, stores: Arc::new(stores.into_iter().collect()) }
+    }
+
+    /// Reads an OpenPGP key for the objects of these stores from its text, in ASCII armour or binary.
+    ///
+    /// # Errors
+    /// Fails with the reason if the text holds no secret key that can decrypt, or the pass phrase is missing or wrong.
+    pub fn openpgp(
+        text: Secret,
+        pass_phrase: Option<Secret>,
+        stores: impl IntoIterator<Item = String>,
+    ) -> Result<Self, String> {
+        let key = OpenPgpKey::read(text.expose(), pass_phrase.as_ref())?;
+        let texts = [text].into_iter().chain(pass_phrase).collect();
+        Ok(Self {
+            secret: KeySecret::OpenPgp(Arc::new(key)),
+            texts,
+            stores: Arc::new(stores.into_iter().collect()),
+        })
+    }
+
+    /// Returns the pass phrase or the key as text; `None` for an OpenPGP key.
+    pub fn text(&self) -> Option<&Secret> {
+        match &self.secret {
+            KeySecret::Text(text) => Some(text),
+            KeySecret::OpenPgp(_) => None,
+        }
     }
 }
 
@@ -81,7 +111,7 @@ impl Capability for Keys {
     }
 
     fn secrets<'g>(&self, grants: &'g Grants) -> Vec<&'g Secret> {
-        grants.keys.values().map(|key| &key.secret).collect()
+        grants.keys.values().flat_map(|key| &key.texts).collect()
     }
 
     fn report_entries(&self, grants: &Grants) -> Vec<(String, String)> {

@@ -315,16 +315,17 @@ impl Plane {
         let _held = self.bounds.memory.charge(STREAM, "deriving a key")?;
         let (key, seen) = self.run(object.derive(section, name)).await?;
         let key = key.bound_to(stores);
-        let bytes = self.derived.bytes + key.secret.expose().len();
+        let secret = key.text()?.clone();
+        let bytes = self.derived.bytes + secret.expose().len();
         if bytes > DERIVED_BYTES {
             let message = format!("the keys that were derived have more than {DERIVED_BYTES} bytes in all");
             return Err(Error::new(Kind::Limit, message));
         }
-        self.derived.component_redactor.add(&key.secret)?;
+        self.derived.component_redactor.add(&secret)?;
         self.derived.withheld.add(&key, seen, &via)?;
         // Only a long random key is removed from the operator's log, because a component could declare any word to be a key.
         if is_random(&key) {
-            self.redactor.add(&key.secret)?;
+            self.redactor.add(&secret)?;
             self.derived.in_no_log += 1;
         }
         self.derived.bytes = bytes;

@@ -31,6 +31,7 @@ impl store::HostPipeline for State {
             store::CipherFormat::Secretstream => CipherFormat::Secretstream,
             store::CipherFormat::SecretstreamHex => CipherFormat::SecretstreamHex,
             store::CipherFormat::SecretstreamBase64 => CipherFormat::SecretstreamBase64,
+            store::CipherFormat::Openpgp => CipherFormat::OpenPgp,
         };
         self.decrypt_with(&pipeline, &key, format)
     }

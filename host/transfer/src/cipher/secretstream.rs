@@ -148,7 +148,7 @@ fn truncated() -> Error {
 /// # Errors
 /// `Invalid` if the text is not a key of this form. The message does not contain the text.
 fn key_of(key: &Key, text: KeyText) -> Result<Zeroizing<[u8; KEY]>, Error> {
-    let given = key.secret.expose();
+    let given = key.text()?.expose();
     let invalid = |what: &str| Error::new(Kind::Invalid, format!("the key `{}` {what}", key.name));
     let bytes = match text {
         KeyText::Plain if given.len() < SHORTEST_TEXT => {
@@ -223,7 +223,8 @@ mod tests {
 
     fn decrypted(stored: Vec<u8>, text: &str, format: CipherFormat) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
-        super::super::decrypt(Box::new(io::Cursor::new(stored)), &key(text), format)
+        let windows = crate::codec::Windows::new(&crate::budget::MemoryAllowance::unlimited());
+        super::super::decrypt(Box::new(io::Cursor::new(stored)), &key(text), format, &windows)
             .read_to_end(&mut plain)?;
         Ok(plain)
     }

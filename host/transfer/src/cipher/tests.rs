@@ -10,6 +10,10 @@ fn key(pass: &str) -> Key {
     Key::named("repo", Secret::new(pass))
 }
 
+fn windows() -> Windows {
+    Windows::new(&crate::budget::MemoryAllowance::unlimited())
+}
+
 /// Encrypts `plain` with `openssl enc`.
 fn openssl(digest: &str, plain: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
@@ -30,7 +34,8 @@ fn openssl(digest: &str, plain: &[u8]) -> Vec<u8> {
 
 fn decrypted(stored: &[u8], pass: &str, format: CipherFormat) -> Result<Vec<u8>, Error> {
     let mut plain = Vec::new();
-    decrypt(Box::new(io::Cursor::new(stored.to_vec())), &key(pass), format).read_to_end(&mut plain)?;
+    decrypt(Box::new(io::Cursor::new(stored.to_vec())), &key(pass), format, &windows())
+        .read_to_end(&mut plain)?;
     Ok(plain)
 }
 
@@ -137,7 +142,8 @@ fn errors_of_the_source_are_passed_on_and_repeated() {
         }
     }
     let begins = io::Cursor::new(openssl("sha1", &sample(100_000))[..50_000].to_vec());
-    let mut reader = decrypt(Box::new(begins.chain(Fails)), &key(PASS), CipherFormat::OpensslSha1);
+    let mut reader =
+        decrypt(Box::new(begins.chain(Fails)), &key(PASS), CipherFormat::OpensslSha1, &windows());
     for _ in 0..2 {
         let error = Error::from(reader.read_to_end(&mut Vec::new()).unwrap_err());
         assert_eq!(error, Error::new(Kind::Transient, "the connection is gone"));

@@ -21,7 +21,7 @@ fn moved(before: u64, after: u64) -> usize {
     usize::try_from(after.wrapping_sub(before)).unwrap_or(usize::MAX)
 }
 
-/// The decoder for gzip and zlib.
+/// The decoder for gzip, zlib and deflate.
 pub(super) struct Inflate {
     codec: Codec,
     state: Decompress,
@@ -36,6 +36,11 @@ impl Inflate {
     /// Makes a decoder for RFC 1950, with its Adler-32.
     pub(super) fn zlib() -> Self {
         Self { codec: Codec::Zlib, state: Decompress::new(true) }
+    }
+
+    /// Makes a decoder for RFC 1951.
+    pub(super) fn raw() -> Self {
+        Self { codec: Codec::Deflate, state: Decompress::new(false) }
     }
 }
 

@@ -49,6 +49,11 @@ fn encoded(codec: Codec, plain: &[u8]) -> Vec<u8> {
             encoder.write_all(plain).unwrap();
             encoder.finish().unwrap()
         }
+        Codec::Deflate => {
+            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
         Codec::Snappy => {
             let mut encoder = snap::write::FrameEncoder::new(Vec::new());
             encoder.write_all(plain).unwrap();

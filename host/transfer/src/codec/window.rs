@@ -1,5 +1,7 @@
 //! Charges the memory for decoders' windows before it is allocated, from the sizes that streams declare at their beginning.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::Codec;
 use crate::budget::{Charge, MemoryAllowance};
 use crate::error::Error;
@@ -10,30 +12,56 @@ pub(super) const SMALL: u64 = 256 << 10;
 /// The memory of a decoder in bytes, if its window is not charged separately: buffers for reading and decrypting, and the decoder's state.
 pub const DECODER_OVERHEAD: u64 = (768 << 10) + SMALL;
 
-/// The charge for the window of one decoder.
+/// The one charge for the windows of all decoders through which an object is read. A decoder that holds a charge must not wait for
+/// another one, because the decoders of other objects could then wait for it, too.
+#[derive(Clone)]
+pub(crate) struct Windows {
+    allowance: MemoryAllowance,
+    charge: Arc<Mutex<Option<Charge>>>,
+}
+
+impl Windows {
+    pub(crate) fn new(allowance: &MemoryAllowance) -> Self {
+        Self { allowance: allowance.clone(), charge: Arc::default() }
+    }
+
+    /// Charges `more` bytes for `what`, until the last clone is dropped. First gives back what is charged, so that no decoder holds memory
+    /// while it waits for more.
+    ///
+    /// # Errors
+    /// `Limit` if too little memory is left.
+    pub(crate) fn add(&self, more: u64, what: &str) -> Result<(), Error> {
+        let mut charge = self.charge.lock().unwrap_or_else(PoisonError::into_inner);
+        let amount = charge.take().map_or(0, |charge| charge.amount());
+        *charge = Some(self.allowance.take(amount.saturating_add(more), what)?);
+        Ok(())
+    }
+}
+
+/// The window of one decoder.
 pub(super) struct Window {
     codec: Codec,
-    allowance: MemoryAllowance,
-    charge: Option<Charge>,
+    windows: Windows,
+    /// How much of the charge is for this window.
+    charged: u64,
 }
 
 impl Window {
-    pub(super) fn new(codec: Codec, allowance: &MemoryAllowance) -> Self {
-        Self { codec, allowance: allowance.clone(), charge: None }
+    pub(super) fn new(codec: Codec, windows: &Windows) -> Self {
+        Self { codec, windows: windows.clone(), charged: 0 }
     }
 
-    /// Charges a window of `bytes` bytes, unless the charge covers the window already. First gives back the charge for a smaller window, so
-    /// that no decoder holds memory while it waits for more.
+    /// Charges a window of `bytes` bytes, unless the charge covers the window already.
     ///
     /// # Errors
     /// `Limit` if too little memory is left.
     pub(super) fn charge_for(&mut self, bytes: u64) -> Result<(), Error> {
-        if bytes <= SMALL || self.charge.as_ref().is_some_and(|charge| charge.amount() >= bytes) {
+        if bytes <= SMALL || self.charged >= bytes {
             return Ok(());
         }
-        self.charge = None;
         let what = format!("the window of a {} stream", self.codec.name());
-        self.charge = Some(self.allowance.take(bytes, &what)?);
+        self.windows.add(bytes - self.charged, &what)?;
+        self.charged = bytes;
         Ok(())
     }
 }

@@ -47,16 +47,16 @@ impl Blanked {
     /// # Errors
     /// `Invalid` if the key was not derived, `Limit` if there are more than [`MOST_KEYS`].
     pub fn add(&mut self, key: &Key) -> Result<(), Error> {
-        let Some(text) = key.text() else {
+        let Some(text) = key.json() else {
             return Err(Error::new(Kind::Invalid, format!("the key `{}` was not derived", key.name)));
         };
-        if self.keys.iter().any(|known| known.text() == Some(text)) {
+        if self.keys.iter().any(|known| known.json() == Some(text)) {
             return Ok(());
         }
         if self.keys.len() == MOST_KEYS {
             return Err(Error::new(Kind::Limit, format!("at most {MOST_KEYS} keys can be derived")));
         }
-        let texts = self.keys.iter().filter_map(Key::text).chain([text]);
+        let texts = self.keys.iter().filter_map(Key::json).chain([text]);
         let search = AhoCorasick::new(texts.map(|text| text.expose()))
             .map_err(|error| Error::new(Kind::Failed, format!("cannot search for derived keys: {error}")))?;
         self.longest = self.longest.max(text.expose().len());

@@ -27,6 +27,8 @@ pub enum Shape {
     Line,
     /// A JSON object of any number of lines: the key file of a service account.
     JsonObject,
+    /// Secret keys of OpenPGP, as text or binary. Nothing is removed at their end.
+    OpenPgpKey,
 }
 
 /// Where a secret comes from. Every secret that the configuration names is read by this type.
@@ -143,8 +145,13 @@ fn content(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// Checks the content of a file or variable and returns the secret without the newline that editors add at the end.
 fn checked(content: &[u8], shape: Shape) -> Result<Secret, String> {
-    let secret = content.strip_suffix(b"\n").unwrap_or(content);
-    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+    let secret = match shape {
+        Shape::OpenPgpKey => content,
+        Shape::Line | Shape::JsonObject => {
+            let secret = content.strip_suffix(b"\n").unwrap_or(content);
+            secret.strip_suffix(b"\r").unwrap_or(secret)
+        }
+    };
     if secret.is_empty() {
         return Err("it is empty".to_owned());
     }
@@ -160,7 +167,7 @@ fn checked(content: &[u8], shape: Shape) -> Result<Secret, String> {
         Shape::JsonObject if serde_json::from_slice::<serde_json::Map<_, _>>(secret).is_err() => {
             Err("it is not a JSON object, and therefore not the key file of a service account".to_owned())
         }
-        Shape::Line | Shape::JsonObject => Ok(Secret::new(secret)),
+        Shape::Line | Shape::JsonObject | Shape::OpenPgpKey => Ok(Secret::new(secret)),
     }
 }
 

@@ -411,10 +411,10 @@ fn a_remote_backup_has_its_label_in_the_part_with_which_the_data_directory_begin
 }
 
 #[test]
-fn encryption_that_is_not_read_is_named() {
+fn encryption_that_the_options_do_not_name_is_named() {
     for (bytes, what) in [
         (&b"yckms\x01\x20 and more"[..], "a key of Yandex Cloud KMS, which is not read"),
-        (&[0x85, 0x01, 0x0c, 0x03, 0x99], "OpenPGP, which is not read"),
+        (&[0x85, 0x01, 0x0c, 0x03, 0x99], "OpenPGP: grant the secret key"),
         (&[0x99; 100], "name it with the option `key`"),
         (&[], "name it with the option `key`"),
     ] {

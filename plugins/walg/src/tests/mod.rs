@@ -61,6 +61,8 @@ fn an_invalid_option_is_named() {
         (with("target-lsn", "3000000"), "is not an LSN"),
         (with("prefix", "pg").with("target-timeline", 0), "timelines count from 1"),
         (with("libsodium-key-transform", "rot13"), "none of none, hex, base64"),
+        (with("encryption", "kms"), "none of libsodium, openpgp"),
+        (with("encryption", "openpgp").with("libsodium-key-transform", "hex"), "set one of them"),
         (with("wal", "some"), "none of none, consistent, latest"),
         (with("key", "backups"), "backups"),
         (Request::default().with("directory", directory.as_str()).with("key", "k"), "set `store` instead"),

@@ -13,11 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::pattern::{Values, cover, covering};
 use super::runner::{self, Order, Receiver, Reply, Stopped};
 use super::{EnvironmentValue, ProgramGrant, Programs, found};
-use crate::Grants;
 use crate::answer::{Answer, HostError};
 use crate::calls::Call;
 use crate::state::State;
 use crate::text::printable;
+use crate::{Grants, KeyGrant};
 
 /// How many arguments a component may pass to a program, and how many bytes they may have together.
 const ARGUMENTS: usize = 256;
@@ -153,8 +153,11 @@ impl State {
         for (variable, value) in &grant.env {
             let value = match value {
                 EnvironmentValue::Text(text) => OsString::from(text),
-                EnvironmentValue::Key(key) => match grants.keys.get(key) {
-                    Some(key) => OsString::from_vec(key.secret.expose().to_vec()),
+                EnvironmentValue::Key(key) => match grants.keys.get(key).map(KeyGrant::text) {
+                    Some(Some(text)) => OsString::from_vec(text.expose().to_vec()),
+                    Some(None) => {
+                        return Err(self.fails(Kind::Failed, &format!("the key {key} is an OpenPGP key")));
+                    }
                     None => return Err(self.fails(Kind::Failed, &format!("the key {key} is not granted"))),
                 },
             };

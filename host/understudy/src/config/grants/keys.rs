@@ -9,7 +9,7 @@ use sandbox::{Grants, KeyGrant};
 use super::by_name;
 use crate::config::Environment;
 use crate::config::keys::{Key, names};
-use crate::config::problem::Problem;
+use crate::config::problem::{Origin, Problem};
 use crate::config::secret::{SecretSource, Shape};
 use crate::config::tree::{Section, Value};
 
@@ -30,6 +30,20 @@ pub(in crate::config) const KEYS: &[Key] = &[
         "the variable of the environment that holds the pass phrase or key. One newline at the end is removed",
     ),
     Key::new(
+        "kind",
+        "`\"text\"` or `\"openpgp\"`",
+        "`\"text\"`",
+        "what the secret is: a text of one line, or secret keys of OpenPGP as `gpg --export-secret-keys` writes them, with \
+         or without `--armor`",
+    ),
+    Key::new(
+        "passphrase",
+        "secret",
+        "none: the keys have none",
+        "the pass phrase of the OpenPGP keys, as `{ file = \"/path\" }` or `{ env = \"NAME\" }`. Refused with other \
+         kinds",
+    ),
+    Key::new(
         "stores",
         "list of names",
         "the store of the key's own name",
@@ -38,12 +52,30 @@ pub(in crate::config) const KEYS: &[Key] = &[
     ),
 ];
 
-/// The source of each key and the stores that the key is bound to, by the key's name.
+/// The source of each key, by the key's name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeySources {
     /// The names of all keys, including those that have a problem.
     pub(super) names: Vec<String>,
-    sources: BTreeMap<String, (SecretSource, Vec<String>)>,
+    sources: BTreeMap<String, KeySource>,
+}
+
+/// The source of a key.
+#[derive(Clone, Debug)]
+struct KeySource {
+    secret: SecretSource,
+    /// What else is needed for a key of OpenPGP; `None` for a text.
+    openpgp: Option<OpenPgpSource>,
+    /// The stores that the key is bound to.
+    stores: Vec<String>,
+}
+
+/// What an OpenPGP key needs besides its text.
+#[derive(Clone, Debug)]
+struct OpenPgpSource {
+    passphrase: Option<SecretSource>,
+    /// Where the configuration names the key.
+    origin: Origin,
 }
 
 /// Reads where the keys come from. `stores` are the names of the granted stores, to which a key may be bound.
@@ -70,15 +102,27 @@ impl KeySources {
     /// # Errors
     /// The first problem, at the setting that names the file.
     pub(super) fn resolve(&self, grants: &mut Grants) -> Result<(), Problem> {
-        for (name, (source, stores)) in &self.sources {
-            grants.keys.insert(name.clone(), KeyGrant::new(source.resolve()?, stores.clone()));
+        for (name, source) in &self.sources {
+            grants.keys.insert(name.clone(), source.resolve()?);
         }
         Ok(())
     }
 
     /// Lists every file that holds a secret.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.sources.values().filter_map(|(source, _)| source.file())
+        let passphrase = |source: &'_ KeySource| source.openpgp.as_ref()?.passphrase.as_ref()?.file();
+        self.sources.values().flat_map(move |source| [source.secret.file(), passphrase(source)]).flatten()
+    }
+}
+
+impl KeySource {
+    fn resolve(&self) -> Result<KeyGrant, Problem> {
+        let (secret, stores) = (self.secret.resolve()?, self.stores.clone());
+        let Some(openpgp) = &self.openpgp else { return Ok(KeyGrant::new(secret, stores)) };
+        let passphrase = openpgp.passphrase.as_ref().map(SecretSource::resolve).transpose()?;
+        KeyGrant::openpgp(secret, passphrase, stores).map_err(|why| {
+            Problem::new(openpgp.origin.clone(), format!("cannot use the OpenPGP key: {why}"))
+        })
     }
 }
 
@@ -90,22 +134,51 @@ fn read_key(
     granted: &[String],
     is_used: bool,
     environment: Environment<'_>,
-) -> Option<(SecretSource, Vec<String>)> {
+) -> Option<KeySource> {
     if value.raw().is_str() {
         // Notes the problem that a secret must not be written in the file.
-        return SecretSource::read(value, Shape::Line, environment).map(|source| (source, Vec::new()));
+        SecretSource::read(value, Shape::Line, environment);
+        return None;
     }
     let table = value.section(names(KEYS))?;
-    let source = SecretSource::read_of(value, &table, Shape::Line, environment);
+    let is_openpgp = match table.get("kind").map(|kind| (kind.word(), kind)) {
+        None | Some((Some("text"), _)) => false,
+        Some((Some("openpgp"), _)) => true,
+        Some((other, kind)) => {
+            if other.is_some() {
+                kind.problem("must be \"text\" or \"openpgp\"");
+            }
+            return None;
+        }
+    };
+    let shape = if is_openpgp { Shape::OpenPgpKey } else { Shape::Line };
+    let secret = SecretSource::read_of(value, &table, shape, environment);
+    let passphrase = table.get("passphrase");
     let listed = table.get("stores");
     table.finish();
-    let source = source?;
+    let passphrase = match passphrase {
+        Some(given) if !is_openpgp => {
+            given.problem("is for an OpenPGP key only: write kind = \"openpgp\" beside it, or remove it");
+            return None;
+        }
+        Some(given) => Some(SecretSource::read(&given, Shape::Line, environment)?),
+        None => None,
+    };
+    let openpgp = is_openpgp.then(|| OpenPgpSource { passphrase, origin: value.origin() });
+    let secret = secret?;
+    if is_openpgp && is_used {
+        value.problem(
+            "is an OpenPGP key, and the `env` of a program cannot have one: give the program a file to read",
+        );
+        return None;
+    }
+    let source = |stores| KeySource { secret, openpgp, stores };
     let Some(listed) = listed else {
         if granted.iter().any(|store| store == name) {
-            return Some((source, vec![name.to_owned()]));
+            return Some(source(vec![name.to_owned()]));
         }
         if is_used {
-            return Some((source, Vec::new()));
+            return Some(source(Vec::new()));
         }
         value.problem(format_args!(
             "decrypts nothing: name the stores whose objects it decrypts, such as keys.{name} = {{ file = \"/path\", stores = \
@@ -126,5 +199,5 @@ fn read_key(
         }
         Some(store.to_owned())
     });
-    Some((source, bound.collect()))
+    Some(source(bound.collect()))
 }

@@ -101,6 +101,36 @@ fn credentials_in_files_are_read_again_and_given_to_the_redactor() {
     assert!(!format!("{granted:?}").contains("of-many"));
 }
 
+/// A key that was published for tests (draft-bre-openpgp-samples).
+const OPENPGP: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../transfer/tests/openpgp/bob.sec.asc"));
+
+#[test]
+fn an_openpgp_key_is_opened_when_the_run_begins() {
+    let (file, passphrase) =
+        (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let section = grants(&format!(
+        "keys.repo = {{ kind = \"openpgp\", file = \"{}\", passphrase = {{ file = \"{}\" }} }}\nstores.repo = {{ url = \"file:///b\" }}",
+        file.path().display(),
+        passphrase.path().display()
+    ))
+    .unwrap();
+    assert_eq!(section.secret_files().collect::<Vec<_>>(), [file.path(), passphrase.path()]);
+    std::fs::write(passphrase.path(), "pass phrase\n").unwrap();
+    for content in [&b"swordfish"[..], &OPENPGP[..2000]] {
+        std::fs::write(file.path(), content).unwrap();
+        let problem = section.resolve().unwrap_err().to_string();
+        assert!(problem.starts_with(FILE) && problem.contains("no OpenPGP secret key"), "{problem}");
+        assert!(!problem.contains("swordfish") && !problem.contains("pass phrase"), "{problem}");
+    }
+    std::fs::write(file.path(), OPENPGP).unwrap();
+    let granted = section.resolve().unwrap();
+    assert!(granted.keys["repo"].text().is_none());
+    let secrets: Vec<_> = granted.secrets().map(|secret| secret.expose()).collect();
+    assert_eq!(secrets, [OPENPGP, b"pass phrase"]);
+    assert!(!format!("{granted:?}").contains("pass phrase"));
+}
+
 #[test]
 fn a_key_comes_from_a_file_that_is_read_when_the_run_begins() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -115,8 +145,8 @@ fn a_key_comes_from_a_file_that_is_read_when_the_run_begins() {
     std::fs::write(file.path(), "pass phrase\n").unwrap();
     std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o600)).unwrap();
     let granted = section.resolve().unwrap();
-    assert_eq!(granted.keys["repo"].secret.expose(), b"pass phrase");
-    assert_eq!(granted.keys["other"].secret.expose(), b"swordfish");
+    assert_eq!(granted.keys["repo"].text().unwrap().expose(), b"pass phrase");
+    assert_eq!(granted.keys["other"].text().unwrap().expose(), b"swordfish");
     std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o644)).unwrap();
     let problem = section.resolve().unwrap_err().to_string();
     assert!(problem.contains("chmod 0600") && !problem.contains("pass phrase"), "{problem}");
@@ -141,6 +171,11 @@ fn a_key_is_bound_to_the_stores_whose_objects_it_decrypts() {
         ("keys.repo = { env = \"SECRET\", stores = [] }", "names no store"),
         ("keys.repo = { env = \"SECRET\", stores = [\"rep\"] }", "did you mean `repo`?"),
         ("keys.repo = { env = \"SECRET\", stores = [\"/b\"] }", "names no store of these grants"),
+        ("keys.repo = { env = \"SECRET\", kind = \"pgp\" }", "must be \"text\" or \"openpgp\""),
+        (
+            "keys.repo = { env = \"SECRET\", passphrase = { env = \"SECRET\" } }",
+            "write kind = \"openpgp\" beside it",
+        ),
         ("keys.repo = { env = \"SECRET\", store = [\"repo\"] }", "unknown key"),
     ] {
         let problems = bound(key).unwrap_err();
