@@ -1,4 +1,4 @@
-//! Runs the real Barman with an S3 server that checks signatures, and adapts the configuration of `examples/barman-cloud` to them.
+//! Installs Barman, runs it with an S3 server that checks signatures, and adapts the configuration of `examples/barman-cloud` to them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::program::{example, project};
-use crate::python::environment;
+use crate::python::{Base, environment};
 use crate::server::{Playground, run};
 use crate::stored::secret;
 use crate::stores::StoreServer;
@@ -14,6 +14,10 @@ use crate::user::ServerUser;
 
 /// The folder in which the example's configuration has all files.
 const EXAMPLE: &str = "/srv/barman-cloud-example";
+
+/// Where Barman's programs put backups, and the name of the server in Barman.
+const URL: &str = "s3://backups/barman";
+const SERVER: &str = "example";
 
 /// A Python program that creates the bucket `backups` and a user who may use it, and makes `moto` check signatures from then on. Prints the
 /// access key and the secret key of the user. Argument: address.
@@ -31,12 +35,47 @@ urllib.request.urlopen(strict).read()
 print(key['AccessKeyId'], key['SecretAccessKey'])
 ";
 
-/// Returns the folder of a virtual environment below `target/` that has the release of Barman that the example names; see [`environment`].
-///
-/// # Errors
-/// Fails as [`environment`] does.
-pub fn ensure_barman() -> Result<PathBuf> {
-    environment("barman-venv", &project().join("examples/barman-cloud/requirements.txt"))
+/// A release of Barman.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The release that the example `barman-cloud` installs for Debian's Python.
+    Example,
+    /// The newest release, with the packages for every compression.
+    Newest,
+}
+
+impl Release {
+    /// Returns the folder of a Python environment below `target/` that has this release. Creates the environment if it is missing.
+    ///
+    /// # Errors
+    /// Fails as [`environment`] does.
+    pub fn ensure(self) -> Result<PathBuf> {
+        match self {
+            Self::Example => environment(
+                "barman-venv",
+                Base::Debian,
+                &project().join("examples/barman-cloud/requirements.txt"),
+            ),
+            Self::Newest => environment(
+                "barman-newest",
+                Base::Newer,
+                &Path::new(env!("CARGO_MANIFEST_DIR")).join("barman/requirements.txt"),
+            ),
+        }
+    }
+
+    /// Copies the environment of this release to `folder`, because the server's user may not be able to read the checkout. The programs
+    /// are in `folder/bin`.
+    ///
+    /// # Errors
+    /// Fails as [`Release::ensure`] does, and if a file cannot be written.
+    pub fn install(self, folder: &Path) -> Result<()> {
+        run(Command::new("/bin/cp").arg("-R").arg(self.ensure()?).arg(folder))?;
+        // The first line of each program names Python by its full path.
+        let mut name_python = Command::new("/bin/sh");
+        name_python.args(["-c", "sed -i \"1s|.*|#!$1/python|\" \"$1\"/barman*", "sh"]);
+        run(name_python.arg(folder.join("bin"))).map(drop)
+    }
 }
 
 /// An S3 server with a bucket, and a Barman that may use the bucket. Dropping the value ends the server.
@@ -54,9 +93,10 @@ impl Barman {
     /// `barman`, and the credentials to `keys`.
     ///
     /// # Errors
-    /// Fails as [`ensure_barman`] and [`StoreServer::moto`] do, and if a file cannot be written.
-    pub fn start(playground: &Playground) -> Result<Self> {
-        let installed = ensure_barman()?;
+    /// Fails as [`Release::install`] and [`StoreServer::moto`] do, and if a file cannot be written.
+    pub fn start(playground: &Playground, release: Release) -> Result<Self> {
+        let installed = playground.path("barman");
+        release.install(&installed)?;
         let server = StoreServer::moto()?;
         let mut make_bucket = Command::new(installed.join("bin/python"));
         // The server does not check these credentials yet.
@@ -69,12 +109,6 @@ impl Barman {
         playground.directory("keys")?;
         secret(playground, "keys/access-key", access_key)?;
         secret(playground, "keys/secret-key", secret_key)?;
-        // The server's user may not be able to read the checkout.
-        run(Command::new("/bin/cp").arg("-R").arg(&installed).arg(playground.path("barman")))?;
-        // The first line of each program names Python by its full path.
-        let mut name_python = Command::new("/bin/sh");
-        name_python.args(["-c", "sed -i \"1s|.*|#!$1/python|\" \"$1\"/barman*", "sh"]);
-        run(name_python.arg(playground.path("barman/bin")))?;
         Ok(Self {
             server,
             folder: playground.path(""),
@@ -102,17 +136,38 @@ impl Barman {
     /// # Errors
     /// Fails if `barman-cloud-backup` fails.
     pub fn backup_with(&self, sockets: &Path, port: u16, options: &[&str]) -> Result<()> {
-        let mut backup = self.user.command(self.folder.join("barman/bin/barman-cloud-backup"));
-        backup
+        let mut backup = self.program("barman-cloud-backup");
+        backup.arg("--immediate-checkpoint").args(options).arg("--host").arg(sockets);
+        run(backup.args(["--port", &port.to_string(), "--user=postgres", URL, SERVER])).map(drop)
+    }
+
+    /// Uploads a segment of WAL with these options.
+    ///
+    /// # Errors
+    /// Fails if `barman-cloud-wal-archive` fails.
+    pub fn archive(&self, segment: &Path, options: &[&str]) -> Result<()> {
+        run(self.program("barman-cloud-wal-archive").args(options).args([URL, SERVER]).arg(segment)).map(drop)
+    }
+
+    /// Restores the backup with this name to the directory `to`, and its tablespace `fast` to another directory.
+    ///
+    /// # Errors
+    /// Fails if `barman-cloud-restore` fails.
+    pub fn restore(&self, name: &str, to: &Path, fast: &Path) -> Result<()> {
+        let mut restore = self.program("barman-cloud-restore");
+        restore.arg(format!("--tablespace=fast:{}", fast.display()));
+        run(restore.args([URL, SERVER, name]).arg(to)).map(drop)
+    }
+
+    /// Returns a command that runs a program of Barman, with the server's address and the credentials.
+    fn program(&self, name: &str) -> Command {
+        let mut program = self.user.command(self.folder.join("barman/bin").join(name));
+        program
             .env("AWS_ACCESS_KEY_ID", &self.access_key)
             .env("AWS_SECRET_ACCESS_KEY", &self.secret_key)
             .env("AWS_DEFAULT_REGION", "us-east-1")
-            .args(["--endpoint-url", &self.server.url(), "--immediate-checkpoint"])
-            .args(options)
-            .arg("--host")
-            .arg(sockets)
-            .args(["--port", &port.to_string(), "--user=postgres", "s3://backups/barman", "example"]);
-        run(&mut backup).map(drop)
+            .args(["--endpoint-url", &self.server.url()]);
+        program
     }
 
     /// Returns the grant of the store `name` with the bucket.

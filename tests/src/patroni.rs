@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::python::environment;
+use crate::python::{Base, environment};
 
 /// Returns the Python of a virtual environment under `target/` that has Patroni; see [`environment`].
 ///
@@ -16,7 +16,7 @@ use crate::python::environment;
 /// Fails as [`environment`] does.
 pub fn ensure_patroni() -> Result<PathBuf> {
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("patroni/requirements.txt");
-    Ok(environment("patroni-venv", &requirements)?.join("bin/python"))
+    Ok(environment("patroni-venv", Base::Debian, &requirements)?.join("bin/python"))
 }
 
 /// A running `tests/patroni/drive.py` or `read.py`, which reads a case and writes what Patroni did. Dropping the value ends it.

@@ -8,8 +8,8 @@ use crate::control_file::with_checkpoint_of_backup;
 use crate::replica_folder::ReplicaFolder;
 use crate::server::{Playground, PostgresServer, run};
 
-/// A query that returns the same result on two servers if both have the same rows.
-const CONTENT: &str = "SELECT (SELECT (count(*), sum(hashtext(body))) FROM letters), (SELECT (count(*), sum(hashtext(body))) FROM parcels)";
+/// The tables that every primary has.
+const TABLES: [&str; 2] = ["letters", "parcels"];
 
 /// A running primary with one table in the default tablespace and another in a separate tablespace.
 #[derive(Debug)]
@@ -172,11 +172,23 @@ impl Primary {
         self.streams_from(&self.server, replica)
     }
 
+    /// Checks the replica as [`Primary::streams_to`] does. The replica must have the same rows in these tables too.
+    ///
+    /// # Errors
+    /// Fails with the check that failed.
+    pub fn streams_with(&self, replica: &ReplicaFolder, tables: &[&str]) -> Result<()> {
+        self.streams(&self.server, replica, &[&TABLES, tables].concat())
+    }
+
     /// Checks the replica as [`Primary::streams_to`] does, with another server of the cluster, which accepts writes, as the primary.
     ///
     /// # Errors
     /// Fails with the check that failed.
     pub fn streams_from(&self, source: &PostgresServer, replica: &ReplicaFolder) -> Result<()> {
+        self.streams(source, replica, &TABLES)
+    }
+
+    fn streams(&self, source: &PostgresServer, replica: &ReplicaFolder, tables: &[&str]) -> Result<()> {
         let standby = PostgresServer::start(&self.playground, &replica.datadir(), "")?;
         let name = format!("c{}", standby.port());
         source.wait_for(
@@ -186,7 +198,10 @@ impl Primary {
         let id = format!("-{}", standby.port());
         source.psql(&format!("INSERT INTO parcels VALUES ({id}, 'written now')"))?;
         standby.wait_for(&format!("SELECT body FROM parcels WHERE id = {id}"), "written now")?;
-        let (there, here) = (source.psql(CONTENT)?, standby.psql(CONTENT)?);
+        // Two servers return the same if both have the same rows.
+        let of = |table: &&str| format!("(SELECT (count(*), sum(hashtext({table}::text))) FROM {table})");
+        let content = format!("SELECT {}", tables.iter().map(of).collect::<Vec<_>>().join(", "));
+        let (there, here) = (source.psql(&content)?, standby.psql(&content)?);
         ensure!(there == here, "the primary holds {there}, the replica {here}");
         run(standby.client("pg_amcheck").args(["--database=postgres", "--heapallindexed"]))
             .context("pg_amcheck found something")?;

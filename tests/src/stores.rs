@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::node;
 use crate::program::project;
-use crate::python::{PYTHON, environment};
+use crate::python::{Base, PYTHON, environment};
 use crate::server::{free_port, tail};
 
 /// How long a server may take to start.
@@ -45,7 +45,7 @@ pub fn ensure_servers() -> Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     let lock = File::create(folder.join("lock"))?;
     lock.lock().context("waiting for another test that installs the servers of stores")?;
-    environment("stores/venv", &here.join("requirements.txt"))?;
+    environment("stores/venv", Base::Debian, &here.join("requirements.txt"))?;
     node::packages("stores/node", &here.join("package.json"))?;
     Ok(folder)
 }
@@ -55,6 +55,8 @@ pub fn ensure_servers() -> Result<PathBuf> {
 pub struct StoreServer {
     kind: Kind,
     folder: tempfile::TempDir,
+    /// The folder of the objects.
+    data: PathBuf,
     port: u16,
     /// The certificate and the key; `None` without TLS.
     tls: Option<(PathBuf, PathBuf)>,
@@ -88,6 +90,14 @@ impl StoreServer {
         Self::start(Kind::S3rver)
     }
 
+    /// Starts [`StoreServer::s3rver`] with its objects in this directory, where they stay when the server ends.
+    ///
+    /// # Errors
+    /// Fails as [`StoreServer::moto`] does.
+    pub fn s3rver_in(objects: &Path) -> Result<Self> {
+        Self::start_with(Kind::S3rver, None, Some(objects))
+    }
+
     /// Starts an Azure blob storage server that keeps objects on disk, with the account [`AZURITE_ACCOUNT`] and without a container.
     ///
     /// # Errors
@@ -109,7 +119,7 @@ impl StoreServer {
     /// # Errors
     /// Fails as [`StoreServer::moto`] does.
     pub fn moto_with_tls(tls: (PathBuf, PathBuf)) -> Result<Self> {
-        Self::start_with(Kind::Moto, Some(tls))
+        Self::start_with(Kind::Moto, Some(tls), None)
     }
 
     /// Starts [`StoreServer::python_http`] with TLS and this certificate and key.
@@ -117,18 +127,19 @@ impl StoreServer {
     /// # Errors
     /// Fails as [`StoreServer::moto`] does.
     pub fn python_https(tls: (PathBuf, PathBuf)) -> Result<Self> {
-        Self::start_with(Kind::PythonHttp, Some(tls))
+        Self::start_with(Kind::PythonHttp, Some(tls), None)
     }
 
     fn start(kind: Kind) -> Result<Self> {
-        Self::start_with(kind, None)
+        Self::start_with(kind, None, None)
     }
 
-    fn start_with(kind: Kind, tls: Option<(PathBuf, PathBuf)>) -> Result<Self> {
+    fn start_with(kind: Kind, tls: Option<(PathBuf, PathBuf)>, data: Option<&Path>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("understudy-store-").tempdir()?;
+        let data = data.map_or_else(|| folder.path().join("data"), Path::to_owned);
         let port = free_port()?;
-        let process = spawn(kind, folder.path(), port, tls.as_ref())?;
-        let mut server = Self { kind, folder, port, tls, process };
+        let process = spawn(kind, folder.path(), &data, port, tls.as_ref())?;
+        let mut server = Self { kind, folder, data, port, tls, process };
         server.wait()?;
         Ok(server)
     }
@@ -149,7 +160,7 @@ impl StoreServer {
     /// # Errors
     /// Fails if it does not start.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(self.kind, self.folder.path(), self.port, self.tls.as_ref())?;
+        self.process = spawn(self.kind, self.folder.path(), &self.data, self.port, self.tls.as_ref())?;
         self.wait()
     }
 
@@ -166,7 +177,7 @@ impl StoreServer {
 
     /// Returns the folder with the server's files.
     pub fn folder(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     fn log(&self) -> PathBuf {
@@ -197,11 +208,16 @@ const PYTHON_HTTPS: &str = "import functools, http.server, ssl, sys\n\
     server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)\n\
     server.serve_forever()\n";
 
-fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>) -> Result<Child> {
+fn spawn(
+    kind: Kind,
+    folder: &Path,
+    data: &Path,
+    port: u16,
+    tls: Option<&(PathBuf, PathBuf)>,
+) -> Result<Child> {
     let servers = ensure_servers()?;
     let port = port.to_string();
-    let data = folder.join("data");
-    fs::create_dir_all(&data)?;
+    fs::create_dir_all(data)?;
     // The kernel kills the server when the thread that started it ends, even if the test crashes.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
@@ -225,7 +241,7 @@ fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>)
                 "backups",
                 "--directory",
             ]);
-            command.arg(&data);
+            command.arg(data);
         }
         Kind::Azurite => {
             command.arg(servers.join("node/node_modules/.bin/azurite-blob"));
@@ -238,15 +254,15 @@ fn spawn(kind: Kind, folder: &Path, port: u16, tls: Option<&(PathBuf, PathBuf)>)
                 "--disableTelemetry",
                 "--location",
             ]);
-            command.arg(&data);
+            command.arg(data);
         }
         Kind::PythonHttp => {
             match tls {
                 None => command
                     .args([PYTHON, "-m", "http.server", &port, "--bind", "127.0.0.1", "--directory"])
-                    .arg(&data),
+                    .arg(data),
                 Some((certificate, key)) => {
-                    command.args([PYTHON, "-c", PYTHON_HTTPS, &port]).arg(&data).arg(certificate).arg(key)
+                    command.args([PYTHON, "-c", PYTHON_HTTPS, &port]).arg(data).arg(certificate).arg(key)
                 }
             };
         }

@@ -6,7 +6,7 @@
 use std::fs;
 
 use serde_json::json;
-use tests::barman::Barman;
+use tests::barman::{Barman, Release};
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
 use tests::stored::secret;
@@ -24,7 +24,7 @@ impl Scene {
         // A replica of this backup needs all later WAL from the primary, even after another method has taken a backup.
         primary.server.psql("ALTER SYSTEM SET wal_keep_size = '1GB'").unwrap();
         primary.server.psql("SELECT pg_reload_conf()").unwrap();
-        let barman = Barman::start(&primary.playground).unwrap();
+        let barman = Barman::start(&primary.playground, Release::Example).unwrap();
         barman.backup(primary.server.sockets(), primary.server.port()).unwrap();
         let replica = ReplicaFolder::new(&primary.playground, "replica").unwrap();
         primary.server.passfile(&replica.path("pgpass")).unwrap();

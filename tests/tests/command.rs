@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
+use tests::barman::Release;
 use tests::primary::Primary;
 use tests::program::{project, understudy};
-use tests::python::environment;
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::{Playground, run};
 use tests::stores::ensure_servers;
@@ -51,7 +51,7 @@ fn the_example_of_pgbackrests_own_program_runs_unchanged() {
 #[ignore = "needs servers: cargo xtask test"]
 fn the_example_of_barmans_program_for_s3_runs_unchanged() {
     ensure_servers().unwrap();
-    environment("barman-venv", &project().join("examples/barman-cloud/requirements.txt")).unwrap();
+    Release::Example.ensure().unwrap();
     runs_unchanged("barman-cloud");
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tests::node::packages;
 use tests::program::project;
-use tests::python::environment;
+use tests::python::{Base, environment};
 use tests::server::run;
 
 use crate::plugins::{components, put};
@@ -63,7 +63,7 @@ fn work(name: &str) -> PathBuf {
 }
 
 fn python(folder: &Path, made: &Path) -> Result<()> {
-    let tools = environment("guests/python", &folder.join("requirements.txt"))?;
+    let tools = environment("guests/python", Base::Debian, &folder.join("requirements.txt"))?;
     let wit = work(PYTHON).join("wit");
     if wit.exists() {
         fs::remove_dir_all(&wit)?;

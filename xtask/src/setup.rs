@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Error, Result, bail};
+use tests::barman::Release;
 
 use crate::say;
 use crate::wasm_toolchain::{DEBIAN_PACKAGES, missing_packages};
@@ -13,13 +14,19 @@ use crate::wasm_toolchain::{DEBIAN_PACKAGES, missing_packages};
 const POSTGRESQL: &[&str] = &["postgresql-15", "postgresql-client-15"];
 
 /// Further packages for the build and the tests: a linker for Rust, Python's virtual environments, what is needed to compile Barman's
-/// PostgreSQL driver, programs that take, compress, compare and measure backups, and etcd for Patroni.
+/// PostgreSQL driver and a newer Python, programs that take, compress, compare and measure backups, and etcd for Patroni.
 const TOOLS: &[&str] = &[
     "gcc",
     "libc6-dev",
     "libpq-dev",
     "python3-dev",
     "python3-venv",
+    "make",
+    "libbz2-dev",
+    "libffi-dev",
+    "liblzma-dev",
+    "libssl-dev",
+    "zlib1g-dev",
     "brotli",
     "bzip2",
     "gpg",
@@ -77,7 +84,9 @@ pub(crate) fn npm() -> Result<()> {
 /// Installs Patroni and Barman, which the tests and the examples run, below `target/`, from PyPI.
 fn python_programs() -> Result<()> {
     tests::patroni::ensure_patroni()?;
-    tests::barman::ensure_barman()?;
+    for release in [Release::Example, Release::Newest] {
+        release.ensure()?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use tests::program::project;
-use tests::python::environment;
+use tests::python::{Base, environment};
 
 /// The version of cargo-machete.
 const MACHETE: &str = "0.9.2";
@@ -50,5 +50,5 @@ pub(crate) fn machete() -> Result<PathBuf> {
 
 fn program(name: &str) -> Result<PathBuf> {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools.txt");
-    Ok(environment("tools/python", &list)?.join("bin").join(name))
+    Ok(environment("tools/python", Base::Debian, &list)?.join("bin").join(name))
 }

@@ -5,7 +5,6 @@
 
 mod info;
 mod newer;
-mod tree;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +17,6 @@ use serde_json::Value;
 
 pub use info::Info;
 pub use newer::newer_pgbackrest;
-pub use tree::{Difference, differences, snapshot};
 
 use crate::primary::Primary;
 use crate::replica_folder::ReplicaFolder;

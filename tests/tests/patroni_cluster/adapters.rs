@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::barman::Barman;
+use tests::barman::{Barman, Release};
 use tests::patroni_cluster::{Member, PatroniCluster};
 use tests::pgbackrest::PGBACKREST;
 use tests::program::example;
@@ -177,7 +177,7 @@ fn patroni_gets_its_replicas_from_barmans_program_for_s3() {
     let mut first = cluster.member("first").unwrap();
     first.start().unwrap();
     // Barman starts while the first member becomes the leader.
-    let barman = Barman::start(cluster.playground()).unwrap();
+    let barman = Barman::start(cluster.playground(), Release::Example).unwrap();
     first.wait_until_leader().unwrap();
     write_letters(&first);
     let fast = add_tablespace(&cluster, &first);

@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tests::pgbackrest::{BLOCKS, BLOCKS_ENCRYPTED, CODECS, Info, Kind, Stanza, differences};
+use tests::pgbackrest::{BLOCKS, BLOCKS_ENCRYPTED, CODECS, Info, Kind, Stanza};
 use tests::program::fast_or_full;
+use tests::tree::differences;
 
 use super::bad_input::section_of;
 use super::matrix::{Case, Type, check_case, is_own};

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tests::pgbackrest::{BLOCKS, BUNDLED, Kind, PLAIN, Stanza, snapshot};
+use tests::pgbackrest::{BLOCKS, BUNDLED, Kind, PLAIN, Stanza};
 use tests::replica_folder::ReplicaFolder;
+use tests::tree::snapshot;
 
 use super::bad_input::flip;
 

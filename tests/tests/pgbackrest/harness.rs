@@ -1,7 +1,8 @@
 //! Tests for the helpers: pgBackRest restores the backups that it took, and accepts files that the helpers changed.
 
-use tests::pgbackrest::{BUNDLED_ENCRYPTED, Info, PLAIN, Stanza, differences};
+use tests::pgbackrest::{BUNDLED_ENCRYPTED, Info, PLAIN, Stanza};
 use tests::server::PostgresServer;
+use tests::tree::differences;
 
 #[test]
 #[ignore = "needs servers: cargo xtask test"]

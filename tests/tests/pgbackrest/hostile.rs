@@ -61,12 +61,12 @@ impl Repository {
     fn assert_replica_or_message(&self, what: &str, info: &Info, victim: &Path) {
         info.write(&self.manifest, self.stanza.primary.playground.user()).unwrap();
         let replica = self.stanza.folder("", &self.section()).unwrap();
-        let before = tests::pgbackrest::snapshot(victim).unwrap();
+        let before = tests::tree::snapshot(victim).unwrap();
         let ended = replica.create(&[]).unwrap();
         let attempt = ended.attempt("pgbackrest");
         let message = attempt["message"].as_str().unwrap_or_default();
         assert!(ended.code() == Some(0) || message.len() > 20, "{what}: {attempt}\n{}", ended.output);
-        assert_eq!(tests::pgbackrest::snapshot(victim).unwrap(), before, "{what}: {attempt}");
+        assert_eq!(tests::tree::snapshot(victim).unwrap(), before, "{what}: {attempt}");
         for entry in fs::read_dir(replica.datadir()).into_iter().flatten() {
             let entry = entry.unwrap();
             let is_wal = entry.file_name() == "pg_wal";
@@ -306,7 +306,7 @@ fn oversized_manifests_fail_within_the_limits_of_time_and_memory() {
             let replica = repository.stanza.folder("", &repository.section()).unwrap();
             let ended = replica.create(&[]).unwrap();
             if ended.code() == Some(0) {
-                let restored = tests::pgbackrest::snapshot(&replica.datadir()).unwrap();
+                let restored = tests::tree::snapshot(&replica.datadir()).unwrap();
                 assert_eq!(restored["PG_VERSION"].mode & 0o7022, 0, "set-user-id or write bits were kept");
             }
             repository.saved.restore();

@@ -6,15 +6,12 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, Info, PLAIN, Stanza, differences};
+use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, Info, PLAIN, Stanza};
 use tests::server::run;
+use tests::tree::differences;
 
 use super::bad_input::section_of;
-
-/// Returns whether each tool writes this path itself.
-fn is_own(path: &str) -> bool {
-    ["postgresql.auto.conf", "standby.signal", "pg_wal"].iter().any(|own| path.split('/').next() == Some(own))
-}
+use super::matrix::is_own;
 
 /// pgBackRest options that enable block incremental backup only for files of at least a gigabyte, so that no file is stored in blocks.
 const NO_BLOCKS: [&str; 3] = ["--beta", "--repo1-block", "--repo1-block-size-map=1GiB=1MiB"];

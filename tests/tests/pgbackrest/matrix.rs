@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tests::control_file::{NO_CHECKPOINT, checkpoint};
-use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, CODECS, ENCRYPTED, Kind, PLAIN, Stanza, differences};
+use tests::pgbackrest::{BUNDLED, BUNDLED_ENCRYPTED, CODECS, ENCRYPTED, Kind, PLAIN, Stanza};
 use tests::program::fast_or_full;
+use tests::tree::{differences, is_one_of};
 
 /// The type of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +42,7 @@ const OWN: [(&str, &str); 3] = [
 ];
 
 pub(crate) fn is_own(path: &str) -> bool {
-    OWN.iter()
-        .any(|(own, _)| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    is_one_of(path, &OWN)
 }
 
 /// Takes a backup of this type and the backups that it depends on, changing the database before each of them.

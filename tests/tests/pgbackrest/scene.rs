@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use tests::cluster::minimal_cluster;
-use tests::pgbackrest::{Stanza, snapshot};
+use tests::pgbackrest::Stanza;
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::server::run;
+use tests::tree::snapshot;
 
 /// What must happen to old data in the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,26 @@ use std::path::{Path, PathBuf};
 
 use tests::gpg::Gpg;
 
-/// How a storage is encrypted.
+/// A way to encrypt a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    /// With libsodium's secretstream.
+    Libsodium(KeyForm),
+    /// With OpenPGP, and a key of this algorithm as gpg names it.
+    OpenPgp(&'static str),
+}
+
+impl Encryption {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Libsodium(KeyForm::Text),
+        Self::Libsodium(KeyForm::Hex),
+        Self::Libsodium(KeyForm::Base64),
+        Self::OpenPgp("rsa2048"),
+        Self::OpenPgp("future-default"),
+    ];
+}
+
+/// Encrypts a storage, and has the key.
 #[derive(Debug)]
 pub(crate) enum Crypt {
     /// With libsodium's secretstream.
@@ -32,8 +51,15 @@ pub(crate) enum KeyForm {
 const PASS_PHRASE: &str = "correct horse battery staple";
 
 impl Crypt {
-    /// Makes a key of OpenPGP.
-    pub(crate) fn openpgp(algorithm: &str) -> Self {
+    /// Makes the key.
+    pub(crate) fn new(encryption: Encryption) -> Self {
+        match encryption {
+            Encryption::Libsodium(form) => Self::Libsodium(form),
+            Encryption::OpenPgp(algorithm) => Self::openpgp(algorithm),
+        }
+    }
+
+    fn openpgp(algorithm: &str) -> Self {
         let gpg = Gpg::new().unwrap();
         let key = gpg.key("walg", algorithm, PASS_PHRASE, &["--armor", "--export-secret-subkeys"]).unwrap();
         Self::OpenPgp { gpg, key: String::from_utf8(key).unwrap() }
@@ -82,8 +108,6 @@ impl Crypt {
 }
 
 impl KeyForm {
-    pub(crate) const ALL: [Self; 3] = [Self::Text, Self::Hex, Self::Base64];
-
     /// Returns the transform as the option of the method names it.
     fn transform(self) -> &'static str {
         match self {

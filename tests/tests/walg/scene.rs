@@ -9,14 +9,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use anyhow::{Context, Result, ensure};
 use tests::primary::Primary;
 use tests::replica_folder::ReplicaFolder;
-use tests::server::PostgresServer;
+use tests::server::{PostgresServer, run};
 
-use super::crypt::Crypt;
+use super::crypt::{Crypt, Encryption};
 use super::storage::{Backup, Cluster, Compression, Packed, Settings, archive_wal};
 
 /// What happens on the primary before each backup.
 const CHANGES: [&str; 3] = [
-    "CREATE TABLE shrinks AS SELECT n, repeat('x', 100) AS body FROM generate_series(1, 60000) n;
+    "DROP TABLE IF EXISTS shrinks, grows, stays, goes, comes, placed;
+     CREATE TABLE shrinks AS SELECT n, repeat('x', 100) AS body FROM generate_series(1, 60000) n;
      CREATE TABLE grows AS SELECT n, repeat('y', 100) AS body FROM generate_series(1, 5000) n;
      CREATE TABLE stays AS SELECT n, repeat('s', 100) AS body FROM generate_series(1, 20000) n;
      CREATE TABLE goes AS SELECT 1 AS n;
@@ -35,15 +36,15 @@ const CHANGES: [&str; 3] = [
      UPDATE placed SET body = 'again' WHERE n = 15000",
 ];
 
-/// The tables whose content is compared.
-const TABLES: [&str; 5] = ["shrinks", "grows", "stays", "comes", "placed"];
+/// The tables of [`CHANGES`] that every backup has.
+pub(crate) const TABLES: [&str; 5] = ["shrinks", "grows", "stays", "comes", "placed"];
 
 /// A primary and its backups.
 pub(crate) struct Scene {
     pub(crate) primary: Primary,
     pub(crate) settings: Settings,
-    /// How the storage is encrypted after the backups were taken; `None` if it is not.
-    pub(crate) crypt: Option<Crypt>,
+    /// The storage that replicas are created from: the one that is written, or an encrypted copy of it.
+    served: (PathBuf, Option<Crypt>),
     backups: Vec<Backup>,
 }
 
@@ -55,22 +56,49 @@ impl Scene {
         primary.server.psql("SELECT pg_reload_conf()").unwrap();
         let storage = primary.playground.directory("storage").unwrap();
         let settings = Settings { storage, compression, part: 2 << 20, owner };
-        Self { primary, settings, crypt: None, backups: Vec::new() }
+        let served = (settings.storage.clone(), None);
+        Self { primary, settings, served, backups: Vec::new() }
     }
 
     /// Takes a full backup and two delta backups.
     pub(crate) fn take_chain(&mut self) {
-        for changes in CHANGES {
+        self.take_backups(CHANGES.len());
+    }
+
+    /// Takes a full backup, and then delta backups until there are `count` backups.
+    pub(crate) fn take_backups(&mut self, count: usize) {
+        for changes in &CHANGES[..count] {
             for change in changes.split(';') {
                 self.primary.server.psql(change).unwrap();
             }
             let parent = self.backups.last().cloned();
             self.backups.push(self.take(parent.as_ref()).unwrap());
         }
-        if let Some(crypt) = &self.crypt {
-            crypt.encrypt_all(&self.settings.storage);
-        }
         self.own();
+    }
+
+    /// Replaces the storage with an empty one with another compression. Removes the old one.
+    pub(crate) fn start_over(&mut self, compression: Compression) {
+        self.serve(None);
+        fs::remove_dir_all(&self.settings.storage).unwrap();
+        self.primary.playground.directory("storage").unwrap();
+        self.settings.compression = compression;
+        self.backups.clear();
+    }
+
+    /// Creates replicas from an encrypted copy of the storage from now on; from the storage itself if `encryption` is `None`.
+    pub(crate) fn serve(&mut self, encryption: Option<Encryption>) {
+        if self.served.1.is_some() {
+            fs::remove_dir_all(&self.served.0).unwrap();
+        }
+        self.served = (self.settings.storage.clone(), encryption.map(Crypt::new));
+        if let Some(crypt) = &self.served.1 {
+            let encrypted = self.primary.playground.path("encrypted");
+            let mut copy = self.primary.playground.user().command("/bin/cp");
+            run(copy.arg("--recursive").arg(&self.served.0).arg(&encrypted)).unwrap();
+            crypt.encrypt_all(&encrypted);
+            self.served.0 = encrypted;
+        }
     }
 
     /// Gives the storage to the user of the servers.
@@ -129,8 +157,8 @@ impl Scene {
 
     /// Returns the section of the method for the backup `which`, with further options.
     pub(crate) fn section(&self, which: &str, options: &str) -> String {
-        let storage = self.settings.storage.display();
-        let (store, grants) = match &self.crypt {
+        let storage = self.served.0.display();
+        let (store, grants) = match &self.served.1 {
             None => (format!("directory = \"{storage}\""), format!("read = [\"{storage}\"]")),
             Some(crypt) => (
                 format!("store = \"repo\"\nkey = \"repo\"\n{}", crypt.options()),
@@ -158,17 +186,6 @@ impl Scene {
     pub(crate) fn replica(&self, which: &str, options: &str) -> ReplicaFolder {
         let name = format!("replica-{which}");
         self.primary.replica(&name, &["walg"], "", &self.section(which, options)).unwrap()
-    }
-
-    /// Starts the replica, and compares its tables with the primary's.
-    pub(crate) fn same_tables(&self, replica: &ReplicaFolder) -> Result<()> {
-        let standby = PostgresServer::start(&self.primary.playground, &replica.datadir(), "")?;
-        let content = TABLES
-            .map(|table| format!("(SELECT (count(*), sum(hashtext({table}::text))) FROM {table})"))
-            .join(", ");
-        let wanted = self.primary.server.psql(&format!("SELECT {content}"))?;
-        standby.wait_for(&format!("SELECT {content}"), &wanted)?;
-        standby.stop()
     }
 }
 

@@ -35,9 +35,6 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::None, Self::Lz4, Self::Lzma, Self::Gzip, Self::Zstd, Self::Brotli];
-
     /// Returns the ending of names, with its dot, and the program that compresses standard input.
     fn program(self) -> (&'static str, &'static [&'static str]) {
         match self {

@@ -142,7 +142,7 @@ impl Home {
     }
 
     /// Creates `name` with `make`, unless an earlier run has completed it.
-    fn once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub(crate) fn once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let (tree, ready) = (self.path(name), self.path(&format!("{name}.ready")));
         if !ready.exists() {
             self.remove(&tree)?;

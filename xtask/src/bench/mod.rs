@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measures the creation of a replica, and the usual tools with the same backup in the same run.
 
+mod barman;
 mod basebackup;
 mod chain;
 mod delta;
@@ -15,8 +16,9 @@ mod tarball;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use tests::control_file::{NO_CHECKPOINT, with_checkpoint};
 
 use crate::say;
 use home::Home;
@@ -50,19 +52,27 @@ pub(crate) enum What {
     /// A pgBackRest repository: every compression, small files, and an unchanged replica, compared with `pgbackrest restore`
     #[value(alias = "g", name = "pgbackrest")]
     PgBackRest,
+    /// Backups of barman-cloud in an S3 server, compared with `barman-cloud-restore`
+    #[value(alias = "i")]
+    Barman,
 }
 
 impl What {
     /// Returns whether the measurement uses targets on disk too, and not only in memory.
     fn has_media(self) -> bool {
         match self {
-            Self::Tarball | Self::Chain | Self::Basebackup | Self::Files | Self::PgBackRest => true,
+            Self::Tarball
+            | Self::Chain
+            | Self::Basebackup
+            | Self::Files
+            | Self::PgBackRest
+            | Self::Barman => true,
             Self::Guest | Self::Sizes | Self::Delta => false,
         }
     }
 
     /// All measurements, in the order in which BENCHMARKS.md lists them.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Tarball,
         Self::Chain,
         Self::Basebackup,
@@ -71,6 +81,7 @@ impl What {
         Self::Sizes,
         Self::Delta,
         Self::PgBackRest,
+        Self::Barman,
     ];
 
     fn name(self) -> &'static str {
@@ -83,6 +94,7 @@ impl What {
             Self::Sizes => "sizes",
             Self::Delta => "delta",
             Self::PgBackRest => "pgbackrest",
+            Self::Barman => "barman",
         }
     }
 }
@@ -152,6 +164,7 @@ pub(crate) fn run(
             What::Sizes => sizes::measure(&bench)?,
             What::Delta => delta::measure(&bench)?,
             What::PgBackRest => pgbackrest::measure(&bench)?,
+            What::Barman => barman::measure(&bench)?,
         };
         let target = target.filter(|_| one.has_media());
         if target == Some(TargetMedium::Disk) {
@@ -170,6 +183,20 @@ pub(crate) fn run(
 }
 
 impl Bench<'_> {
+    /// Checks that two restores are equal, except for the checkpoint in pg_control, which the seal replaces, and for the files and
+    /// directories with the names `own`, which each program writes in its own way.
+    fn compare(&self, ours: &Path, theirs: &Path, own: &[&str]) -> Result<()> {
+        let mut diff = self.home.user().command("/usr/bin/diff");
+        diff.args(["--recursive", "--brief", "--exclude=pg_control"]);
+        diff.args(own.iter().map(|name| format!("--exclude={name}")));
+        tests::server::run(diff.arg(ours).arg(theirs)).context("the two restores differ")?;
+        let [ours, theirs] = [ours, theirs].map(|tree| -> Result<_> {
+            Ok(with_checkpoint(&std::fs::read(tree.join("global/pg_control"))?, NO_CHECKPOINT)?)
+        });
+        ensure!(ours? == theirs?, "the pg_control of the two restores differ in more than their checkpoints");
+        Ok(())
+    }
+
     /// Returns the stopped cluster that most measurements use.
     fn cluster(&self) -> Result<PathBuf> {
         let bytes = self.extent.cluster;

@@ -123,6 +123,16 @@ pub(crate) fn wanted(what: &str, is: f64, at_most: f64) -> String {
     format!("{what} is {is:.2}, and at most {at_most} is wanted: {met}.\n")
 }
 
+/// Returns a sentence that says whether the peak of the program's memory, in bytes, is as small as wanted.
+pub(crate) fn peak(is: u64, at_most: u64) -> String {
+    let met = if is <= at_most { "met" } else { "**not met**" };
+    format!(
+        "- The peak of understudy's memory is {} MiB, and at most {} MiB is wanted: {met}.\n",
+        mebibytes(is),
+        mebibytes(at_most)
+    )
+}
+
 /// Returns a paragraph with the date, the machine and the versions.
 pub(crate) fn machine(rounds: u32) -> Result<String> {
     let first_line = |program: &str, argument: &str| -> Result<String> {

@@ -100,6 +100,12 @@ pub fn differences(ours: &Path, theirs: &Path, own: impl Fn(&str) -> bool) -> Re
     Ok(found)
 }
 
+/// Returns whether a path is one of these files and directories, or below one of them. Each of them has the reason why it is one.
+pub fn is_one_of(path: &str, paths: &[(&str, &str)]) -> bool {
+    let is = |of: &str| path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    paths.iter().any(|(of, _)| is(of))
+}
+
 fn same_but_for_the_checkpoint(ours: &Entry, theirs: &Entry) -> Result<bool> {
     let without =
         |entry: &Entry| with_checkpoint(entry.content.as_deref().unwrap_or_default(), NO_CHECKPOINT);
