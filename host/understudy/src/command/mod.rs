@@ -9,10 +9,12 @@ mod job;
 pub mod man;
 pub mod new;
 pub mod patroni;
+pub mod report;
 pub mod run;
 mod trusted;
 
 use std::io::Write;
+use std::path::Path;
 
 use replica::Refusal;
 
@@ -104,4 +106,9 @@ impl From<RootError> for NotStarted {
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Returns the name of a file of the command line for messages. `-` is standard input.
+pub(crate) fn input_name(file: &Path) -> String {
+    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
 }

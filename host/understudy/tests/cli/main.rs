@@ -6,6 +6,7 @@ mod installed;
 mod new;
 mod patroni;
 mod places;
+mod report;
 mod reports;
 mod run;
 mod snapshots;
@@ -89,7 +90,7 @@ fn empty_config() -> ConfigDirectory {
 fn the_help_names_every_verb_and_each_verb_has_a_help() {
     empty_config()
         .run(&["--help"])
-        .expect(0, &["create", "check", "run", "inspect", "new", "patroni", "completions"]);
+        .expect(0, &["create", "check", "run", "inspect", "new", "patroni", "report", "completions"]);
     for (verb, part) in [
         ("create", "--report"),
         ("check", "--json"),
@@ -97,6 +98,7 @@ fn the_help_names_every_verb_and_each_verb_has_a_help() {
         ("inspect", "PLUGIN2"),
         ("new", "--sdk"),
         ("patroni", "--dynamic"),
+        ("report", "--objects"),
         ("completions", "bash"),
     ] {
         empty_config().run(&[verb, "--help"]).expect(0, &[part]);
