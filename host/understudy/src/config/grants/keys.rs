@@ -120,9 +120,8 @@ impl KeySource {
         let (secret, stores) = (self.secret.resolve()?, self.stores.clone());
         let Some(openpgp) = &self.openpgp else { return Ok(KeyGrant::new(secret, stores)) };
         let passphrase = openpgp.passphrase.as_ref().map(SecretSource::resolve).transpose()?;
-        KeyGrant::openpgp(secret, passphrase, stores).map_err(|why| {
-            Problem::new(openpgp.origin.clone(), format!("cannot use the OpenPGP key: {why}"))
-        })
+        KeyGrant::openpgp(secret, passphrase, stores)
+            .map_err(|why| Problem::new(openpgp.origin.clone(), format!("cannot use the OpenPGP key: {why}")))
     }
 }
 
