@@ -8,9 +8,17 @@ use super::*;
 #[test]
 #[ignore = "needs groff: cargo xtask test"]
 fn every_manual_page_is_rendered_without_a_warning() {
-    for verb in
-        [&[][..], &["create"], &["check"], &["run"], &["inspect"], &["new"], &["patroni"], &["completions"]]
-    {
+    for verb in [
+        &[][..],
+        &["create"],
+        &["check"],
+        &["run"],
+        &["inspect"],
+        &["new"],
+        &["patroni"],
+        &["report"],
+        &["completions"],
+    ] {
         let page = empty_config().run(&[&["man"], verb].concat());
         page.expect(0, &[".SH NAME", ".SH SYNOPSIS", ".SH \"EXIT STATUS\"", ".SH EXAMPLES"]);
         let mut groff = Command::new("groff")
