@@ -110,12 +110,17 @@ impl KeySources {
 
     /// Lists every file that holds a secret.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        let passphrase = |source: &'_ KeySource| source.openpgp.as_ref()?.passphrase.as_ref()?.file();
-        self.sources.values().flat_map(move |source| [source.secret.file(), passphrase(source)]).flatten()
+        self.sources.values().flat_map(KeySource::files)
     }
 }
 
 impl KeySource {
+    /// Lists the files that hold the key and its pass phrase.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let passphrase = self.openpgp.as_ref().and_then(|openpgp| openpgp.passphrase.as_ref());
+        [Some(&self.secret), passphrase].into_iter().flatten().filter_map(SecretSource::file)
+    }
+
     fn resolve(&self) -> Result<KeyGrant, Problem> {
         let (secret, stores) = (self.secret.resolve()?, self.stores.clone());
         let Some(openpgp) = &self.openpgp else { return Ok(KeyGrant::new(secret, stores)) };

@@ -67,6 +67,7 @@ impl SecretPlace {
         match self.shape {
             Shape::Line => "swordfish",
             Shape::JsonObject => "{\n  \"private_key\": \"swordfish\"\n}",
+            Shape::OpenPgpKey => include_str!("../../../../transfer/tests/openpgp/bob.sec.asc"),
         }
     }
 
