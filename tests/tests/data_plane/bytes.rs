@@ -127,7 +127,10 @@ fn a_flipped_byte_in_a_compressed_archive_is_reported_with_the_archive() {
                 u64::from(if object == &tablespace { fast_or_full(1, 10) } else { fast_or_full(4, 60) });
             for sample in 0..samples {
                 // The positions are spread evenly, without the first and last bytes, because some of these do not affect the content.
-                let at = 32 + (length - 64) * (2 * sample + 1) / (2 * samples);
+                let mut at = 32 + (length - 64) * (2 * sample + 1) / (2 * samples);
+                if suffix == ".tar.lz4" {
+                    at = changes_content(&backup.join(object), at);
+                }
                 assert_flipped_byte_fails(&scene, &backup, object, at, &[object]);
             }
             // A byte of the magic number.
@@ -135,6 +138,22 @@ fn a_flipped_byte_in_a_compressed_archive_is_reported_with_the_archive() {
         }
         std::fs::remove_dir_all(backup).unwrap();
     }
+}
+
+/// Returns the position of the first byte from `at` on that changes the content of an lz4 archive if it is flipped. pg_basebackup writes lz4
+/// without a checksum, and in a text that repeats itself, a reference to another place may have the same content.
+fn changes_content(archive: &Path, at: u64) -> u64 {
+    let content = || Command::new("lz4").arg("-dcq").arg(archive).output().unwrap();
+    let original = content();
+    assert!(original.status.success());
+    (at..)
+        .find(|at| {
+            let flipped = FlippedByte::at(archive, *at);
+            let read = content();
+            drop(flipped);
+            !read.status.success() || read.stdout != original.stdout
+        })
+        .unwrap()
 }
 
 /// The position of a WAL record in its segment.

@@ -159,19 +159,19 @@ mod tests {
     fn the_parts_that_an_older_kernel_does_not_enforce_are_named() {
         let named = |abi, network| {
             let words = not_enforced(abi, network).into_iter().map(|sentence| {
-                ["truncate", "every file", "every port", "signals", "outlive"]
+                ["truncate", "every file", "every port", "signals", "live on"]
                     .into_iter()
                     .find(|word| sentence.contains(word))
                     .unwrap()
             });
             words.collect::<Vec<_>>()
         };
-        assert_eq!(named(0, true), ["every file", "every port", "signals", "outlive"]);
-        assert_eq!(named(0, false), ["every file", "signals", "outlive"]);
-        assert_eq!(named(2, true), ["truncate", "every port", "signals", "outlive"]);
-        assert_eq!(named(3, true), ["every port", "signals", "outlive"]);
-        assert_eq!(named(4, true), ["signals", "outlive"]);
-        assert_eq!(named(5, false), ["signals", "outlive"]);
+        assert_eq!(named(0, true), ["every file", "every port", "signals", "live on"]);
+        assert_eq!(named(0, false), ["every file", "signals", "live on"]);
+        assert_eq!(named(2, true), ["truncate", "every port", "signals", "live on"]);
+        assert_eq!(named(3, true), ["every port", "signals", "live on"]);
+        assert_eq!(named(4, true), ["signals", "live on"]);
+        assert_eq!(named(5, false), ["signals", "live on"]);
         assert_eq!(named(6, true), [""; 0]);
     }
 }
