@@ -6,9 +6,11 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tests::pgbackrest::{ENCRYPTED, PASS, Stanza};
+use tests::program::understudy;
 use tests::replica_folder::{Ended, ReplicaFolder};
 use tests::scripted_server::{ScriptedServer, respond};
 use tests::server::Playground;
@@ -208,6 +210,66 @@ fn allowed_connections_requests_and_look_ups_are_in_the_audit_with_their_bytes()
         assert_eq!(usage["used"].as_u64(), Some(moved.iter().sum()), "{usage}");
         assert_eq!(usage["limit"].as_u64(), Some(1 << 30), "{usage}");
     }
+}
+
+/// Runs `understudy report` for the audit of a replica's last run. Returns the text for a person and the JSON.
+fn report(replica: &ReplicaFolder, code: i32) -> (String, Value) {
+    let run = |more: &[&str]| {
+        let output = Command::new(understudy().unwrap())
+            .arg("report")
+            .arg(replica.path("audit.jsonl"))
+            .args(more)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    (run(&[]), serde_json::from_str(&run(&["--json"])).unwrap())
+}
+
+#[test]
+#[ignore = "needs servers: cargo xtask test"]
+fn the_report_adds_up_the_audit_of_a_run_that_was_denied_something_and_of_one_that_was_killed() {
+    let playground = Playground::new("audit-report").unwrap();
+    let replica = ReplicaFolder::new(&playground, "replica").unwrap().with_shared_state(&playground);
+    let method = "[method.hostile]\nno_leader = true\n[method.hostile.options]\nbehave = \"traverse\"\npath = \"/etc/passwd\"\n";
+    replica.configure("methods = [\"hostile\"]\n", method).unwrap();
+    let (_, lines) = audited(&replica);
+    let (text, json) = report(&replica, 0);
+    let last = &lines[lines.len() - 1];
+    assert_eq!((&json["result"], &json["ended"]), (&last["result"], &last["time"]), "{json}");
+    assert_eq!(
+        (&json["began"], &json["incomplete"]),
+        (&lines[0]["time"], &Value::Array(Vec::new())),
+        "{json}"
+    );
+    let groups = json["methods"][0]["capabilities"].as_array().unwrap();
+    let total = |of: &dyn Fn(&Value) -> u64| groups.iter().map(of).sum::<u64>();
+    let denied: Vec<_> = lines.iter().filter(|line| line["answer"] == "denied").collect();
+    let allowed: Vec<_> =
+        lines.iter().filter(|line| line["entry"] == "call" && line["answer"] != "denied").collect();
+    assert!(!denied.is_empty() && !allowed.is_empty(), "{lines:#?}");
+    assert_eq!(total(&|group| group["denied"].as_u64().unwrap()), sum(&denied, "calls"), "{json}");
+    for key in ["calls", "bytes_read", "bytes_written"] {
+        assert_eq!(
+            total(&|group| group["allowed"][key].as_u64().unwrap()),
+            sum(&allowed, key),
+            "{key}: {json}"
+        );
+    }
+    for line in denied {
+        let asked = [&line["function"], &line["object"]].map(|value| value.as_str().unwrap());
+        assert!(text.contains(&asked.join(" ")), "{asked:?} in {text}");
+    }
+
+    // The program is killed: the audit has no last line, and the line before it is cut off.
+    let path = replica.path("audit.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let last = whole.trim_end().rfind('\n').unwrap();
+    fs::write(&path, &whole[..last - 10]).unwrap();
+    let (text, json) = report(&replica, 1);
+    assert!(json["result"].is_null() && json["incomplete"].as_array().unwrap().len() == 2, "{json}");
+    assert!(text.contains("is cut off") && text.contains("ends an audit is missing"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::Finding;
 use crate::usage::Usage;
@@ -195,6 +195,10 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
+fn from_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
 fn maybe_seconds<S: serde::Serializer>(
     duration: &Option<Duration>,
     serializer: S,
@@ -203,7 +207,7 @@ fn maybe_seconds<S: serde::Serializer>(
 }
 
 /// The steps of an attempt, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// The host checks what it can without running the method.
@@ -237,7 +241,7 @@ pub enum Level {
 }
 
 /// A capability that a method can be granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CapabilityKind {
     /// To read directories of the machine.
@@ -305,14 +309,16 @@ impl fmt::Display for Denial {
 }
 
 /// A call of a method to the host, with the host's answer. One value stands for all calls on a file or stream that the method opened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HostCall {
+///
+/// The names of functions and answers, `W`, are constants of the program that makes the call, and texts where an audit is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCall<W = &'static str> {
     /// The step of the call: `plan` or `create`.
     pub step: Step,
     /// The capability that the call needs; `None` if it needs none.
     pub capability: Option<CapabilityKind>,
     /// The interface and the function, such as `store.get`.
-    pub function: &'static str,
+    pub function: W,
     /// The object of the call: a path, an object in a store, or a name. Empty if the function has no object.
     pub object: String,
     /// How many calls this record stands for: 1, or for a file or stream the call that opened it and the calls on it.
@@ -322,10 +328,17 @@ pub struct HostCall {
     /// How many bytes were written to files or sent to a server.
     pub bytes_written: u64,
     /// The time from the call to its answer; for a call that opened something, the time until that was closed.
-    #[serde(rename = "seconds", serialize_with = "seconds")]
+    #[serde(rename = "seconds", serialize_with = "seconds", deserialize_with = "from_seconds")]
     pub duration: Duration,
     /// `ok`, `denied`, `cancelled`, `trap`, or the word of the contract or of WASI for the error.
-    pub answer: &'static str,
+    pub answer: W,
+}
+
+impl HostCall {
+    /// The answer to a call that succeeded.
+    pub const OK: &'static str = "ok";
+    /// The answer to a call that no grant covers.
+    pub const DENIED: &'static str = "denied";
 }
 
 /// A receiver of events. Its functions may be called from any thread, and must not block for long.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::rule::Rule;
 use crate::usage::Usage;
@@ -66,7 +66,7 @@ impl fmt::Display for Outcome {
 }
 
 /// How a run ended, with the program's exit code for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Result {
     /// A replica was created: 0.
@@ -86,6 +86,19 @@ pub enum Result {
 }
 
 impl Result {
+    /// Returns the word for it in the report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::CheckFailed => "check-failed",
+            Self::RetryLater => "retry-later",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+        }
+    }
+
     /// Returns the exit code of the program.
     pub fn exit_code(self) -> u8 {
         match self {

@@ -355,9 +355,9 @@ fn word<T, E: Word>(result: &Result<T, E>) -> &'static str {
 }
 
 /// The code for a call that succeeded.
-const OK: &str = "ok";
+const OK: &str = HostCall::OK;
 /// The code for a call that no grant covers.
-pub(crate) const DENIED: &str = "denied";
+pub(crate) const DENIED: &str = HostCall::DENIED;
 /// The code for a call that was not answered.
 const CANCELLED: &str = "cancelled";
 /// The code for a call that ends the component with a trap.

@@ -39,6 +39,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Verb::Check(args) => command::check::run(&args, environment),
         Verb::Inspect(args) => command::inspect::run(&args, environment),
         Verb::Patroni(args) => command::patroni::run(&args),
+        Verb::Report(args) => command::report::run(&args),
         Verb::Completions { shell } => command::completions::run(shell),
         Verb::Man { verb } => command::man::run(verb.as_deref()),
     })

@@ -76,7 +76,7 @@ fn fill(tree: &Tree, program: &Program, zsh: &str) -> Result<()> {
         tree.file(&format!("lib/understudy/plugins/{name}"), &bytes)?;
     }
     tree.file_zipped("share/man/man1/understudy.1.gz", &program.prints(&["man"])?)?;
-    for verb in ["create", "check", "inspect", "patroni", "completions"] {
+    for verb in ["create", "check", "inspect", "patroni", "report", "completions"] {
         let page = program.prints(&["man", verb])?;
         tree.file_zipped(&format!("share/man/man1/understudy-{verb}.1.gz"), &page)?;
     }

@@ -34,7 +34,8 @@ done
 
 step "manual pages"
 install_packages man-db
-for page in understudy understudy-create understudy-check understudy-inspect understudy-completions; do
+for page in understudy understudy-create understudy-check understudy-inspect understudy-patroni \
+    understudy-report understudy-completions; do
     man -w "$page"
     man --warnings "$page" >/tmp/page 2>/tmp/warnings || fail "$page does not render: $(cat /tmp/warnings)"
     [ -s /tmp/page ] && [ ! -s /tmp/warnings ] || fail "$page renders with: $(cat /tmp/warnings)"

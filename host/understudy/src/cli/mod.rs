@@ -48,6 +48,11 @@ pub enum Verb {
     /// Patroni's file and what could not be carried over. Reads nothing but its files. Leaves out what looks like a secret by its name or
     /// form, but cannot know the value of an option like `-p`: read the output before you pass it on.
     Patroni(PatroniArgs),
+    /// Show what the methods of a run asked of the host
+    ///
+    /// Reads the file that `create --audit FILE` writes, during a run or after it. Shows for each method and capability how many calls
+    /// were allowed and denied, the bytes, the time, the largest objects, and what was denied.
+    Report(ReportArgs),
     /// Print a shell's completion script
     Completions {
         /// The shell.
@@ -207,6 +212,19 @@ pub struct PatroniArgs {
     pub json: bool,
 }
 
+/// `report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Audit, - for standard input
+    pub file: PathBuf,
+    /// How many objects to show for each method and capability, the largest first
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub objects: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ProgressStyle {
@@ -290,7 +308,11 @@ impl Cli {
             Verb::Create(CreateArgs { job, .. }) | Verb::Check(CheckArgs { job, .. }) => {
                 job.further = further
             }
-            Verb::Inspect(_) | Verb::Patroni(_) | Verb::Completions { .. } | Verb::Man { .. } => {}
+            Verb::Inspect(_)
+            | Verb::Patroni(_)
+            | Verb::Report(_)
+            | Verb::Completions { .. }
+            | Verb::Man { .. } => {}
         }
         Ok(cli)
     }

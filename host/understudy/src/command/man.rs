@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{NotStarted, USAGE, patroni, print};
+use super::{NotStarted, USAGE, patroni, print, report};
 use crate::cli::{CREATE_NOTES, Cli, EXIT_CODES};
 use crate::plugin_path;
 use crate::render::Terminal;
@@ -161,6 +161,23 @@ fn sections(verb: Option<&str>) -> Roff {
                 ],
             );
         }
+        Some("report") => {
+            section(&mut roff, "EXIT STATUS");
+            terms(&mut roff, &report::EXIT_CODES);
+            examples(
+                &mut roff,
+                &[
+                    (
+                        "Show what the methods of a run asked for:",
+                        "understudy create --audit /tmp/audit.jsonl\nunderstudy report /tmp/audit.jsonl",
+                    ),
+                    (
+                        "In a script: everything that was denied:",
+                        "understudy report --json /tmp/audit.jsonl | jq '.methods[].capabilities[].denials.entries[]'",
+                    ),
+                ],
+            );
+        }
         Some(_) => {
             section(&mut roff, "EXIT STATUS");
             terms(&mut roff, &[("0", "the script was printed"), ("2", "usage")]);
@@ -171,8 +188,14 @@ fn sections(verb: Option<&str>) -> Roff {
         }
     }
     section(&mut roff, "SEE ALSO");
-    let pages =
-        ["understudy", "understudy-create", "understudy-check", "understudy-inspect", "understudy-patroni"];
+    let pages = [
+        "understudy",
+        "understudy-create",
+        "understudy-check",
+        "understudy-inspect",
+        "understudy-patroni",
+        "understudy-report",
+    ];
     let own = verb.map_or("understudy".to_owned(), |verb| format!("understudy-{verb}"));
     for page in pages.iter().filter(|page| **page != own) {
         roff.text([bold(*page), roman("(1),")]);
@@ -299,7 +322,7 @@ mod tests {
         let unknown = page(Some("man")).unwrap_err();
         assert_eq!(unknown.exit_code, USAGE);
         assert!(
-            unknown.message.contains("create, check, inspect, patroni, completions"),
+            unknown.message.contains("create, check, inspect, patroni, report, completions"),
             "{}",
             unknown.message
         );

@@ -7,9 +7,11 @@ pub mod inspect;
 mod job;
 pub mod man;
 pub mod patroni;
+pub mod report;
 mod trusted;
 
 use std::io::Write;
+use std::path::Path;
 
 use replica::Refusal;
 
@@ -101,4 +103,9 @@ impl From<RootError> for NotStarted {
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _gone = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Returns the name of a file of the command line for messages. `-` is standard input.
+pub(crate) fn input_name(file: &Path) -> String {
+    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use patroni::{Conversion, FILE_LIMIT, Input, Remark};
 
-use super::{NotStarted, print};
+use super::{NotStarted, input_name, print};
 use crate::cli::PatroniArgs;
 use crate::render::Terminal;
 use crate::render::text::{json_line, printable};
@@ -49,7 +49,7 @@ pub fn run(args: &PatroniArgs) -> u8 {
 fn convert(args: &PatroniArgs) -> Result<(String, u8), NotStarted> {
     let local = read(&args.file).map_err(NotStarted::usage)?;
     let dynamic = match &args.dynamic {
-        Some(file) => Some((name(file), read(file).map_err(NotStarted::usage)?)),
+        Some(file) => Some((input_name(file), read(file).map_err(NotStarted::usage)?)),
         None => None,
     };
     let config = match &args.output {
@@ -58,7 +58,7 @@ fn convert(args: &PatroniArgs) -> Result<(String, u8), NotStarted> {
         }
         None => CONFIG.to_owned(),
     };
-    let input = Input { name: &name(&args.file), bytes: &local };
+    let input = Input { name: &input_name(&args.file), bytes: &local };
     let dynamic = dynamic.as_ref().map(|(name, bytes)| Input { name, bytes });
     let conversion = patroni::convert(input, dynamic, &config).map_err(NotStarted::usage)?;
     if let Some(output) = &args.output {
@@ -81,11 +81,6 @@ fn convert(args: &PatroniArgs) -> Result<(String, u8), NotStarted> {
 const RULE: &str =
     "# ==================================================================================================";
 
-/// Returns the name of a file for messages.
-fn name(file: &Path) -> String {
-    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
-}
-
 /// Reads a file or standard input, up to one byte more than may be converted.
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -97,9 +92,9 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(anyhow::anyhow!(
             "{} is a directory: give one file with the settings of all of its files",
-            name(file)
+            input_name(file)
         )),
-        read => read.map(|_| bytes).with_context(|| format!("cannot read {}", name(file))),
+        read => read.map(|_| bytes).with_context(|| format!("cannot read {}", input_name(file))),
     }
 }
 

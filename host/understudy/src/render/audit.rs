@@ -1,76 +1,36 @@
 //! The audit, written to `--audit FILE`. When a request of a method to the host ends, the audit gets one line with a JSON object.
 
+pub(crate) mod line;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use line::{Entry, FILE_BYTES, LINE_BYTES, Line};
 use replica::event::{Event, HostCall};
-use replica::{EventSink, Level, RunResult};
-use serde::{Deserialize, Serialize};
+use replica::{EventSink, Level};
 
 use super::Log;
 use super::log::now;
 use super::output_file::{FileKind, OutputFile};
 use super::text::json_line;
 
-/// How many bytes the file may have.
-const FILE_BYTES: u64 = 256 << 20;
 /// How many of these bytes are reserved for the two lines that end the file.
 const LAST_LINES: u64 = 1024;
-/// How many bytes a line may have. The bounds on its names and texts keep a line shorter.
-const LINE_BYTES: usize = 16 << 10;
 
 /// The file of the audit.
 pub static AUDIT: FileKind = FileKind { name: "audit", is_earlier };
 
-/// A line of the file.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    #[serde(flatten)]
-    entry: Entry<'a>,
-}
-
-/// The content of a line.
-#[derive(Serialize)]
-#[serde(tag = "entry", rename_all = "kebab-case")]
-enum Entry<'a> {
-    /// The first line.
-    Begin { version: &'static str, configuration: &'a str },
-    /// A request of a method to the host.
-    Call {
-        method: &'a str,
-        #[serde(flatten)]
-        call: &'a HostCall,
-    },
-    /// The file has reached its maximum size, so later calls are not recorded.
-    Full { message: String },
-    /// The last line.
-    End { result: RunResult },
-}
-
-/// The keys of the first line of every audit.
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "a file is an earlier audit if these keys can be deserialized")]
-struct EarlierBegin {
-    time: String,
-    entry: Begin,
-    version: String,
-    configuration: String,
-}
-
-#[derive(Deserialize)]
-enum Begin {
-    #[serde(rename = "begin")]
-    Begin,
-}
-
 fn is_earlier(file: File) -> bool {
     let mut first = Vec::new();
     let read = BufReader::new(file.take(LINE_BYTES as u64)).read_until(b'\n', &mut first);
-    read.is_ok() && serde_json::from_slice::<EarlierBegin>(&first).is_ok()
+    let begin = read.ok().and_then(|_| serde_json::from_slice::<Line<'_>>(&first).ok());
+    matches!(begin, Some(Line { entry: Entry::Begin { .. }, .. }))
 }
+
+/// The content of a line that is written.
+type NewEntry<'a> = Entry<'a, &'a HostCall>;
 
 /// The audit of a run. This event sink receives the calls.
 pub struct Audit {
@@ -98,14 +58,15 @@ impl Audit {
 
     fn within(most: u64, file: &OutputFile, configuration: &str, log: &Log) -> io::Result<Self> {
         let mut created = file.create()?;
-        let begin = line(Entry::Begin { version: env!("CARGO_PKG_VERSION"), configuration });
+        let (version, configuration) = (env!("CARGO_PKG_VERSION").into(), configuration.into());
+        let begin = line(Entry::Begin { version, configuration });
         created.write_all(begin.as_bytes())?;
         let left = most.saturating_sub(LAST_LINES).saturating_sub(begin.len() as u64);
         let out = Out { file: Some(file.put(created)?), left, is_full: false };
         Ok(Self { log: log.clone(), path: file.path().display().to_string(), out: Mutex::new(out) })
     }
 
-    fn write(&self, entry: Entry<'_>) {
+    fn write(&self, entry: NewEntry<'_>) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = out.write(entry) {
             out.file = None;
@@ -117,7 +78,7 @@ impl Audit {
 }
 
 impl Out {
-    fn write(&mut self, entry: Entry<'_>) -> io::Result<()> {
+    fn write(&mut self, entry: NewEntry<'_>) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         if matches!(entry, Entry::End { .. }) {
             return file.write_all(line(entry).as_bytes());
@@ -140,7 +101,7 @@ impl Out {
     }
 }
 
-fn line(entry: Entry<'_>) -> String {
+fn line(entry: NewEntry<'_>) -> String {
     let mut line = json_line(&Line { time: now(), entry });
     line.push('\n');
     line
@@ -149,7 +110,7 @@ fn line(entry: Entry<'_>) -> String {
 impl EventSink for Audit {
     fn emit(&self, event: Event) {
         match event {
-            Event::Called { method, call } => self.write(Entry::Call { method: &method, call: &call }),
+            Event::Called { method, call } => self.write(Entry::Call { method: method.into(), call: &call }),
             Event::RunEnded { result, .. } => self.write(Entry::End { result }),
             _ => {}
         }
@@ -173,8 +134,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
-    use replica::CapabilityKind;
     use replica::event::Step;
+    use replica::{CapabilityKind, RunResult};
     use serde_json::Value;
 
     use super::*;

@@ -5,6 +5,7 @@
 mod installed;
 mod patroni;
 mod places;
+mod report;
 mod reports;
 mod snapshots;
 mod untold;
@@ -85,12 +86,15 @@ fn empty_config() -> ConfigDirectory {
 
 #[test]
 fn the_help_names_every_verb_and_each_verb_has_a_help() {
-    empty_config().run(&["--help"]).expect(0, &["create", "check", "inspect", "patroni", "completions"]);
+    empty_config()
+        .run(&["--help"])
+        .expect(0, &["create", "check", "inspect", "patroni", "report", "completions"]);
     for (verb, part) in [
         ("create", "--report"),
         ("check", "--json"),
         ("inspect", "PLUGIN2"),
         ("patroni", "--dynamic"),
+        ("report", "--objects"),
         ("completions", "bash"),
     ] {
         empty_config().run(&[verb, "--help"]).expect(0, &[part]);
