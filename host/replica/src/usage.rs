@@ -82,6 +82,8 @@ pub struct ComponentUsage {
     pub requests: Amount,
     /// Bytes that were sent to servers of the network and received from them in the run so far.
     pub network_bytes: Amount,
+    /// The same for the connection of the run that exchanged most.
+    pub connection_bytes: Amount,
     /// Calls that were denied, including repeated ones. A sum.
     pub denials: Amount,
     /// The granted programs that were run, by their names in the grants.
@@ -135,6 +137,7 @@ impl ComponentUsage {
         self.read_bytes.add(call.read_bytes);
         self.requests.add(call.requests);
         self.network_bytes.keep_peak(call.network_bytes);
+        self.connection_bytes.keep_peak(call.connection_bytes);
         self.denials.add(call.denials);
         for (name, program) in &call.programs {
             self.programs.entry(name.clone()).or_default().add(program);

@@ -33,6 +33,9 @@ pub struct Grants {
     pub network: BTreeMap<Server, ServerGrant>,
     /// How many bytes the component may exchange with all servers together in one run.
     pub network_bytes: Bytes,
+    /// How many bytes the component may exchange over one connection; `None` if only `network_bytes` and the `bytes` of a server limit
+    /// it.
+    pub connection_bytes: Option<Bytes>,
     /// Native programs that the component may run (`programs.NAME`), by the name that the component uses.
     pub programs: BTreeMap<String, ProgramGrant>,
     /// How fast the component may read from all stores together; `None` if there is no limit.
@@ -67,6 +70,7 @@ impl Default for Grants {
             environment: Variables::default(),
             network: BTreeMap::new(),
             network_bytes: NETWORK_BYTES,
+            connection_bytes: None,
             programs: BTreeMap::new(),
             rate: None,
             workers: None,

@@ -329,6 +329,7 @@ impl Work {
             read_bytes: Amount::of(meter.bytes(), None),
             requests: Amount::of(meter.requests(), None),
             network_bytes: self.network.bytes(),
+            connection_bytes: self.network.connection_bytes(),
             denials: Amount::of(self.reporter.denied_calls(), None),
             programs: BTreeMap::new(),
         });

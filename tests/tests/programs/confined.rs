@@ -80,6 +80,7 @@ pub(crate) fn confinement(program: &str) -> Confinement {
         write: Vec::new(),
         ports: Vec::new(),
         processes: 100,
+        cpu: None,
         memory: 1 << 30,
         file_size: None,
     }

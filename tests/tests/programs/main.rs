@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod confined;
+mod cpu;
 mod endings;
 mod grants;
 mod intruder;

@@ -58,7 +58,7 @@ mod tests {
             status,
             stopped: false,
             leftover_processes: 0,
-            too_many_processes: false,
+            exceeded: None,
             used: Default::default(),
             tail,
             landlock: 7,

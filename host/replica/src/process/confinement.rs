@@ -7,6 +7,7 @@
 mod syscalls;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use foundation::landlock::ABI_OF_SIGNALS;
 use foundation::landlock::{Allowed, Domain, LandlockError};
@@ -47,6 +48,9 @@ pub struct Confinement {
     /// How many threads the program and everything that it starts may have together; each process has at least one. The guard counts them
     /// repeatedly and ends the program if there are more, because the kernel has such a limit only for all processes of a user together.
     pub processes: u64,
+    /// How much processor time the program and everything that it starts may use together; `None` if there is no limit. The guard adds it
+    /// up repeatedly and ends the program if it used more. The kernel ends each process that alone uses more.
+    pub cpu: Option<Duration>,
     /// How many bytes of private memory each of its processes may have.
     pub memory: u64,
     /// The largest size of a file that the program writes, in bytes; `None` if there is no limit.
@@ -103,6 +107,10 @@ impl Confinement {
         lower(Resource::As, address_space)?;
         lower(Resource::Nofile, OPEN_FILES)?;
         lower(Resource::Core, 0)?;
+        if let Some(cpu) = self.cpu {
+            // The limit has whole seconds. It is above the limit of the sum, so that the guard ends all processes before the kernel ends one.
+            lower(Resource::Cpu, cpu.as_secs().saturating_add(2))?;
+        }
         match self.file_size {
             Some(bytes) => lower(Resource::Fsize, bytes),
             None => Ok(()),

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 
-use super::{Confinement, Resources, descendants};
+use super::cpu_count::CpuCount;
+use super::{Confinement, Exceeded, Resources, descendants};
 
 /// The shortest pause between two counts of the processes of a confined program.
 const COUNT: Duration = Duration::from_millis(50);
@@ -22,6 +23,9 @@ const QUICK: u64 = 256;
 pub(super) struct ProcessCount {
     /// How many threads there may be; `None` if they are not counted.
     most: Option<u64>,
+    /// How much processor time they may use; `None` if there is no limit.
+    most_cpu: Option<Duration>,
+    cpu: CpuCount,
     next: Instant,
     /// The highest count so far.
     peak: u64,
@@ -35,7 +39,14 @@ impl ProcessCount {
         // The program itself, which may end before the first count.
         let program = u64::from(most.is_some());
         let machine = threads_of_the_machine().unwrap_or(u64::MAX);
-        Self { most, next: Instant::now(), peak: program, last: (program, machine) }
+        Self {
+            most,
+            most_cpu: confinement.and_then(|confinement| confinement.cpu),
+            cpu: CpuCount::default(),
+            next: Instant::now(),
+            peak: program,
+            last: (program, machine),
+        }
     }
 
     /// Returns whether it is time to count.
@@ -51,19 +62,40 @@ impl ProcessCount {
         program.saturating_add(now.saturating_sub(machine)) > most.max(QUICK)
     }
 
-    /// Counts the processes. Returns whether there are too many. Asks `gives_up` first and after every few processes, and returns `None` if
-    /// the answer is true: while processes start and end faster than they can be read, a count has no end.
-    pub(super) fn count(&mut self, gives_up: &mut dyn FnMut(&Self) -> bool) -> io::Result<Option<bool>> {
+    /// Counts the processes and their processor time. Asks `gives_up` first and after every few processes, and ends the count if the answer
+    /// is true: while processes start and end faster than they can be read, a count has no end.
+    pub(super) fn count(&mut self, gives_up: &mut dyn FnMut(&Self) -> bool) -> io::Result<Found> {
         let began = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?);
-        let threads = descendants::threads_unless(&mut || gives_up(self))?;
+        // This is read before the processes, so that the time of a process which is reaped meanwhile is not counted twice.
+        let reaped = processor_time(&getrusage(UsageWho::RUSAGE_CHILDREN)?);
+        let counted = descendants::count_unless(&mut || gives_up(self))?;
+        // If the count was ended, adds the part that was read.
+        let mut cpu = std::mem::take(&mut self.cpu);
+        let added = cpu.add(reaped, &counted.processes, &mut || gives_up(self));
+        self.cpu = cpu;
+        added?;
         // This is processor time and not elapsed time: elapsed time is longest while many processes compete for the processor, and then the
         // next count must come soon.
         let took = processor_time(&getrusage(UsageWho::RUSAGE_SELF)?).saturating_sub(began);
         self.next = Instant::now() + COUNT.max(took.saturating_mul(COUNT_SHARE));
-        let Some(threads) = threads else { return Ok(None) };
+        let uses_too_much = self.exceeds_cpu(self.cpu.total());
+        let Some(threads) = counted.threads else {
+            return Ok(if uses_too_much { Found::Exceeded(Exceeded::Cpu) } else { Found::Unknown });
+        };
         self.peak = self.peak.max(threads);
         self.last = (threads, threads_of_the_machine().unwrap_or(u64::MAX));
-        Ok(Some(self.most.is_some_and(|most| threads > most)))
+        Ok(if self.most.is_some_and(|most| threads > most) {
+            Found::Exceeded(Exceeded::Processes)
+        } else if uses_too_much {
+            Found::Exceeded(Exceeded::Cpu)
+        } else {
+            Found::Within
+        })
+    }
+
+    /// Returns whether this is more processor time than the program may use.
+    pub(super) fn exceeds_cpu(&self, used: Duration) -> bool {
+        self.most_cpu.is_some_and(|most| used > most)
     }
 
     /// Returns how long to wait until the next count; `None` if there is none.
@@ -80,12 +112,23 @@ impl ProcessCount {
         const WRITE_UNIT: u64 = 512;
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
         Ok(Resources {
-            cpu: processor_time(&usage),
+            cpu: processor_time(&usage).max(self.cpu.total()),
             memory: usage.max_rss().unsigned_abs().saturating_mul(MEMORY_UNIT),
             written: usage.block_writes().unsigned_abs().saturating_mul(WRITE_UNIT),
             processes: self.peak,
         })
     }
+}
+
+/// The result of a count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The count was ended before all processes were read.
+    Unknown,
+    /// The program is within its bounds.
+    Within,
+    /// The program is not within this bound.
+    Exceeded(Exceeded),
 }
 
 /// Returns how many threads the machine has, with those that have ended and are not waited for (proc_loadavg(5)).
@@ -118,13 +161,15 @@ mod tests {
     fn a_count_that_was_given_up_is_not_repeated_at_once_and_says_nothing() {
         let mut counted = ProcessCount {
             most: Some(1),
+            most_cpu: None,
+            cpu: CpuCount::default(),
             next: Instant::now(),
             peak: 1,
             last: (1, threads_of_the_machine().unwrap()),
         };
         assert!(counted.is_due());
-        assert_eq!(counted.count(&mut |_| true).unwrap(), None);
+        assert_eq!(counted.count(&mut |_| true).unwrap(), Found::Unknown);
         assert!(!counted.is_due() && counted.peak == 1);
-        assert!(counted.count(&mut |_| false).unwrap().is_some());
+        assert_ne!(counted.count(&mut |_| false).unwrap(), Found::Unknown);
     }
 }

@@ -23,7 +23,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// The descendants of this process that were found.
 struct Found {
-    running: Vec<Process>,
+    /// Each parent is before its children. With zombies.
+    family: Vec<Process>,
     /// Whether all processes of the machine were read.
     is_complete: bool,
 }
@@ -31,17 +32,19 @@ struct Found {
 /// Returns the running processes that descend from this process, without zombies. If this process is a reaper (a "child subreaper"), its
 /// descendants include processes whose parent has died. Returns those that were found within [`READ_WITHIN`].
 pub(super) fn running() -> io::Result<Vec<Process>> {
-    Ok(found()?.running)
+    let mut family = found()?.family;
+    family.retain(|process| !process.is_dead());
+    Ok(family)
 }
 
-/// Finds the processes of [`running`].
+/// Finds the processes of [`running`], and zombies.
 fn found() -> io::Result<Found> {
     let deadline = Instant::now() + READ_WITHIN;
-    running_unless(&mut || Instant::now() >= deadline)
+    family_unless(&mut || Instant::now() >= deadline)
 }
 
-/// Finds the processes of [`running`]. Asks `gives_up` first and after every few processes, and reads no more once the answer is true.
-fn running_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Found> {
+/// Finds the descendants of this process. Asks `gives_up` first and after every few processes, and reads no more once the answer is true.
+fn family_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Found> {
     let mut all = Vec::new();
     let mut given_up = false;
     let read = process::each(&mut |process| {
@@ -52,29 +55,50 @@ fn running_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Found> {
     if !given_up {
         read?;
     }
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    for process in &all {
-        children.entry(process.parent).or_default().push(process.pid);
+    let mut children: HashMap<u32, Vec<Process>> = HashMap::new();
+    for process in all {
+        children.entry(process.parent).or_default().push(process);
     }
     // Each parent is removed from the map once, even if a PID that was reused meanwhile makes a cycle.
-    let mut family: HashSet<u32> = HashSet::new();
-    let mut parents = vec![std::process::id()];
-    while let Some(parent) = parents.pop() {
-        let found = children.remove(&parent).unwrap_or_default();
-        family.extend(&found);
-        parents.extend(found);
+    let own = std::process::id();
+    let mut family: Vec<Process> = children.remove(&own).unwrap_or_default();
+    let mut next = 0;
+    while let Some(parent) = family.get(next) {
+        let found = children.remove(&parent.pid).unwrap_or_default();
+        family.extend(found.into_iter().filter(|process| process.pid != own));
+        next += 1;
     }
-    family.remove(&std::process::id());
-    all.retain(|process| family.contains(&process.pid) && !process.is_dead());
-    Ok(Found { running: all, is_complete: !given_up })
+    Ok(Found { family, is_complete: !given_up })
 }
 
-/// Returns how many threads the running descendants have together; a process has at least one. Asks `gives_up` first and after every few
-/// processes, and returns `None` if the answer is true.
-pub(super) fn threads_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Option<u64>> {
-    let Found { running, is_complete } = running_unless(gives_up)?;
-    let sum = running.iter().fold(0, |sum: u64, one| sum.saturating_add(one.threads));
-    Ok(is_complete.then_some(sum))
+/// What the descendants of this process are, and what they have used so far.
+pub(super) struct Counted {
+    /// How many threads the running descendants have together; a process has at least one. `None` if not all processes were read.
+    pub(super) threads: Option<u64>,
+    /// The processes whose processor time was read, including zombies. No processor time is in it twice.
+    pub(super) processes: Vec<Process>,
+}
+
+/// Counts the descendants of this process. Asks `gives_up` first and after every few processes, and reads no more once the answer is true.
+pub(super) fn count_unless(gives_up: &mut dyn FnMut() -> bool) -> io::Result<Counted> {
+    let Found { family, is_complete } = family_unless(gives_up)?;
+    let running = family.iter().filter(|process| !process.is_dead());
+    let threads = running.fold(0, |sum: u64, one| sum.saturating_add(one.threads));
+    let mut processes = Vec::with_capacity(family.len());
+    for (number, process) in family.into_iter().enumerate() {
+        if number.is_multiple_of(READ_AT_ONCE) && gives_up() {
+            break;
+        }
+        // Reads the process again, each parent before its children. When a parent waits for a child, the child's time moves to the parent,
+        // where it was read already: so it may be missing until the next count, but is never counted twice.
+        match process::stat(process.pid) {
+            Ok(Some(now)) if now.started == process.started => processes.push(now),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Counted { threads: is_complete.then_some(threads), processes })
 }
 
 /// Stops all descendants (SIGSTOP), even if they keep starting others: a stopped process starts none. So their number no longer grows when
@@ -84,8 +108,8 @@ pub(super) fn stop_all() -> io::Result<()> {
     let deadline = Instant::now() + STOP_WITHIN;
     let mut stopped = HashSet::new();
     loop {
-        let Found { running: mut new, is_complete } = found()?;
-        new.retain(|process| stopped.insert((process.pid, process.started)));
+        let Found { family: mut new, is_complete } = found()?;
+        new.retain(|process| !process.is_dead() && stopped.insert((process.pid, process.started)));
         // A part of the process table that was not read may have others.
         if new.is_empty() && is_complete {
             return Ok(());
@@ -179,12 +203,14 @@ mod tests {
     #[test]
     fn reading_processes_ends_when_the_caller_gives_up() {
         let mut asked = 0;
-        let counted = threads_unless(&mut || {
+        let counted = count_unless(&mut || {
             asked += 1;
             true
         });
-        assert_eq!((counted.unwrap(), asked), (None, 1));
-        assert!(threads_unless(&mut || false).unwrap().is_some());
+        let counted = counted.unwrap();
+        assert!(counted.threads.is_none() && counted.processes.is_empty());
+        assert!(asked <= 2, "{asked}");
+        assert!(count_unless(&mut || false).unwrap().threads.is_some());
     }
 
     #[test]

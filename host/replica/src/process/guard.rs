@@ -15,11 +15,11 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::count::ProcessCount;
+use super::count::{Found, ProcessCount};
 use super::memory_shortage::Score;
 use super::program::{PROGRAM, Preparation, become_program, spawn};
 use super::protocol::{GO, GuardMessage, LONGEST, Order};
-use super::{LOCK, Status, descendants};
+use super::{Exceeded, LOCK, Status, descendants};
 use foundation::causes::with_causes;
 use foundation::descriptors::keep_from_programs_from;
 use foundation::landlock::{Allowed, Domain, SignalScope};
@@ -152,15 +152,17 @@ impl<'a> Guard<'a> {
             Started::MustEnd => Seen::MustEnd,
         };
         let status = if let Seen::Ended(status) = seen { Some(status) } else { None };
-        let too_many_processes = matches!(seen, Seen::TooMany);
-        if too_many_processes && self.scope.is_none() {
+        let exceeded = if let Seen::Exceeded(bound) = seen { Some(bound) } else { None };
+        if exceeded.is_some() && self.scope.is_none() {
             descendants::stop_all()?;
         }
-        let grace = if too_many_processes { None } else { Some(order.grace) };
+        let grace = if exceeded.is_some() { None } else { Some(order.grace) };
         let (status, leftover_processes) = self.end_all(Some((program, status)), grace, &mut counted)?;
         let status = status.ok_or_else(|| io::Error::other("the program's end was not seen"))?;
         let used = counted.used()?;
-        send(self.host, &GuardMessage::Ended { status, leftover_processes, too_many_processes, used })
+        // The kernel, or the program itself, may have ended the program between two counts.
+        let exceeded = exceeded.or_else(|| counted.exceeds_cpu(used.cpu).then_some(Exceeded::Cpu));
+        send(self.host, &GuardMessage::Ended { status, leftover_processes, exceeded, used })
     }
 
     /// Reads the next line from the host, without its end; empty if the host is gone.
@@ -231,7 +233,6 @@ impl<'a> Guard<'a> {
 
     /// Counts the processes of the program. Returns why it need not be watched any more, if it need not.
     fn count(&mut self, program: Pid, counted: &mut ProcessCount) -> io::Result<Option<Seen>> {
-        let too_many = |found: bool| found.then_some(Seen::TooMany);
         let deadline = Instant::now() + COUNT_WITHIN;
         if self.scope.is_none() {
             let mut woken = Ok(false);
@@ -240,17 +241,22 @@ impl<'a> Guard<'a> {
                 woken = self.must_end();
                 !matches!(woken, Ok(false)) || Instant::now() >= deadline
             })?;
-            return match (woken?, found) {
-                (true, _) => Ok(Some(Seen::MustEnd)),
-                (false, Some(found)) => Ok(too_many(found)),
-                (false, None) => Ok(too_many(counted.may_exceed())),
-            };
+            return Ok(match (woken?, found) {
+                (true, _) => Some(Seen::MustEnd),
+                (false, Found::Exceeded(bound)) => Some(Seen::Exceeded(bound)),
+                (false, Found::Within) => None,
+                (false, Found::Unknown) => {
+                    counted.may_exceed().then_some(Seen::Exceeded(Exceeded::Processes))
+                }
+            });
         }
         let mut gives_up = |counted: &ProcessCount| counted.may_exceed() || Instant::now() >= deadline;
-        if !counted.may_exceed()
-            && let Some(found) = counted.count(&mut gives_up)?
-        {
-            return Ok(too_many(found));
+        if !counted.may_exceed() {
+            match counted.count(&mut gives_up)? {
+                Found::Exceeded(bound) => return Ok(Some(Seen::Exceeded(bound))),
+                Found::Within => return Ok(None),
+                Found::Unknown => {}
+            }
         }
         if let Some(scope) = &self.scope {
             descendants::signal_domain(scope, NixSignal::SIGSTOP);
@@ -259,23 +265,28 @@ impl<'a> Guard<'a> {
         if let Some(status) = reap_all(program).inspect_err(|_| self.kill_domain())? {
             return Ok(Some(Seen::Ended(status)));
         }
-        let found = self.count_stopped(counted).inspect_err(|_| self.kill_domain())?;
-        Ok(too_many(found))
+        let exceeded = self.count_stopped(counted).inspect_err(|_| self.kill_domain())?;
+        Ok(exceeded.map(Seen::Exceeded))
     }
 
-    /// Returns whether there are too many processes. Stops them meanwhile if signals are restricted to the domain: stopped processes leave
-    /// the processor to this process, start no others and do not end. They stay stopped if there are too many, or after an error.
-    fn count_stopped(&self, counted: &mut ProcessCount) -> io::Result<bool> {
+    /// Returns the bound that the processes exceed, if they exceed one. Stops them meanwhile if signals are restricted to the domain: stopped
+    /// processes leave the processor to this process, start no others and do not end. They stay stopped if they exceed a bound, or after an
+    /// error.
+    fn count_stopped(&self, counted: &mut ProcessCount) -> io::Result<Option<Exceeded>> {
         let Some(scope) = &self.scope else {
             let deadline = Instant::now() + COUNT_QUICKLY_WITHIN;
-            return Ok(counted.count(&mut |_| Instant::now() >= deadline)?.unwrap_or(true));
+            return Ok(match counted.count(&mut |_| Instant::now() >= deadline)? {
+                Found::Exceeded(bound) => Some(bound),
+                Found::Unknown => Some(Exceeded::Processes),
+                Found::Within => None,
+            });
         };
         descendants::signal_domain(scope, NixSignal::SIGSTOP);
-        let found = counted.count(&mut |_| false)? == Some(true);
-        if !found {
-            descendants::signal_domain(scope, NixSignal::SIGCONT);
+        if let Found::Exceeded(bound) = counted.count(&mut |_| false)? {
+            return Ok(Some(bound));
         }
-        Ok(found)
+        descendants::signal_domain(scope, NixSignal::SIGCONT);
+        Ok(None)
     }
 
     fn kill_domain(&self) {
@@ -321,7 +332,7 @@ impl<'a> Guard<'a> {
             } else if Instant::now() >= deadline
                 // Other programs may have started the threads by which there may be too many, so they are counted. They must be ended even
                 // if they cannot be counted.
-                || (counted.may_exceed() && self.count_stopped(counted).unwrap_or(true))
+                || (counted.may_exceed() && !matches!(self.count_stopped(counted), Ok(None)))
             {
                 pause = pause.min(self.kill_all(passes)?);
                 passes = passes.wrapping_add(1);
@@ -419,8 +430,8 @@ enum Seen {
     Ended(Status),
     /// The host or a signal says that it must end.
     MustEnd,
-    /// The program has too many processes.
-    TooMany,
+    /// The program exceeds this bound.
+    Exceeded(Exceeded),
 }
 
 /// The event that ended a wait, other than the end of a child.

@@ -14,6 +14,7 @@
 mod bounded;
 mod confinement;
 mod count;
+mod cpu_count;
 mod descendants;
 mod guard;
 mod guarded;
@@ -130,7 +131,8 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// What a program and everything that it started used. A process counts only if its parent waited for it (getrusage(2)).
+/// What a program and everything that it started used. A process counts only if its parent waited for it (getrusage(2)); its processor time
+/// also counts as far as the guard saw it while the process ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Processor time.
@@ -144,6 +146,17 @@ pub struct Resources {
     pub processes: u64,
 }
 
+/// A bound of the confinement that a program can exceed between two counts of its guard, which then ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exceeded {
+    /// The program had more processes and threads at once than [`Confinement::processes`].
+    Processes,
+    /// The program and everything that it started used more processor time than [`Confinement::cpu`]. Also if the program ended by itself
+    /// before the guard noticed.
+    Cpu,
+}
+
 /// How a program ended. All processes that it started have ended too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -153,8 +166,8 @@ pub struct Ending {
     pub stopped: bool,
     /// How many processes the program left behind, all of which were ended.
     pub leftover_processes: u32,
-    /// Whether the program was ended because it had more processes than its confinement allows ([`Confinement::processes`]).
-    pub too_many_processes: bool,
+    /// The bound of its confinement that the program exceeded; `None` if it exceeded none.
+    pub exceeded: Option<Exceeded>,
     /// What the program and everything that it started used.
     pub used: Resources,
     /// The last lines of its output, oldest first; at most [`TAIL`].
@@ -385,7 +398,7 @@ impl NativeProgram {
         let _ = tokio::time::timeout(DRAIN, rest).await;
         log.report_dropped();
         match last {
-            Some(GuardMessage::Ended { status, leftover_processes, too_many_processes, used }) => {
+            Some(GuardMessage::Ended { status, leftover_processes, exceeded, used }) => {
                 if leftover_processes > 0 {
                     let message =
                         format!("{} left {leftover_processes} processes behind, which were ended", self.name);
@@ -395,7 +408,7 @@ impl NativeProgram {
                     status,
                     stopped,
                     leftover_processes,
-                    too_many_processes,
+                    exceeded,
                     used,
                     tail: log.into_tail(),
                     landlock: guarded.landlock,

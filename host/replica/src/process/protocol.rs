@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Confinement, Resources, Status};
+use super::{Confinement, Exceeded, Resources, Status};
 
 /// How many bytes a line may have. The longest line contains a program's arguments and environment.
 pub(super) const LONGEST: u64 = 4 << 20;
@@ -45,8 +45,8 @@ pub(super) enum GuardMessage {
         status: Status,
         /// How many processes the program had left behind.
         leftover_processes: u32,
-        /// Whether the program was ended because it had more processes than [`Confinement::processes`].
-        too_many_processes: bool,
+        /// The bound that the program exceeded; `None` if it exceeded none.
+        exceeded: Option<Exceeded>,
         /// What the program and its descendants used.
         used: Resources,
     },

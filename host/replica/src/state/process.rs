@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +61,14 @@ pub(crate) struct Process {
     /// How many threads the process has, at least 1.
     pub(crate) threads: u64,
     pub(crate) started: u64,
+    /// The processor time of its threads, including those that have ended.
+    pub(crate) cpu: Duration,
+    /// The processor time of the children that it has waited for, and of the children that these had waited for.
+    pub(crate) cpu_of_children: Duration,
 }
+
+/// The clock ticks of the times in `/proc/<pid>/stat` (`USER_HZ` in the kernel, the same on all its architectures but Alpha).
+const TICKS_PER_SECOND: u64 = 100;
 
 impl Process {
     /// Returns whether the process is a zombie, which has no open files and no working directory.
@@ -112,6 +120,11 @@ fn parse(pid: u32, text: &[u8]) -> Option<Process> {
     // A process that is just being reaped has -1 for group and session (do_task_stat in the kernel's fs/proc/array.c). 0 means none.
     let leader =
         |number: usize| field(number)?.parse::<i32>().ok().map(|pid| u32::try_from(pid).unwrap_or(0));
+    let time = |user: usize, kernel: usize| {
+        let ticks = |number: usize| field(number)?.parse::<i64>().ok().map(i64::unsigned_abs);
+        let ticks = ticks(user)?.saturating_add(ticks(kernel)?);
+        Some(Duration::from_millis(ticks.saturating_mul(1000 / TICKS_PER_SECOND)))
+    };
     Some(Process {
         pid,
         name,
@@ -121,6 +134,8 @@ fn parse(pid: u32, text: &[u8]) -> Option<Process> {
         session: leader(6)?,
         threads: field(20)?.parse().ok()?,
         started: field(22)?.parse().ok()?,
+        cpu: time(14, 15)?,
+        cpu_of_children: time(16, 17)?,
     })
 }
 
@@ -154,10 +169,12 @@ mod tests {
 
     #[test]
     fn a_program_chooses_its_name_and_still_cannot_forge_its_fields() {
-        let forged = b"7 (a) R 1 1 1) S 1 42 43 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 5 0 123456 0 0";
+        let forged = b"7 (a) R 1 1 1) S 1 42 43 0 -1 4194304 0 0 0 0 7 3 200 50 20 0 5 0 123456 0 0";
         let process = parse(7, forged).unwrap();
         assert_eq!((process.state, process.group, process.session, process.started), (b'S', 42, 43, 123_456));
         assert_eq!((process.name, process.threads), (b"a) R 1 1 1".to_vec(), 5));
+        let times = [process.cpu, process.cpu_of_children].map(|time| time.as_millis());
+        assert_eq!(times, [100, 2500]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(super) fn line(usage: &Usage) -> Option<String> {
         read_bytes,
         requests,
         network_bytes,
+        connection_bytes,
         denials,
         programs,
     } = usage.component.as_ref()?;
@@ -37,7 +38,8 @@ pub(super) fn line(usage: &Usage) -> Option<String> {
         format!("read {} with {} requests", bytes(*read_bytes), count(*requests)),
     ];
     if network_bytes.used > 0 {
-        parts.push(format!("network {}", bytes(*network_bytes)));
+        let (all, one) = (bytes(*network_bytes), bytes(*connection_bytes));
+        parts.push(format!("network {all}, at most {one} over one connection"));
     }
     parts.push(format!("denied {}", count(*denials)));
     parts.extend(programs.iter().map(|(name, usage)| program(name, usage)));
@@ -122,8 +124,9 @@ mod tests {
         let several = ProgramUsage { runs: 3, ..run.clone() };
         let programs = [("fetch".to_owned(), run), ("restore".to_owned(), several)].into();
         let network_bytes = Amount::of(1 << 20, 1 << 30);
-        let component = ComponentUsage { network_bytes, programs, ..component };
-        let more = "network 1.0 MiB of 1.0 GiB; denied 2; program fetch: 1 min 5 s of 1 h, processor 20.0 s, memory 200.0 MiB of \
+        let connection_bytes = Amount::of(1 << 10, 1 << 20);
+        let component = ComponentUsage { network_bytes, connection_bytes, programs, ..component };
+        let more = "network 1.0 MiB of 1.0 GiB, at most 1.0 KiB of 1.0 MiB over one connection; denied 2; program fetch: 1 min 5 s of 1 h, processor 20.0 s, memory 200.0 MiB of \
                     1.0 GiB, processes 5 of 512, written 1.0 GiB; program restore: 3 runs, the longest 1 min 5 s of 1 h, \
                     processor 20.0 s, memory 200.0 MiB of 1.0 GiB, processes 5 of 512, written 1.0 GiB";
         let line = line(&Usage { wall, component: Some(component) }).unwrap();

@@ -17,7 +17,7 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use super::address::Reach;
-use super::allowance::{Allowance, Meter};
+use super::allowance::{Allowance, Limit, Meter};
 use super::metered::{IDLE, Metered, Shared};
 use super::names::{LookupError, Names, Resolve};
 use super::server::{Host, Server, ServerGrant};
@@ -43,26 +43,34 @@ pub(crate) struct NetworkUse {
     names: Names,
     total: Arc<Allowance>,
     of_servers: Arc<BTreeMap<Server, Arc<Allowance>>>,
+    of_connection: Arc<Limit>,
 }
 
 impl NetworkUse {
     /// Makes the state for a method that has these grants and has not used anything yet.
     pub(crate) fn new(grants: &Grants, resolver: Arc<dyn Resolve>) -> Self {
         let limited = grants.network.iter().filter_map(|(server, grant)| {
-            let allowance = Allowance::new(grant.bytes?, format!("`bytes` of {server}"));
-            Some((server.clone(), Arc::new(allowance)))
+            let limit = Limit::new(grant.bytes?, format!("`bytes` of {server}"));
+            Some((server.clone(), Arc::new(Allowance::new(limit))))
         });
+        let total = Limit::new(grants.network_bytes, "`network_bytes`".to_owned());
+        let of_connection = grants.connection_bytes.unwrap_or(grants.network_bytes);
         Self {
             names: Names::new(resolver),
-            total: Arc::new(Allowance::new(grants.network_bytes, "`network_bytes`".to_owned())),
+            total: Arc::new(Allowance::new(total)),
             of_servers: Arc::new(limited.collect()),
+            of_connection: Limit::new(of_connection, "`connection_bytes` of one connection".to_owned()),
         }
     }
 
     /// Returns how many bytes were sent to and received from all servers in the run, and how many may be.
     pub(crate) fn bytes(&self) -> Amount {
-        let (spent, limit) = self.total.spent();
-        Amount::of(spent.0, limit.0)
+        self.total.used()
+    }
+
+    /// Returns the most bytes that one connection of the run has exchanged, and how many each may.
+    pub(crate) fn connection_bytes(&self) -> Amount {
+        self.of_connection.used()
     }
 }
 
@@ -187,10 +195,12 @@ impl Connections {
         permit
     }
 
+    /// Returns the meter of a new connection to these servers.
     fn meter<'s>(&self, servers: impl IntoIterator<Item = &'s Server>, call: Ongoing) -> Meter {
         let used = &self.0.used;
         let own = servers.into_iter().filter_map(|server| used.of_servers.get(server).cloned());
-        let allowances = [Arc::clone(&used.total)].into_iter().chain(own).collect();
+        let of_connection = Arc::new(Allowance::new(Arc::clone(&used.of_connection)));
+        let allowances = [Arc::clone(&used.total)].into_iter().chain(own).chain([of_connection]).collect();
         Meter { allowances, reporter: self.0.reporter.clone(), call }
     }
 

@@ -243,7 +243,7 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio::sync::mpsc::unbounded_channel;
 
-    use super::super::allowance::Allowance;
+    use super::super::allowance::{Allowance, Limit};
     use super::*;
     use crate::calls::{Calls, Ongoing};
     use crate::reporter::Reporter;
@@ -253,7 +253,7 @@ mod tests {
     fn meter(bytes: u64) -> Meter {
         let reporter = Reporter::new("m", unbounded_channel().0);
         Meter {
-            allowances: vec![Arc::new(Allowance::new(Size(bytes), "network_bytes".to_owned()))],
+            allowances: vec![Arc::new(Allowance::new(Limit::new(Size(bytes), "network_bytes".to_owned())))],
             reporter,
             call: Ongoing::default(),
         }

@@ -131,8 +131,13 @@ impl Capability for Network {
             (format!("network {server}"), settings)
         };
         let bytes = ("network_bytes".to_owned(), grants.network_bytes.to_string());
+        let of_connection = grants.connection_bytes.map(|of| ("connection_bytes".to_owned(), of.to_string()));
         let servers = grants.network.iter().map(entry);
-        if grants.network.is_empty() { Vec::new() } else { servers.chain([bytes]).collect() }
+        if grants.network.is_empty() {
+            Vec::new()
+        } else {
+            servers.chain([bytes]).chain(of_connection).collect()
+        }
     }
 
     fn link(&self, linker: &mut Linker<State>) -> wasmtime::Result<()> {

@@ -66,7 +66,7 @@ impl State {
     ///
     /// # Errors
     /// `Denied` for a program that is not granted and for arguments that no pattern covers; `Invalid` for too many arguments; `Limit` if
-    /// the time or the disk budget is used up, if the program has too many processes, or if the call has already run too many programs;
+    /// the time, the processor time or the disk budget is used up, if the program has too many processes, or if the call has already run too many programs;
     /// `Cancelled`; `Failed` if the program does not start.
     pub(crate) async fn run_program(&mut self, name: String, arguments: Vec<String>) -> Answer<Completed> {
         let object = || recorded(&name, &arguments);
@@ -217,6 +217,12 @@ impl State {
                 let message = format!(
                     "the program {name} had more than {most} processes and threads at once (programs.{name}.processes) and was ended \
                      with all that it started"
+                );
+                self.fails(Kind::Limit, &message)
+            }
+            Stopped::TooMuchCpu(most) => {
+                let message = format!(
+                    "the program {name} used more than {most:?} of processor time (programs.{name}.cpu) with all that it started"
                 );
                 self.fails(Kind::Limit, &message)
             }

@@ -15,6 +15,9 @@ const MEMORY: Bytes = Bytes(1 << 30);
 /// The default of `processes`.
 const PROCESSES: u64 = 512;
 
+/// The default of `cpu`. Decoding 10 TB takes a tenth of it.
+const CPU: Duration = Duration::from_hours(100);
+
 /// A native program that a component may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramGrant {
@@ -34,6 +37,8 @@ pub struct ProgramGrant {
     pub network: Vec<u16>,
     /// How long one run of it may take; `None` if only the method's limit applies.
     pub timeout: Option<Duration>,
+    /// How much processor time one run of it may use, with everything that it starts; `None` if there is no limit.
+    pub cpu: Option<Duration>,
     /// How much private memory each of its processes may have.
     pub memory: Bytes,
     /// How many processes and threads it may have at once, with everything that it starts.
@@ -61,6 +66,7 @@ impl ProgramGrant {
             execute: Vec::new(),
             network: Vec::new(),
             timeout: None,
+            cpu: Some(CPU),
             memory: MEMORY,
             processes: PROCESSES,
         }
@@ -94,6 +100,9 @@ impl ProgramGrant {
         }
         if let Some(timeout) = self.timeout {
             entries.push(format!("timeout = \"{}ms\"", timeout.as_millis()));
+        }
+        if self.cpu != Some(CPU) {
+            entries.push(format!("cpu = \"{}ms\"", self.cpu.unwrap_or_default().as_millis()));
         }
         if self.memory != MEMORY {
             entries.push(format!("memory = \"{}B\"", self.memory.0));
@@ -137,9 +146,10 @@ mod tests {
         grant.execute = vec!["/bin/cp".into()];
         grant.network = vec![443];
         grant.timeout = Some(Duration::from_secs(90));
+        grant.cpu = Some(Duration::from_secs(60));
         grant.memory = Bytes(1 << 20);
         grant.processes = 7;
-        let line = r#"path = "/usr/bin/x", args = ["restore", "--set={label}"], env = { A = "...", B = { key = "repo" } }, read = ["/etc/x"], write = ["/var/x", "/var/y"], execute = ["/bin/cp"], network = [443], timeout = "90000ms", memory = "1048576B", processes = 7"#;
+        let line = r#"path = "/usr/bin/x", args = ["restore", "--set={label}"], env = { A = "...", B = { key = "repo" } }, read = ["/etc/x"], write = ["/var/x", "/var/y"], execute = ["/bin/cp"], network = [443], timeout = "90000ms", cpu = "60000ms", memory = "1048576B", processes = 7"#;
         assert_eq!(grant.to_toml().as_deref(), Some(line));
         grant.args = vec![ArgumentPattern::literal("a\u{202e}b")];
         assert_eq!(grant.to_toml(), None);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use replica::datadir::DataDirectory;
 use replica::process::{
-    Confinement, Ending, GRACE, GuardExecutable, LineUse, NEVER_ENFORCED, NativeProgram, PATH, ProcessError,
-    Resources, Status, bytes_moved_by_descendants, not_enforced,
+    Confinement, Ending, Exceeded, GRACE, GuardExecutable, LineUse, NEVER_ENFORCED, NativeProgram, PATH,
+    ProcessError, Resources, Status, bytes_moved_by_descendants, not_enforced,
 };
 use replica::usage::{Amount, ProgramUsage, Time};
 use replica::{Bytes, Directories, Finding, Level, Rule, Run};
@@ -63,6 +63,8 @@ pub(super) enum Stopped {
     TimedOut(Duration),
     /// The program had more processes and threads than this.
     TooManyProcesses(u64),
+    /// The program used more processor time than this.
+    TooMuchCpu(Duration),
     /// Too little space stayed free.
     OutOfDisk(String),
     /// The program did not start, or its end was not observed.
@@ -78,6 +80,7 @@ impl Stopped {
             Self::TooManyProcesses(most) => {
                 format!("was ended because it had more than {most} processes and threads (processes)")
             }
+            Self::TooMuchCpu(most) => format!("was ended after {most:?} of processor time (cpu)"),
             Self::OutOfDisk(_) => "was ended because the disk is full (disk.keep_free)".to_owned(),
             Self::Failed(_) => "did not start, or its end was not seen".to_owned(),
         }
@@ -179,8 +182,11 @@ impl ProgramRunner {
             self.run.usage().add_program(&name, &usage(&grant, began.elapsed(), used));
         }
         let answer = match (ending, stopped) {
-            (Ok(Ending { too_many_processes: true, .. }), _) => {
+            (Ok(Ending { exceeded: Some(Exceeded::Processes), .. }), _) => {
                 Err(Stopped::TooManyProcesses(grant.processes))
+            }
+            (Ok(Ending { exceeded: Some(Exceeded::Cpu), .. }), _) => {
+                Err(Stopped::TooMuchCpu(grant.cpu.unwrap_or_default()))
             }
             (Ok(Ending { stopped: true, .. }) | Err(ProcessError::Cancelled { .. }), why) => {
                 Err(why.unwrap_or(Stopped::Cancelled))
@@ -276,7 +282,7 @@ fn usage(grant: &ProgramGrant, wall: Duration, used: Resources) -> ProgramUsage 
     ProgramUsage {
         runs: 1,
         wall: Time { used: wall, limit: grant.timeout },
-        cpu: Time { used: used.cpu, limit: None },
+        cpu: Time { used: used.cpu, limit: grant.cpu },
         memory: Amount::of(used.memory, grant.memory.0),
         processes: Amount::of(used.processes, grant.processes),
         written_bytes: Amount::of(used.written, None),
@@ -318,6 +324,7 @@ fn confinement(
         write,
         ports: grant.network.clone(),
         processes: grant.processes,
+        cpu: grant.cpu,
         memory: grant.memory.0,
         file_size: disk.and_then(|disk| disk.bytes).map(|bytes| bytes.0),
     })

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Barrier};
 
 use replica::Bytes;
+use replica::usage::Amount;
 use sandbox::{OptionValue, ServerGrant};
 use tests::certificates::{self, Authority};
 use tests::scripted_server::{ScriptedServer, respond};
@@ -204,6 +205,29 @@ async fn a_body_that_never_ends_reaches_the_bound_of_bytes() {
     let message = stage.gets().await;
     assert!(message.contains("refused: 200, then ") && message.contains("more than 300.0 KiB"), "{message}");
     stage.logged("more than 300.0 KiB (`network_bytes`)");
+}
+
+#[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
+async fn one_request_reaches_its_bound_of_bytes_with_its_body_and_with_the_response() {
+    let says = "more than 10.0 KiB (`connection_bytes` of one connection)";
+    let long = http_server(|stream, _| respond(stream, "200 OK", "", &"x".repeat(20 << 10)));
+    let receives = get(&format!("http://{}/", long.address())).plain_server(long.address());
+    let short = http_server(|stream, _| {
+        let _ = stream.read_to_end(&mut Vec::new());
+        Ok(())
+    });
+    let sends = get(&format!("http://{}/", short.address()))
+        .plain_server(short.address())
+        .option("method", text("POST"))
+        .option("say", text(&"x".repeat(20 << 10)));
+    for stage in [receives, sends] {
+        let stage = stage.grant(|grants| grants.connection_bytes = Some(Bytes(10 << 10)));
+        let message = stage.gets().await;
+        assert!(message.contains("refused: "), "{message}");
+        stage.logged(says);
+        assert_eq!(stage.used().connection_bytes, Amount::of(10 << 10, 10 << 10));
+    }
 }
 
 #[tokio::test]

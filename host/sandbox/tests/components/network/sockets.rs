@@ -1,9 +1,11 @@
 //! `wasi:sockets`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use replica::Bytes;
+use replica::usage::Amount;
 use sandbox::ServerGrant;
 use tests::scripted_server::ScriptedServer;
 
@@ -155,6 +157,45 @@ async fn a_server_that_sends_for_ever_reaches_the_bound_of_bytes() {
         // The rest is what the system's buffers took.
         assert!(sent.load(Ordering::Relaxed) < 64 << 20);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
+async fn one_connection_reaches_its_bound_of_bytes_in_each_direction() {
+    let one = |address: SocketAddr| {
+        let stage = caller("tcp", &address.to_string()).plain_server(address);
+        stage.grant(|grants| grants.connection_bytes = Some(Bytes(10 << 10)))
+    };
+    let says = "more than 10.0 KiB (`connection_bytes` of one connection)";
+    let (endless, _) = endless();
+    let silent = tcp_server(|stream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).map(drop)
+    });
+    let receives = one(endless.address());
+    let sends = one(silent.address()).option("say", text(&"x".repeat(20 << 10)));
+    for (stage, during) in [(receives, "refused: read: "), (sends, "refused: write: ")] {
+        let message = stage.gets().await;
+        assert!(message.contains(during) && message.contains(says), "{message}");
+        stage.logged(says);
+        let used = stage.used();
+        assert_eq!(used.connection_bytes, Amount::of(10 << 10, 10 << 10));
+        assert!(used.network_bytes.used >= 10 << 10, "{used:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs components: cargo xtask test"]
+async fn a_connection_does_not_use_up_the_bytes_of_the_next_one() {
+    let server = echo();
+    let stage = hello(server.address())
+        .plain_server(server.address())
+        .option("when", text("both"))
+        .grant(|grants| grants.connection_bytes = Some(Bytes(15)));
+    let message = stage.gets().await;
+    assert!(message.contains(r#"answered: "hello""#) && !message.contains("refused: "), "{message}");
+    let used = stage.used();
+    assert_eq!((used.connection_bytes, used.network_bytes.used), (Amount::of(10, 15), 20));
 }
 
 #[tokio::test]

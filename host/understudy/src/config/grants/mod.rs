@@ -82,6 +82,13 @@ pub(super) const KEYS: &[Key] = &[
         "how many bytes the method may exchange with all servers together in one run",
     ),
     Key::new(
+        "connection_bytes",
+        "size",
+        "only `network_bytes`",
+        "how many bytes the method may exchange over one connection: one TCP socket, or one HTTP request with its response. \
+         Includes headers and TLS, in both directions",
+    ),
+    Key::new(
         "open_files",
         "32 to 1,048,576",
         "`2048`",

@@ -57,6 +57,7 @@ pub(super) fn read(section: &Section<'_>, environment: Environment<'_>, open: &m
     if let Some(bytes) = section.get("network_bytes").and_then(|value| value.nonzero_size()) {
         open.network_bytes = bytes;
     }
+    open.connection_bytes = section.get("connection_bytes").and_then(|value| value.nonzero_size());
     let Some(value) = section.get("network") else { return secrets };
     if let DeValue::Table(_) = value.raw() {
         let table = value.table();

@@ -68,6 +68,13 @@ pub(in crate::config) const KEYS: &[Key] = &[
          resolve host names, list port 53: glibc then queries DNS over TCP (`RES_OPTIONS=use-vc`)",
     ),
     Key::new("timeout", "time", "the method's `timeout`", "how long one run of the program may take"),
+    Key::new(
+        "cpu",
+        "time",
+        "`\"100h\"`",
+        "how much processor time one run of the program may use, with everything that it starts; `\"0s\"` means no limit. The guard adds \
+         it up at most twenty times a second; if it is more, all processes are ended",
+    ),
     Key::new("memory", "size", "`\"1GiB\"`", "how much private memory each process of the program may have"),
     Key::new(
         "processes",
@@ -133,6 +140,9 @@ fn read_program<'t>(section: Section<'t>, references: &mut Vec<KeyReference<'t>>
     grant.execute = section.get("execute").and_then(|value| value.paths(Value::path)).unwrap_or_default();
     grant.network = section.get("network").map(|value| read_ports(&value)).unwrap_or_default();
     grant.timeout = section.get("timeout").and_then(|value| value.duration());
+    if let Some(cpu) = section.get("cpu").and_then(|value| value.duration_or_zero()) {
+        grant.cpu = Some(cpu).filter(|limit| !limit.is_zero());
+    }
     if let Some(memory) = section.get("memory").and_then(|value| value.nonzero_size()) {
         grant.memory = memory;
     }

@@ -344,11 +344,13 @@ fn variables_are_strings_and_must_not_be_secrets() {
 #[test]
 fn servers_are_granted_by_a_list_or_by_a_table_with_their_settings() {
     let section =
-        grants("network = [\"api.example:443\", \"[::1]:8443\"]\nnetwork_bytes = \"5MiB\"").unwrap();
+        grants("network = [\"api.example:443\", \"[::1]:8443\"]\nnetwork_bytes = \"5MiB\"\nconnection_bytes = \"1MiB\"")
+            .unwrap();
     let granted = section.resolve().unwrap();
     let servers: Vec<_> = granted.network.keys().map(ToString::to_string).collect();
     assert_eq!(servers, ["api.example:443", "[::1]:8443"]);
-    assert_eq!(granted.network_bytes, Bytes(5 << 20));
+    assert_eq!((granted.network_bytes, granted.connection_bytes), (Bytes(5 << 20), Some(Bytes(1 << 20))));
+    assert_eq!(grants("network = [\"a:1\"]").unwrap().resolve().unwrap().connection_bytes, None);
 
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "t0ken-in-a-file\n").unwrap();
@@ -410,6 +412,8 @@ fn the_message_for_a_refused_server_says_what_to_write() {
         ("network.\"a:1\" = { token = \"swordfish\" }", "must not be written in this file"),
         ("network.\"a:1\" = { bytes = \"0B\" }", "must not be 0"),
         ("network_bytes = 5", "must be a quoted size"),
+        ("connection_bytes = 5", "must be a quoted size"),
+        ("connection_bytes = \"0B\"", "must not be 0"),
     ] {
         let problem = refused(lines);
         assert!(problem.contains(says) && !problem.contains("swordfish"), "{problem}");
@@ -420,7 +424,8 @@ fn the_message_for_a_refused_server_says_what_to_write() {
 fn a_program_is_granted_with_its_patterns_and_the_keys_of_its_environment() {
     let section = grants(
         r#"keys.cloud = { env = "SECRET" }
-programs.restore = { path = "/usr/bin/pgbackrest", args = ["restore", "--set={label}", "", "{patroni}"], env = { TOKEN = { key = "cloud" }, HOME = "/var/lib/x", EMPTY = "" }, read = ["/etc/pgbackrest"], write = ["/var/spool/x"], execute = ["/bin/tar"], network = [443, 53], timeout = "90s", memory = "64MiB", processes = 9 }
+programs.restore = { path = "/usr/bin/pgbackrest", args = ["restore", "--set={label}", "", "{patroni}"], env = { TOKEN = { key = "cloud" }, HOME = "/var/lib/x", EMPTY = "" }, read = ["/etc/pgbackrest"], write = ["/var/spool/x"], execute = ["/bin/tar"], network = [443, 53], timeout = "90s", cpu = "2h", memory = "64MiB", processes = 9 }
+programs.free = { path = "/bin/true", cpu = "0s" }
 programs.other = { path = "/bin/true" }"#,
     )
     .unwrap();
@@ -438,10 +443,11 @@ programs.other = { path = "/bin/true" }"#,
     assert_eq!(restore.execute, [Path::new("/bin/tar")]);
     assert_eq!(restore.network, [443, 53]);
     assert_eq!((restore.timeout, restore.memory), (Some(Duration::from_secs(90)), Bytes(64 << 20)));
-    assert_eq!(restore.processes, 9);
+    assert_eq!((restore.processes, restore.cpu), (9, Some(Duration::from_hours(2))));
+    assert_eq!(granted.programs["free"].cpu, None);
     let other = &granted.programs["other"];
     assert_eq!((other.args.len(), other.timeout, other.memory), (0, None, Bytes(1 << 30)));
-    assert_eq!(other.processes, 512);
+    assert_eq!((other.processes, other.cpu), (512, Some(Duration::from_hours(100))));
     // A key that only a program uses is bound to no store.
     assert!(granted.keys["cloud"].stores.is_empty());
     assert_eq!(granted.secrets().count(), 1);
@@ -485,6 +491,7 @@ fn each_mistake_in_a_program_has_its_own_message() {
         (r#"path = "/x", network = [65536]"#, "at most 65535"),
         (r#"path = "/x", timeout = "0s""#, "must not be 0"),
         (r#"path = "/x", memory = "0B""#, "must not be 0"),
+        (r#"path = "/x", cpu = 7"#, "must be a quoted"),
         (r#"path = "/x", processes = 0"#, "at least 1"),
         (r#"path = "/x", processes = 65537"#, "at most 65536"),
     ] {

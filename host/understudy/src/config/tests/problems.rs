@@ -405,6 +405,10 @@ fn the_message_about_a_key_in_the_wrong_section_names_the_right_one() {
             "6:1: unknown key `replica.network_bytes`: `network_bytes` belongs to `[method.NAME.grants]`".to_owned(),
         ),
         (
+            "connection_bytes = \"1MB\"",
+            "6:1: unknown key `replica.connection_bytes`: `connection_bytes` belongs to `[method.NAME.grants]`".to_owned(),
+        ),
+        (
             "[method.acme]\nopen_files = 100",
             "7:1: unknown key `method.acme.open_files`: `open_files` belongs to `[method.acme.grants]`".to_owned(),
         ),
