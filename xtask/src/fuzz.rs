@@ -187,6 +187,12 @@ fn seed(fuzz: &Path, target: &str) -> Result<()> {
             }
             Ok(())
         }
+        // The first byte says that the target encrypts what follows: a packet with plain bytes, alone and within one that is not compressed.
+        "openpgp" => {
+            let literal = b"\xCB\x0Bb\0\0\0\0\0plain";
+            write(&corpus.join("literal"), &[b"\x02", &literal[..]].concat())?;
+            write(&corpus.join("compressed"), &[b"\x02\xC8\x0E\0", &literal[..]].concat())
+        }
         "manifest" => write(&corpus.join("version-1"), MANIFEST.as_bytes()),
         "control_file" => {
             let control_file = tests::cluster::minimal_cluster(7_000_000_000_000_000_001).control_file();
