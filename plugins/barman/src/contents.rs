@@ -54,7 +54,7 @@ pub(crate) fn find(place: &Place, backup: &Backup) -> Result<Contents, Failure> 
             ),
         )
     };
-    place.each_in(&folder, MOST_OBJECTS, &too_many, &mut |name, object| {
+    place.at.each_in(&folder, MOST_OBJECTS, &too_many, &mut |name, object| {
         let in_data = name.strip_prefix("data/");
         if in_data.unwrap_or(&name).ends_with(ENCRYPTED) {
             return Err(encrypted(place, &object.key, "gpg"));

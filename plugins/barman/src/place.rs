@@ -4,8 +4,6 @@
 use std::fmt;
 
 use restore::folder::{self, Folder, below};
-use restore::listing::{Refused, each_in};
-use understudy::store::Object;
 use understudy::{Failure, Request};
 
 /// The folder of a server in a granted directory or store.
@@ -42,33 +40,6 @@ impl Place {
     /// Returns the folder of the backup `id`.
     pub(crate) fn backup(&self, id: &str) -> String {
         self.key(&format!("base/{id}"))
-    }
-
-    /// Calls `each` with every object in `folder`, and with its path below the folder. Returns the number of objects. `too_many` makes the
-    /// failure for more than `most` objects.
-    ///
-    /// # Errors
-    /// Fails if the store, such as a web server, cannot list its objects; the errors of [`each_in`].
-    pub(crate) fn each_in(
-        &self,
-        folder: &str,
-        most: usize,
-        too_many: &dyn Fn() -> Failure,
-        each: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
-    ) -> Result<usize, Failure> {
-        let refused = |why| {
-            match why {
-            Refused::Unlistable(what) => self.failed(
-                folder,
-                format!(
-                    "cannot be listed, so that its backups and WAL cannot be found: {what}; use a store that lists its objects, or a \
-                     directory"
-                ),
-            ),
-            Refused::TooMany(_) => too_many(),
-        }
-        };
-        each_in(&self.at.bucket, folder, most, &refused, each)
     }
 
     /// Names the object `key` in a message.

@@ -139,7 +139,7 @@ fn walk_up_to(
     let (mut missing, mut copied) = (BTreeSet::new(), BTreeSet::new());
     missing.extend(backup.tablespaces.iter().map(|tablespace| tablespace.oid));
     let too_many = || place.failed(&folder, format!("has more than {most} files"));
-    let count = place.each_in(&folder, most, &too_many, &mut |rest, object| {
+    let count = place.at.each_in(&folder, most, &too_many, &mut |rest, object| {
         if let Some(below) = rest.strip_prefix("data/pg_tblspc/") {
             // `size` does not count what a link leads to. A copy that followed links has the files here as well.
             copied.extend(below.split('/').next().and_then(tablespace_oid));

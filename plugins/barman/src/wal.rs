@@ -62,7 +62,7 @@ impl ServerArchive<'_> {
         let (prefix, mut segments) =
             (self.place.key(&format!("wals/{folder}")), BTreeMap::<_, Vec<_>>::new());
         let too_many = || self.place.failed(&prefix, format!("holds more than {MOST_OBJECTS} objects"));
-        self.place.each_in(&prefix, MOST_OBJECTS, &too_many, &mut |name, object| {
+        self.place.at.each_in(&prefix, MOST_OBJECTS, &too_many, &mut |name, object| {
             if let Some(segment) = segment_of(&name) {
                 segments.entry(segment.to_owned()).or_default().push(object);
             }

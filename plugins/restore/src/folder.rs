@@ -3,8 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use understudy::store::Bucket;
+use understudy::store::{Bucket, Object};
 use understudy::{Error, Failure, Request, is_granted};
+
+use crate::listing::{self, Refused};
 
 /// A folder of a granted directory or store.
 #[derive(Debug)]
@@ -59,6 +61,28 @@ impl Folder {
     /// Returns the path of this folder on this machine; `None` if it is in a store.
     pub fn directory(&self) -> Option<PathBuf> {
         self.is_local.then(|| Path::new(self.bucket.name()).join(&self.path))
+    }
+
+    /// Calls `each` with every object in the folder with the key `folder`, and with its path below it, as [`listing::each_in`] does.
+    /// `too_many` makes the failure for more than `most` objects. Returns the number of objects.
+    ///
+    /// # Errors
+    /// Fails if the store, such as a web server, cannot list its objects; the errors of [`listing::each_in`].
+    pub fn each_in(
+        &self,
+        folder: &str,
+        most: usize,
+        too_many: &dyn Fn() -> Failure,
+        each: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
+    ) -> Result<usize, Failure> {
+        let refused = |why| match why {
+            Refused::Unlistable(what) => Failure::failed(format!(
+                "{} cannot be listed, so its objects cannot be found: {what}; use a store that lists its objects, or a directory",
+                self.shown(folder)
+            )),
+            Refused::TooMany(_) => too_many(),
+        };
+        listing::each_in(&self.bucket, folder, most, &refused, each)
     }
 
     /// Names the object `key` in a message.

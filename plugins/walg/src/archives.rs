@@ -82,7 +82,7 @@ impl Archives {
             let shown = place.shown(&folder);
             Failure::failed(format!("{shown} holds more than {MOST_ARCHIVES} archives"))
         };
-        place.each_in(&folder, MOST_ARCHIVES, &too_many, &mut |name, object| {
+        place.at.each_in(&folder, MOST_ARCHIVES, &too_many, &mut |name, object| {
             let shown = place.shown(&object.key);
             let (content, codec) = parse(&name).map_err(|what| Failure::failed(format!("{shown} {what}")))?;
             stored = stored.saturating_add(object.size);

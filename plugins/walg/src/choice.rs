@@ -148,7 +148,7 @@ fn finished(place: &Place) -> Result<Vec<Finished>, Failure> {
             "{place} holds more than {MOST_OBJECTS} objects: name the backup with the option `backup`"
         ))
     };
-    place.each_in(&folder, MOST_OBJECTS, &too_many, &mut |path, object| {
+    place.at.each_in(&folder, MOST_OBJECTS, &too_many, &mut |path, object| {
         let Some(name) = path.strip_suffix(SUFFIX) else { return Ok(()) };
         if name.contains('/') {
             return Ok(());

@@ -3,9 +3,8 @@
 use std::fmt;
 
 use restore::folder::{self, Folder, below};
-use restore::listing::{Refused, each_in};
 use understudy::keys::Key;
-use understudy::store::{CipherFormat, Codec, Object, Pipeline};
+use understudy::store::{CipherFormat, Codec, Pipeline};
 use understudy::{Failure, Request};
 
 /// The folder of the backups, and of the write-ahead log (`BaseBackupPath` and `WalPath` in WAL-G's utility/utility.go).
@@ -65,28 +64,6 @@ impl Place {
     /// Returns the format in which archives and WAL are decrypted; `None` if they are not.
     pub(crate) fn decrypts(&self) -> Option<CipherFormat> {
         self.cipher.as_ref().map(|(_, format)| *format)
-    }
-
-    /// Calls `each` with every object in `folder`, and with its path below the folder. `too_many` makes the failure for more than `most`
-    /// objects.
-    ///
-    /// # Errors
-    /// Fails if the store, such as a web server, cannot list its objects; the errors of [`each_in`].
-    pub(crate) fn each_in(
-        &self,
-        folder: &str,
-        most: usize,
-        too_many: &dyn Fn() -> Failure,
-        each: &mut dyn FnMut(String, Object) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let refused = |why| match why {
-            Refused::Unlistable(what) => Failure::failed(format!(
-                "{} cannot be listed: {what}; name a store that can be listed",
-                self.shown(folder)
-            )),
-            Refused::TooMany(_) => too_many(),
-        };
-        each_in(&self.at.bucket, folder, most, &refused, each).map(drop)
     }
 
     /// Names the object `key` in a message.

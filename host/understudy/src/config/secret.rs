@@ -146,6 +146,7 @@ fn content(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
 /// Checks the content of a file or variable and returns the secret without the newline that editors add at the end.
 fn checked(content: &[u8], shape: Shape) -> Result<Secret, String> {
     let secret = match shape {
+        Shape::OpenPgpKey if content.trim_ascii().is_empty() => &[],
         Shape::OpenPgpKey => content,
         Shape::Line | Shape::JsonObject => {
             let secret = content.strip_suffix(b"\n").unwrap_or(content);

@@ -4,6 +4,7 @@ use foundation::nearest::nearest;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use replica::source::shown_if_there;
 use sandbox::{Grants, KeyGrant};
 
 use super::by_name;
@@ -125,8 +126,13 @@ impl KeySource {
         let (secret, stores) = (self.secret.resolve()?, self.stores.clone());
         let Some(openpgp) = &self.openpgp else { return Ok(KeyGrant::new(secret, stores)) };
         let passphrase = openpgp.passphrase.as_ref().map(SecretSource::resolve).transpose()?;
-        KeyGrant::openpgp(secret, passphrase, stores)
-            .map_err(|why| Problem::new(openpgp.origin.clone(), format!("cannot use the OpenPGP key: {why}")))
+        KeyGrant::openpgp(secret, passphrase, stores).map_err(|why| {
+            let named = match self.secret.file() {
+                Some(file) => format!("the secret in {}", shown_if_there(file)),
+                None => "the OpenPGP key".to_owned(),
+            };
+            Problem::new(openpgp.origin.clone(), format!("cannot use {named}: {why}"))
+        })
     }
 }
 

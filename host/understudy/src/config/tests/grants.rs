@@ -101,10 +101,6 @@ fn credentials_in_files_are_read_again_and_given_to_the_redactor() {
     assert!(!format!("{granted:?}").contains("of-many"));
 }
 
-/// A key that was published for tests (draft-bre-openpgp-samples).
-const OPENPGP: &[u8] =
-    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../transfer/tests/openpgp/bob.sec.asc"));
-
 #[test]
 fn an_openpgp_key_is_opened_when_the_run_begins() {
     let (file, passphrase) =
@@ -116,18 +112,19 @@ fn an_openpgp_key_is_opened_when_the_run_begins() {
     ))
     .unwrap();
     assert_eq!(section.secret_files().collect::<Vec<_>>(), [file.path(), passphrase.path()]);
+    let key = openpgp_key("pass phrase");
     std::fs::write(passphrase.path(), "pass phrase\n").unwrap();
-    for content in [&b"swordfish"[..], &OPENPGP[..2000]] {
+    for content in ["swordfish", &key[..key.len() / 2]] {
         std::fs::write(file.path(), content).unwrap();
         let problem = section.resolve().unwrap_err().to_string();
         assert!(problem.starts_with(FILE) && problem.contains("no OpenPGP secret key"), "{problem}");
         assert!(!problem.contains("swordfish") && !problem.contains("pass phrase"), "{problem}");
     }
-    std::fs::write(file.path(), OPENPGP).unwrap();
+    std::fs::write(file.path(), &key).unwrap();
     let granted = section.resolve().unwrap();
     assert!(granted.keys["repo"].text().is_none());
     let secrets: Vec<_> = granted.secrets().map(|secret| secret.expose()).collect();
-    assert_eq!(secrets, [OPENPGP, b"pass phrase"]);
+    assert_eq!(secrets, [key.as_bytes(), b"pass phrase"]);
     assert!(!format!("{granted:?}").contains("pass phrase"));
 }
 

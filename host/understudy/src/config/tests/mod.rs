@@ -3,6 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ::replica::{Bytes, TablespaceKey};
+use pgp::composed::{ArmorOptions, EncryptionCaps, KeyType, SecretKeyParamsBuilder, SubkeyParamsBuilder};
 use sandbox::OptionValue;
 
 use super::*;
@@ -23,6 +24,26 @@ scope = "batman"
 datadir = "/data"
 bin_dir = "/usr/lib/postgresql/15/bin"
 "#;
+
+/// Makes a secret key of OpenPGP with this pass phrase, and returns it in ASCII armour.
+fn openpgp_key(pass_phrase: &str) -> String {
+    let subkey = SubkeyParamsBuilder::default()
+        .key_type(KeyType::X25519)
+        .can_encrypt(EncryptionCaps::All)
+        .passphrase(Some(pass_phrase.to_owned()))
+        .build()
+        .unwrap();
+    let parameters = SecretKeyParamsBuilder::default()
+        .key_type(KeyType::Ed25519)
+        .can_certify(true)
+        .primary_user_id("test".to_owned())
+        .passphrase(Some(pass_phrase.to_owned()))
+        .subkey(subkey)
+        .build()
+        .unwrap();
+    let key = parameters.generate(rand::thread_rng()).unwrap();
+    key.to_armored_string(ArmorOptions::default()).unwrap()
+}
 
 fn nothing(_: &str) -> Option<OsString> {
     None

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use super::*;
 use sandbox::kinds::{KINDS, Unset, ValueKind};
@@ -14,6 +15,14 @@ struct SecretPlace {
     shape: Shape,
     lines: String,
 }
+
+/// A file with an OpenPGP key whose pass phrase is `swordfish`; a key without a pass phrase; and the text of the file.
+static KEY: LazyLock<(tempfile::NamedTempFile, String, String)> = LazyLock::new(|| {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let locked = openpgp_key("swordfish");
+    fs::write(file.path(), &locked).unwrap();
+    (file, openpgp_key("").trim_end().to_owned(), locked)
+});
 
 impl SecretPlace {
     fn all() -> Vec<Self> {
@@ -29,6 +38,22 @@ impl SecretPlace {
                 lines: "[method.acme.grants]\nstores.repo = { url = \"file:///b\" }\n\
                         keys.repo = SECRET"
                     .to_owned(),
+            },
+            Self {
+                name: "keys of OpenPGP".to_owned(),
+                shape: Shape::OpenPgpKey,
+                lines: "[method.acme.grants]\nstores.repo = { url = \"file:///b\" }\n\
+                        keys.repo = SECRET"
+                    .to_owned(),
+            },
+            Self {
+                name: "keys.passphrase".to_owned(),
+                shape: Shape::Line,
+                lines: format!(
+                    "[method.acme.grants]\nstores.repo = {{ url = \"file:///b\" }}\n\
+                     keys.repo = {{ kind = \"openpgp\", file = \"{}\", passphrase = SECRET }}",
+                    KEY.0.path().display()
+                ),
             },
         ];
         for kind in KINDS {
@@ -63,11 +88,11 @@ impl SecretPlace {
     }
 
     /// Returns a secret that this place takes.
-    fn right(&self) -> &'static str {
+    fn right(&self) -> &str {
         match self.shape {
             Shape::Line => "swordfish",
             Shape::JsonObject => "{\n  \"private_key\": \"swordfish\"\n}",
-            Shape::OpenPgpKey => include_str!("../../../../transfer/tests/openpgp/bob.sec.asc"),
+            Shape::OpenPgpKey => &KEY.1,
         }
     }
 
@@ -79,7 +104,11 @@ impl SecretPlace {
     }
 
     fn secret(&self, named: &str, environment: Environment<'_>) -> Result<Vec<u8>, String> {
-        let text = format!("{WHOLE}{}\n", self.lines.replace("SECRET", named));
+        let named = match self.shape {
+            Shape::OpenPgpKey => named.replace("{ ", "{ kind = \"openpgp\", "),
+            Shape::Line | Shape::JsonObject => named.to_owned(),
+        };
+        let text = format!("{WHOLE}{}\n", self.lines.replace("SECRET", &named));
         let config = parse_with(&text, &Overrides::default(), environment)
             .map_err(|problems| format!("{}: {}", self.name, problems.join("; ")))?;
         let problem = |problem: Problem| problem.to_string();
@@ -88,9 +117,13 @@ impl SecretPlace {
             return Ok(password.expose().to_owned());
         }
         let grants = config.components["acme"].grants.resolve().map_err(problem)?;
-        let secret =
-            grants.secrets().map(|secret| secret.expose().to_owned()).find(|secret| secret != b"beside");
-        Ok(secret.unwrap())
+        let is_of_another_place = |secret: &Vec<u8>| {
+            secret == b"beside" || (self.shape == Shape::Line && *secret == KEY.2.as_bytes())
+        };
+        let mut secrets = grants.secrets().map(|secret| secret.expose().to_owned());
+        let secret = secrets.find(|secret| !is_of_another_place(secret)).unwrap();
+        // The line end after an OpenPGP key is kept.
+        Ok(secret.trim_ascii_end().to_vec())
     }
 }
 
@@ -131,7 +164,7 @@ fn refused_files(folder: &Path, right: &str) -> Vec<(PathBuf, &'static str)> {
 #[test]
 fn every_setting_that_takes_a_secret_refuses_the_same_files() {
     let places = SecretPlace::all();
-    assert!(places.len() >= 13, "{}", places.len());
+    assert!(places.len() >= 15, "{}", places.len());
     for place in places {
         let folder = tempfile::tempdir().unwrap();
         let taken = folder.path().join("taken");
@@ -165,9 +198,11 @@ fn every_setting_that_takes_a_secret_refuses_the_same_variables() {
             })
         };
         assert_eq!(with(place.right()).as_deref(), Ok(place.right().as_bytes()), "{}", place.name);
-        for (content, says) in
-            [("", "not set"), ("\n", "empty"), ("swordfish\nand more", "cannot be a secret")]
-        {
+        let two_lines = match place.shape {
+            Shape::OpenPgpKey => "no OpenPGP secret key",
+            Shape::Line | Shape::JsonObject => "cannot be a secret",
+        };
+        for (content, says) in [("", "not set"), ("\n", "empty"), ("swordfish\nand more", two_lines)] {
             let problem = with(content).unwrap_err();
             assert!(problem.contains(says) && !problem.contains("swordfish"), "{}: {problem}", place.name);
         }
