@@ -15,8 +15,9 @@ pub(crate) const MOST_LINKS: usize = 256;
 pub(crate) struct Link {
     pub(crate) backup: Backup,
     pub(crate) label: Label,
-    /// How files of relations are divided if their pages have checksums; `None` if they have none, or if it is not known.
-    pub(crate) pages: Option<RelationFiles>,
+    /// How files of relations are divided if their pages have checksums; `None` if they have none, or if it is not known. The failure is for
+    /// restores that check pages.
+    pub(crate) pages: Result<Option<RelationFiles>, Failure>,
     pub(crate) shown: String,
 }
 
@@ -103,7 +104,7 @@ mod tests {
             text: Vec::new(),
             parent: parent.map(|parent| (begin(parent), Some(1))),
         };
-        Link { backup, label, pages: None, shown: format!("backup.info of {number}") }
+        Link { backup, label, pages: Ok(None), shown: format!("backup.info of {number}") }
     }
 
     fn parents_of(newest: &Link, change: &dyn Fn(&mut Link)) -> Result<Vec<Link>, Failure> {

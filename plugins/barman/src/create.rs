@@ -49,7 +49,7 @@ pub(crate) fn all(options: Options, plan: &Plan, datadir: &Datadir) -> Result<()
     datadir.write(BACKUP_LABEL, &mut &newest.label.text[..])?;
     let mut transfer = Transfer::new(place, newest)?;
     if options.verify
-        && let Some(files) = newest.pages
+        && let Some(files) = newest.pages.clone()?
     {
         pages::check(&mut transfer.job, files, newest.backup.begin, newest.backup.end)?;
     }

@@ -5,6 +5,7 @@ use postgres_formats::backup_label;
 use postgres_formats::control_file::{self, Beginning, RelationFiles, wal_segment_size};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE, PG_VERSION};
 use postgres_formats::version::{self, major_version};
+use restore::pages;
 use restore::wal::{Amount, Counts};
 use understudy::{Error, Failure, Plan, log};
 
@@ -116,7 +117,7 @@ pub(crate) fn written(of_tree: u64) -> u64 {
 fn counted(options: &Options, usable: &Usable) -> Result<Counts, Failure> {
     let place = &options.place;
     let newest = &usable.newest;
-    let rest = if options.verify && newest.pages.is_some() { PAGES } else { NOTHING };
+    let rest = if options.verify && newest.pages.clone()?.is_some() { PAGES } else { NOTHING };
     let cluster_size = newest.backup.cluster_size;
     for Older { link, contents } in &usable.older {
         summary(place, link, contents, rest)?;
@@ -213,7 +214,7 @@ fn opened(place: &Place, entry: &Entry, mut backup: Backup) -> Result<(Link, Con
         pages
     } else {
         // The control file is behind the other files in an archive, too late to say how they are divided.
-        (backup.has_checksums == Some(true)).then_some(RelationFiles::DEFAULT)
+        Ok((backup.has_checksums == Some(true)).then_some(RelationFiles::DEFAULT))
     };
     Ok((Link { backup, label, pages, shown: place.shown(key) }, contents))
 }
@@ -314,7 +315,10 @@ fn check_outside(newest: &Link) -> Result<(), Failure> {
 
 /// Checks the version and the control file of a tree. Returns the system identifier, and how files of relations are divided if their pages
 /// have checksums.
-fn check_tree(place: &Place, backup: &Backup) -> Result<(u64, Option<RelationFiles>), Failure> {
+fn check_tree(
+    place: &Place,
+    backup: &Backup,
+) -> Result<(u64, Result<Option<RelationFiles>, Failure>), Failure> {
     let data = format!("{}/data", place.backup(&backup.id));
     let key = format!("{data}/{PG_VERSION}");
     let version = small(place, &key, version::LIMIT)?.unwrap_or_default();
@@ -350,7 +354,7 @@ fn check_tree(place: &Place, backup: &Backup) -> Result<(u64, Option<RelationFil
         let own = backup.segment_size;
         return Err(place.failed(&key, format!("has WAL segments of {size}, but the backup.info of {own}")));
     }
-    let pages = RelationFiles::with_checksums(&bytes).map_err(|error| place.failed(&key, error))?;
+    let pages = pages::of_cluster(&bytes, |why| place.failed(&key, why));
     Ok((control.system_identifier, pages))
 }
 

@@ -24,6 +24,19 @@ pub fn are_wanted(request: &Request) -> Result<bool, Failure> {
     Ok(request.get(VERIFY)?.unwrap_or(true))
 }
 
+/// Reads from the control file how files of relations are divided, if their pages have checksums; `None` if they have none. `failed` makes the
+/// failure for a control file with checksums of a kind that is not known.
+///
+/// # Errors
+/// That failure. It concerns only a restore that checks pages.
+pub fn of_cluster(
+    control_file: &[u8],
+    failed: impl FnOnce(String) -> Failure,
+) -> Result<Option<RelationFiles>, Failure> {
+    RelationFiles::with_checksums(control_file)
+        .map_err(|error| failed(format!("{error}: set `{VERIFY} = false` to restore without checking pages")))
+}
+
 /// Has the pages checked of the files that `job` will write. The backup began at `start`, where replay begins, and ended at `stop`.
 ///
 /// # Errors

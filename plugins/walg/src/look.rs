@@ -6,6 +6,7 @@ use postgres_formats::backup_label::{self, Start};
 use postgres_formats::control_file::{self, Beginning, RelationFiles};
 use postgres_formats::names::{BACKUP_LABEL, CONTROL_FILE};
 use postgres_formats::segment::SegmentSize;
+use restore::pages;
 use understudy::store::{CipherFormat, Range};
 use understudy::{Error, Failure, UntilCancelled, cancelled};
 use ustar::{Kind, Stream};
@@ -59,11 +60,7 @@ pub(crate) fn at(place: &Place, link: &Link) -> Result<Looked, Failure> {
         control
             .failed(format!("has a {CONTROL_FILE} that {error}: set `wal = \"none\"` to restore without WAL"))
     });
-    let pages = RelationFiles::with_checksums(&bytes).map_err(|error| {
-        control.failed(format!(
-            "has a {CONTROL_FILE} that {error}: set `verify = false` to restore without checking pages"
-        ))
-    });
+    let pages = pages::of_cluster(&bytes, |why| control.failed(format!("has a {CONTROL_FILE} that {why}")));
     let label = label(place, backup, archives)?;
     let system_identifier = beginning.system_identifier;
     Ok(Looked { label, control: bytes, system_identifier, segment_size, pages })
@@ -184,7 +181,9 @@ impl Tar<'_> {
         }
         match (cipher_of(&beginning, self.archive), self.place.decrypts()) {
             (Some(Cipher::OpenPgp), Some(CipherFormat::Openpgp)) => Ok(()),
-            (Some(Cipher::OpenPgp), _) => Err(self.failed(
+            // An encrypted storage of libsodium begins with random bytes, which may look like OpenPGP. Its key decides.
+            (Some(Cipher::OpenPgp), Some(_)) => Ok(()),
+            (Some(Cipher::OpenPgp), None) => Err(self.failed(
                 "is encrypted with OpenPGP: grant the secret key as keys.NAME with kind = \"openpgp\", name it with the option `key`, and \
                  set encryption = \"openpgp\"",
             )),

@@ -50,6 +50,11 @@ impl Options {
         let encryption = request.get::<String>("encryption")?;
         let transform = request.get::<String>("libsodium-key-transform")?;
         let format = cipher(encryption.as_deref(), transform.as_deref())?;
+        if format == CipherFormat::Openpgp && request.get::<String>("key")?.is_none() {
+            return Err(Failure::failed(
+                "`encryption = \"openpgp\"` needs a key: name the granted key with the option `key`",
+            ));
+        }
         let wanted = wanted(request)?;
         let verify = pages::are_wanted(request)?;
         Ok(Self { place: Place::of(request, format)?, wanted, wal, verify })

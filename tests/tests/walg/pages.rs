@@ -48,6 +48,9 @@ fn change(archive: &Path, at: usize, change: impl FnOnce(&mut [u8])) {
 
 /// Takes a chain of backups, and damages a page of `stays` in the full backup. Returns the file and the place of the page.
 fn damaged(scene: &mut Scene) -> (String, PathBuf, usize) {
+    // A vacuum would change the page between the backups.
+    scene.primary.server.psql("ALTER SYSTEM SET autovacuum = off").unwrap();
+    scene.primary.server.psql("SELECT pg_reload_conf()").unwrap();
     scene.take_chain();
     let file = scene.primary.server.psql("SELECT pg_relation_filepath('stays')").unwrap();
     let (archive, at) = page(scene, &file);

@@ -247,19 +247,17 @@ fn sections(verb: Option<&str>) -> Roff {
         }
     }
     section(&mut roff, "SEE ALSO");
-    let pages = [
-        "understudy",
-        "understudy-create",
-        "understudy-check",
-        "understudy-run",
-        "understudy-inspect",
-        "understudy-new",
-        "understudy-patroni",
-        "understudy-report",
-    ];
+    let program = Cli::command();
+    // The verbs that print a page or a script are described in the program's own page.
+    let verbs = program.get_subcommands().map(clap::Command::get_name);
+    let verbs = verbs.filter(|verb| !["completions", "man"].contains(verb));
+    let pages: Vec<_> = [program.get_name().to_owned()]
+        .into_iter()
+        .chain(verbs.map(|verb| format!("understudy-{verb}")))
+        .collect();
     let own = verb.map_or("understudy".to_owned(), |verb| format!("understudy-{verb}"));
     for page in pages.iter().filter(|page| **page != own) {
-        roff.text([bold(*page), roman("(1),")]);
+        roff.text([bold(page.as_str()), roman("(1),")]);
     }
     roff.text([bold("pg_basebackup"), roman("(1)")]);
     roff

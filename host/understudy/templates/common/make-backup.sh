@@ -32,17 +32,25 @@ fact() {
     "$controldata" "$data" | sed -n "s/^$1: *//p"
 }
 
+# A command that fails in an assignment ends the script; one that fails in `echo "$(...)"` or `< <(...)` does not.
+major=$(cat "$data/PG_VERSION")
+identifier=$(fact 'Database system identifier')
+timeline=$(fact "Latest checkpoint's TimeLineID")
+[[ $identifier && $timeline ]] || fail "$controldata does not print the system identifier and the timeline: set BIN_DIR"
+directories=$(list d)
+files=$(list f)
+
 mkdir -p "$store/index" "$store/files/$name"
 unfinished=$store/files/$name/index.unfinished
 {
     echo "format 1"
-    echo "postgresql_major $(cat "$data/PG_VERSION")"
-    echo "system_identifier $(fact 'Database system identifier')"
-    echo "timeline $(fact "Latest checkpoint's TimeLineID")"
+    echo "postgresql_major $major"
+    echo "system_identifier $identifier"
+    echo "timeline $timeline"
     for link in "$data"/pg_tblspc/*; do
         [[ ! -L $link ]] || echo "tablespace ${link##*/} $(readlink "$link")"
     done
-    list d | sed 's/^/directory /'
+    sed 's/^/directory /' <<<"$directories"
     count=0
     while IFS= read -r path; do
         object=$store/files/$name/$path.gz
@@ -51,7 +59,7 @@ unfinished=$store/files/$name/index.unfinished
         digest=$(sha256sum <"$data/$path")
         echo "file $(stat --format=%s "$data/$path") ${digest%% *} $path"
         count=$((count + 1))
-    done < <(list f)
+    done <<<"$files"
     echo "end $count"
 } >"$unfinished"
 # The index comes last: a backup that was not completed has none.

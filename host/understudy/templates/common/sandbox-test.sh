@@ -21,7 +21,11 @@ component=$(realpath "$1")
 [[ $(id -u) != 0 ]] || fail "PostgreSQL does not run as root: run this as another user"
 if [[ -z ${BIN_DIR:-} ]]; then
     installed=(/usr/lib/postgresql/*/bin)
-    BIN_DIR=${installed[-1]-$(dirname "$(command -v initdb || echo /usr/bin/initdb)")}
+    if ((${#installed[@]})); then
+        BIN_DIR=${installed[-1]}
+    else
+        BIN_DIR=$(dirname "$(command -v initdb || echo /usr/bin/initdb)")
+    fi
 fi
 export BIN_DIR
 [[ -x $BIN_DIR/initdb ]] || fail "there is no initdb in $BIN_DIR: set BIN_DIR to the directory with PostgreSQL's programs"

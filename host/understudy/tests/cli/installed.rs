@@ -8,18 +8,8 @@ use super::*;
 #[test]
 #[ignore = "needs groff: cargo xtask test"]
 fn every_manual_page_is_rendered_without_a_warning() {
-    for verb in [
-        &[][..],
-        &["create"],
-        &["check"],
-        &["run"],
-        &["inspect"],
-        &["new"],
-        &["patroni"],
-        &["report"],
-        &["completions"],
-    ] {
-        let page = empty_config().run(&[&["man"], verb].concat());
+    for verb in [None].into_iter().chain(VERBS.map(|(verb, _)| Some(verb))) {
+        let page = empty_config().run(&["man"].into_iter().chain(verb).collect::<Vec<_>>());
         page.expect(0, &[".SH NAME", ".SH SYNOPSIS", ".SH \"EXIT STATUS\"", ".SH EXAMPLES"]);
         let mut groff = Command::new("groff")
             .args(["-man", "-Tutf8", "-ww", "-rLL=80n"])

@@ -36,7 +36,7 @@ fn without_variable_parts(text: &str, directory: &ConfigDirectory) -> String {
 #[test]
 fn help_of_every_verb() {
     let directory = empty_config();
-    for verb in ["", "create", "check", "run", "inspect", "new", "patroni", "report", "completions"] {
+    for verb in [""].into_iter().chain(VERBS.map(|(verb, _)| verb)) {
         let arguments: Vec<&str> = [verb, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let name = if verb.is_empty() { "help" } else { &format!("help-{verb}") };
         insta::assert_snapshot!(name, without_variable_parts(&directory.run(&arguments).out(), &directory));

@@ -56,6 +56,10 @@ fn pages_in_archives_are_checked_if_backup_info_says_that_they_have_checksums() 
         let says = |what: &str| record.log.iter().any(|(_, line)| line.contains(what));
         assert_eq!(says("only the checksums of pages say"), checks, "{line} {verify}");
         assert_eq!(says("nothing says whether the bytes"), !checks, "{line} {verify}");
+        // The stand-in cannot unpack, but the job was told before.
+        let (_, record) = scene.create_of(&scene.request().with("verify", verify));
+        let is_told = record.log.iter().any(|(_, line)| line.contains("the checksums of pages are checked"));
+        assert_eq!(is_told, checks, "{line} {verify}");
     }
 }
 

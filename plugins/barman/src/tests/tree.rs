@@ -94,6 +94,15 @@ fn pages_are_checked_if_the_control_file_says_that_they_have_checksums() {
 }
 
 #[test]
+fn checksums_of_an_unknown_kind_are_refused_unless_pages_are_not_checked() {
+    let scene = scene();
+    scene.put(&format!("base/{ID}/data/global/pg_control"), control_with(252, 2));
+    let refusal = scene.refusal();
+    assert!(refusal.contains("data_checksum_version") && refusal.contains("`verify = false`"), "{refusal}");
+    assert_eq!(scene.create_of(&scene.request().with("verify", false)).0, Ok(()));
+}
+
+#[test]
 fn an_empty_tablespace_has_its_folder() {
     let scene = scene();
     scene.remove(&format!("base/{ID}/16384/PG_15_202209061/5/16385"));

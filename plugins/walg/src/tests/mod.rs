@@ -63,6 +63,7 @@ fn an_invalid_option_is_named() {
         (with("libsodium-key-transform", "rot13"), "none of none, hex, base64"),
         (with("encryption", "kms"), "none of libsodium, openpgp"),
         (with("encryption", "openpgp").with("libsodium-key-transform", "hex"), "set one of them"),
+        (with("encryption", "openpgp"), "the option `key`"),
         (with("wal", "some"), "none of none, consistent, latest"),
         (with("key", "backups"), "backups"),
         (Request::default().with("directory", directory.as_str()).with("key", "k"), "set `store` instead"),

@@ -60,9 +60,7 @@ impl Index {
     pub(crate) fn read(store: &Bucket, name: &str) -> Result<Self, Failure> {
         let key = format!("{INDEXES}{name}");
         if store.find(&key)?.is_none() {
-            return Err(Failure::not_applicable(format!(
-                "the store has no backup {name}"
-            )));
+            return Err(Failure::failed(format!("the store has no backup {name}")));
         }
         Self::parse(BufReader::new(store.read(&key, None, None)?), &key)
     }

@@ -127,12 +127,12 @@ fn the_backup_that_the_option_names_is_restored() {
 }
 
 #[test]
-fn without_a_backup_the_method_is_not_applicable() {
+fn an_empty_store_is_not_applicable_and_a_named_backup_that_is_missing_fails() {
     let scene = Scene::new();
     assert!(matches!(scene.plan(), Err(Failure::NotApplicable(_))));
     scene.backup("2026-11-27", &FILES);
     let (result, _) = scene.restore(&scene.request().with(BACKUP, "2026-11-28"));
-    assert!(matches!(result, Err(Failure::NotApplicable(why)) if why.contains("2026-11-28")));
+    assert!(matches!(result, Err(Failure::Failed(why)) if why.contains("2026-11-28")));
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! Decodes what the stores of the stand-in hold.
+//! Decodes what the stores of the stand-in hold. Less strict than the host, which refuses bytes after the end of the compressed data and data
+//! that end early: here only the first frame of zstd is read, and some lz4 data that are cut off end without an error. A `Fetch` compares
+//! the size in any case.
 
 use std::cell::Cell;
 use std::io::{self, Read};
